@@ -1,0 +1,206 @@
+"""Every error that aotpack raises on purpose.
+
+::
+
+    AotpackError
+    ├── UsageError (ValueError)                the call is wrong; exit status 2
+    │   ├── UnknownName (LookupError)          no such target, variant, component, machine; names the nearest
+    │   └── ShapeError                         a --shape that the model does not have, or lacks
+    ├── ModelError (ValueError)                the source model cannot be read or prepared
+    ├── PackageError                           a package cannot be used
+    │   ├── PackageNotFound (FileNotFoundError)
+    │   ├── FormatError (ValueError)           the bytes are not a well-formed package
+    │   │   ├── NewerFormat                    a format version that this release does not know
+    │   │   ├── ManifestError                  the manifest is not what docs/format.md allows
+    │   │   └── LimitExceeded                  a length, count or depth above its named limit
+    │   └── DigestMismatch                     bytes differ from their digest
+    ├── ProfileError (ValueError)              a machine profile cannot be read
+    ├── ToolchainError                         a vendor's package failed
+    │   ├── ToolchainMissing (ImportError)     it is not installed; names the pip command
+    │   └── CompileError                       it ran and gave no usable variant
+    ├── BuildFailed                            targets failed and keep_going was not asked for
+    ├── FlexError (ValueError)                 a FlexAttention node or mod is wrong; names node and attribute
+    ├── OutputError (OSError)                  a file or folder cannot be written
+    └── NothingToLoad                          every variant was refused; lists each with its reason
+
+An error's text is one line: where, what was found, what was expected, what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+__all__ = [
+    "AotpackError",
+    "BuildFailed",
+    "CompileError",
+    "DigestMismatch",
+    "FlexError",
+    "FormatError",
+    "LimitExceeded",
+    "ManifestError",
+    "ModelError",
+    "NewerFormat",
+    "NothingToLoad",
+    "OutputError",
+    "PackageError",
+    "PackageNotFound",
+    "ProfileError",
+    "ShapeError",
+    "ToolchainError",
+    "ToolchainMissing",
+    "UnknownName",
+    "UsageError",
+]
+
+
+class AotpackError(Exception):
+    """The root of the tree.
+
+    Args:
+        what: what went wrong, in a few words.
+        where: the file, field or option it is about, such as ``components[0].variants[2].files[1].sha256``.
+        found: what was there.
+        expected: what should have been there.
+        hint: what to do next.
+    """
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        found: object = None,
+        expected: object = None,
+        hint: str | None = None,
+    ) -> None:
+        text = what if where is None else f"{where}: {what}"
+        if found is not None:
+            text += f"; found {found}"
+        if expected is not None:
+            text += f"; expected {expected}"
+        if hint is not None:
+            text += f" ({hint})"
+        # Vendors' messages hold newlines; an error of ours is always one line.
+        super().__init__(" ".join(text.split()))
+
+    def __str__(self) -> str:
+        # Not the inherited one: FileNotFoundError, ImportError and KeyError each print their own way.
+        return str(self.args[0])
+
+
+class UsageError(AotpackError, ValueError):
+    """The caller asked for something that makes no sense; nothing was started."""
+
+    exit_status = 2
+
+
+class UnknownName(UsageError, LookupError):
+    """A name that is not in its list.
+
+    Args:
+        kind: what sort of name it is, such as ``target``.
+        name: the name that was given.
+        known: the names that exist; the nearest ones are quoted.
+        hint: what to do next when no name is near.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> None:
+        names = sorted(set(known))
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        if not near and len(names) <= 12:
+            near = names
+        if near:
+            hint = "did you mean " + ", ".join(near) + "?"
+        super().__init__(f"unknown {kind} {name!r}", hint=hint)
+
+
+class ShapeError(UsageError):
+    """A shape names an input that the model lacks, or an input needs a shape that was not given."""
+
+
+class ModelError(AotpackError, ValueError):
+    """The source model cannot be read or prepared."""
+
+
+class PackageError(AotpackError):
+    """A package cannot be used."""
+
+
+class PackageNotFound(PackageError, FileNotFoundError):
+    """There is no file at the path of the package."""
+
+
+class FormatError(PackageError, ValueError):
+    """The bytes are not a well-formed package (docs/format.md)."""
+
+
+class NewerFormat(FormatError):
+    """The package is of a major format version that this release cannot read."""
+
+
+class ManifestError(FormatError):
+    """The manifest is not what docs/format.md allows."""
+
+
+class LimitExceeded(FormatError):
+    """A length, count or depth in a package lies above its named limit."""
+
+
+class DigestMismatch(PackageError):
+    """Bytes differ from their digest."""
+
+
+class ProfileError(AotpackError, ValueError):
+    """A machine profile cannot be read."""
+
+
+class ToolchainError(AotpackError):
+    """A vendor's package failed."""
+
+
+class ToolchainMissing(ToolchainError, ImportError):
+    """A vendor's package is not installed."""
+
+
+class CompileError(ToolchainError):
+    """A vendor's compiler ran and gave no usable variant."""
+
+
+class BuildFailed(AotpackError):
+    """Targets failed. The package with the others was written; ``report`` says which and why."""
+
+    def __init__(self, what: str, *, report: object, hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.report = report
+
+
+class FlexError(AotpackError, ValueError):
+    """A FlexAttention node or one of its mods is wrong."""
+
+
+class OutputError(AotpackError, OSError):
+    """A file or folder cannot be written."""
+
+
+class NothingToLoad(AotpackError):
+    """Every variant was refused.
+
+    Args:
+        where: the package.
+        refusals: one ``(variant id, sentence)`` for each variant, in the order they were tried.
+    """
+
+    def __init__(self, where: object, refusals: Sequence[tuple[str, str]]) -> None:
+        listed = "; ".join(f"{variant}: {sentence}" for variant, sentence in refusals)
+        super().__init__(
+            "no variant can be loaded on this machine",
+            where=where,
+            found=listed or "no variants at all",
+            hint="`aotpack select` explains each; build one for this machine with `aotpack build --target`",
+        )
+        self.refusals = tuple(refusals)

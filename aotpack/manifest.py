@@ -1,0 +1,417 @@
+"""What a package says of itself: Manifest > Component > Variant > File > Segment.
+
+The values are frozen; docs/format.md says what each key means. `parse` reads untrusted bytes and
+checks all that can be checked without the segments; `Manifest.to_json` writes the canonical form.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from aotpack._values import Count, Name, Sha256, Value, Xxh3
+from aotpack.errors import LimitExceeded, ManifestError, NewerFormat
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MAX_COMPONENTS",
+    "MAX_FILES",
+    "MAX_SEGMENTS",
+    "MAX_SEGMENT_SIZE",
+    "MAX_VARIANTS",
+    "PAGE_SIZE",
+    "Compatibility",
+    "Component",
+    "Coverage",
+    "File",
+    "FlexLowering",
+    "Manifest",
+    "Numerics",
+    "Requirements",
+    "Segment",
+    "SessionSettings",
+    "Source",
+    "TensorInfo",
+    "Variant",
+    "parse",
+]
+
+#: The format version that this release writes.
+FORMAT_VERSION = "1.0"
+
+#: A pipeline has tens of models, a model some hundreds of attention subgraphs.
+MAX_COMPONENTS = 4096
+#: Of one component. ORT's own model packages slow down visibly at 1,000 (FACTS.md, 2).
+MAX_VARIANTS = 16384
+#: Of one variant: an EPContext model has one sidecar a partition.
+MAX_FILES = 4096
+#: At 1 MiB a segment this is half a terabyte.
+MAX_SEGMENTS = 524288
+#: Bounds what one decompression can allocate.
+MAX_SEGMENT_SIZE = 64 * 1024 * 1024
+#: A path of more than 1,024 characters cannot be made on every system.
+MAX_PATH = 1024
+#: A manifest that is wrong in a thousand places is told about the first few.
+MAX_ISSUES = 20
+#: Raw segments start at a multiple of this, so that they can be mapped and reflinked.
+PAGE_SIZE = 4096
+
+_Text = Annotated[str, Field(max_length=65536)]
+_Options = Annotated[dict[str, _Text], Field(max_length=1024)]
+
+
+class TensorInfo(Value):
+    """An input or output of a component."""
+
+    name: _Text
+    #: numpy's name of the element type, such as ``float32``; ONNX's where numpy has none (``bfloat16``).
+    dtype: _Text
+    #: A size, a symbolic name, or None where nothing is known; None instead of a shape if the rank is open.
+    shape: Annotated[tuple[int | _Text | None, ...], Field(max_length=64)] | None = None
+
+
+class Source(Value):
+    """The ONNX model that a component was compiled from."""
+
+    #: Over the model file, and then over each external data file in the order of their paths.
+    sha256: Sha256
+    size: Count
+    opsets: dict[str, int]
+
+
+class Requirements(Value):
+    """What a machine must have, in our words: for EPs that write no string, and beside the others' string.
+
+    None means that nothing is required.
+    """
+
+    os: tuple[str, ...] | None = None
+    arch: str | None = None
+    #: CPU features by archspec's names, such as ``avx2`` or ``amx_bf16``.
+    isa: tuple[str, ...] | None = None
+    #: Version specifiers (PEP 440).
+    onnxruntime: str | None = None
+    ep: str | None = None
+
+
+class Compatibility(Value):
+    """What decides whether a variant fits a machine."""
+
+    #: What the EP wrote under ``ep_compatibility_info.<EP>``, byte for byte; None if it writes none.
+    ep_string: _Text | None = None
+    requires: Requirements = Requirements()
+
+
+class SessionSettings(Value):
+    """What a session must be created with."""
+
+    provider_options: _Options = {}
+    config: _Options = {}
+    #: ``disabled`` for graphs that were optimised when they were built.
+    graph_optimization: Literal["default", "disabled"] = "default"
+
+
+class Coverage(Value):
+    """How much of the model the EP took."""
+
+    #: Nodes of the prepared graph, before compiling.
+    nodes: Count
+    #: Those of them that went into a compiled partition.
+    compiled: Count
+    partitions: Count
+    #: Operator type to number of nodes that stay outside every partition.
+    left_on_cpu: dict[str, Count] = {}
+
+
+class Numerics(Value):
+    """The largest differences to the portable model on the same seeded inputs."""
+
+    #: max |variant - portable| over all outputs.
+    max_abs: float
+    #: max over the outputs of max |variant - portable| / max(1, max |portable|): what is held to `tolerance`.
+    error: float
+    tolerance: float
+    #: ``host``, ``isa-emulation`` or ``emulator``.
+    ran_on: str
+
+
+class FlexLowering(Value):
+    """How one FlexAttention node was lowered."""
+
+    node: _Text
+    lowering: str
+    #: Share of (query block, key block) pairs that are never computed, 0 to 1.
+    blocks_skipped: float
+    why: _Text
+
+
+class Segment(Value):
+    """The unit in which a container stores, checks and shares bytes."""
+
+    #: From the start of the package file, in bytes.
+    offset: Count
+    #: Length in the package, in bytes.
+    stored: Count
+    #: Length of the content, in bytes.
+    size: Annotated[int, Field(ge=1, le=MAX_SEGMENT_SIZE)]
+    codec: Literal["raw", "zstd"]
+    #: Both are of the content, not of what is stored.
+    sha256: Sha256
+    xxh3: Xxh3
+
+
+class File(Value):
+    """A file of a variant: the segments whose contents, one after the other, are its bytes."""
+
+    path: _Text
+    size: Count
+    sha256: Sha256
+    segments: Annotated[tuple[Count, ...], Field(max_length=MAX_SEGMENTS)]
+
+
+class Variant(Value):
+    """One component compiled for one target. The first of its files is the ONNX model to load."""
+
+    id: Name
+    target: Name
+    #: The toolchain whose rules judge this variant.
+    toolchain: Name
+    ep: _Text
+    device: Literal["cpu", "gpu", "npu"]
+    precision: str | None = None
+    #: Among variants that fit equally well the higher one is taken.
+    specificity: int = 0
+    compatibility: Compatibility = Compatibility()
+    session: SessionSettings = SessionSettings()
+    #: Package names to versions.
+    built_with: _Options = {}
+    coverage: Coverage | None = None
+    #: None: it has not run anywhere.
+    numerics: Numerics | None = None
+    flex: tuple[FlexLowering, ...] = ()
+    #: Empty only on the way to the writer, which fills it in.
+    files: Annotated[tuple[File, ...], Field(max_length=MAX_FILES)] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk when materialised."""
+        return sum(file.size for file in self.files)
+
+
+class Component(Value):
+    """A whole model, or one FlexAttention subgraph."""
+
+    name: Name
+    kind: Literal["model", "flex-attention"] = "model"
+    source: Source
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    variants: Annotated[tuple[Variant, ...], Field(max_length=MAX_VARIANTS)]
+
+
+class Manifest(Value):
+    """The whole of what a package says of itself."""
+
+    aotpack: Annotated[str, Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")] = FORMAT_VERSION
+    name: Name
+    version: _Text = "0"
+    components: Annotated[tuple[Component, ...], Field(min_length=1, max_length=MAX_COMPONENTS)]
+    segments: Annotated[tuple[Segment, ...], Field(max_length=MAX_SEGMENTS)] = ()
+
+    def to_json(self) -> bytes:
+        """The canonical form: UTF-8, no white space, keys in the order of docs/format.md, maps sorted."""
+        ordered = json.dumps(_in_order(self))
+        return type(self).model_validate_json(ordered).model_dump_json(exclude_none=True).encode()
+
+    def variants(self) -> Iterator[Variant]:
+        """All variants of all components, in the package's order."""
+        for component in self.components:
+            yield from component.variants
+
+
+def parse(text: bytes) -> Manifest:
+    """Read a manifest from untrusted bytes.
+
+    Args:
+        text: the manifest's JSON. The caller has bounded its length.
+
+    Raises:
+        NewerFormat: its major format version is not ours.
+        LimitExceeded: it has more components, variants, files or segments than the limits above.
+        ManifestError: it is not JSON, has duplicate or unknown keys, or contradicts itself.
+    """
+    newer_minor = _check_version(text)
+    try:
+        # A newer minor version may add keys; nothing else may.
+        manifest = Manifest.model_validate_json(text, extra="ignore" if newer_minor else "forbid")
+    except ValidationError as error:
+        raise _as_manifest_error(error) from None
+    if manifest.model_dump_json(exclude_none=True).encode() != text:
+        # pydantic lets duplicate keys and NaN through. Bytes that it writes back as they were have
+        # neither; all others are read once more by a parser that can refuse them.
+        _refuse_ambiguous_json(text)
+    issues = list(_contradictions(manifest))
+    if issues:
+        where, what = issues[0]
+        more = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
+        raise ManifestError(what + more, where=where)
+    return manifest
+
+
+def _in_order(value: object) -> Any:
+    if isinstance(value, BaseModel):
+        # Unset optional fields are left out, so that adding one does not change old packages.
+        return {
+            name: _in_order(item)
+            for name in type(value).model_fields
+            if (item := getattr(value, name)) is not None
+        }
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    if isinstance(value, tuple):
+        return [_in_order(item) for item in value]
+    return value
+
+
+def _check_version(text: bytes) -> bool:
+    # The version is the first key, so that a reader can refuse a manifest that it could not parse.
+    match = re.match(rb'\s*\{\s*"aotpack"\s*:\s*"([0-9]{1,4})\.([0-9]{1,4})"', text)
+    if match is None:
+        raise ManifestError("does not start with its format version", where="manifest", expected='{"aotpack": "1.0"')
+    ours = tuple(map(int, FORMAT_VERSION.split(".")))
+    found = (int(match[1]), int(match[2]))
+    if found[0] != ours[0]:
+        raise NewerFormat(
+            "format version cannot be read",
+            where="manifest.aotpack",
+            found=f"{found[0]}.{found[1]}",
+            expected=f"{ours[0]}.x",
+            hint="install a release of aotpack that reads it",
+        )
+    return found > ours
+
+
+def _as_manifest_error(error: ValidationError) -> ManifestError | LimitExceeded:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    kind = LimitExceeded if first["type"] in {"too_long", "string_too_long"} else ManifestError
+    found = repr(first["input"])
+    return kind(
+        first["msg"] + more,
+        where=where or "manifest",
+        found=found if len(found) <= 60 and first["type"] != "json_invalid" else None,
+    )
+
+
+def _refuse_ambiguous_json(text: bytes) -> None:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        keys = dict(pairs)
+        if len(keys) != len(pairs):
+            seen: set[str] = set()
+            twin = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise ManifestError(f"duplicate key {twin!r}", where="manifest")
+        return keys
+
+    def refuse(constant: str) -> None:
+        raise ManifestError(f"{constant} is not JSON", where="manifest")
+
+    try:
+        json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    except RecursionError:
+        raise LimitExceeded("nested too deeply", where="manifest") from None
+    except ValueError as error:
+        if isinstance(error, ManifestError):
+            raise
+        raise ManifestError(str(error), where="manifest") from None
+
+
+def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Each place where the manifest contradicts itself, as (where, what)."""
+    yield from _segment_contradictions(manifest.segments)
+    sizes = [segment.size for segment in manifest.segments]
+    yield from _twins("components", (component.name for component in manifest.components))
+    for c, component in enumerate(manifest.components):
+        yield from _twins(f"components[{c}].variants", (variant.id for variant in component.variants))
+        for v, variant in enumerate(component.variants):
+            if not variant.files:
+                yield f"components[{c}].variants[{v}].files", "is empty; a variant has at least an ONNX file"
+            for f, file in enumerate(variant.files):
+                where = f"components[{c}].variants[{v}].files[{f}]"
+                if wrong := _path_issue(file.path):
+                    yield f"{where}.path", wrong
+                try:
+                    total = sum([sizes[index] for index in file.segments])
+                except IndexError:
+                    yield f"{where}.segments", f"names a segment beyond the {len(sizes)} there are"
+                    continue
+                if total != file.size:
+                    yield f"{where}.size", f"is {file.size} but its segments hold {total} bytes"
+            if len(variant.files) > 1:
+                paths = [_as_one_name(file.path) for file in variant.files]
+                yield from _twins(f"components[{c}].variants[{v}].files", paths)
+                yield from _nested(f"components[{c}].variants[{v}].files", paths)
+
+
+def _segment_contradictions(segments: tuple[Segment, ...]) -> Iterator[tuple[str, str]]:
+    for s, segment in enumerate(segments):
+        if segment.codec == "raw":
+            if segment.stored != segment.size:
+                yield f"segments[{s}].stored", f"is {segment.stored} but the raw content has {segment.size} bytes"
+            if segment.offset % PAGE_SIZE:
+                yield f"segments[{s}].offset", f"is not a multiple of {PAGE_SIZE}"
+        elif not 0 < segment.stored < segment.size:
+            yield f"segments[{s}].stored", f"is {segment.stored}: compressed to no less than {segment.size} bytes"
+    end, last = 0, 0
+    for s, segment in sorted(enumerate(segments), key=lambda item: item[1].offset):
+        if segment.offset < end:
+            yield f"segments[{s}].offset", f"overlaps segments[{last}], which ends at {end}"
+        end, last = segment.offset + segment.stored, s
+
+
+def _twins(where: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        first = seen.setdefault(name.casefold(), index)
+        if first != index:
+            yield f"{where}[{index}]", f"{name!r} is the same name as that of {where}[{first}]"
+
+
+def _nested(where: str, paths: list[str]) -> Iterator[tuple[str, str]]:
+    known = set(paths)
+    for index, path in enumerate(paths):
+        parts = path.split("/")
+        if any("/".join(parts[:depth]) in known for depth in range(1, len(parts))):
+            yield f"{where}[{index}].path", f"{path!r} lies inside another file"
+
+
+def _as_one_name(path: str) -> str:
+    # macOS normalises and Windows folds case: paths that differ only so are one file there.
+    return path if path.isascii() and path.islower() else unicodedata.normalize("NFC", path).casefold()
+
+
+_RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?$")
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
+
+
+@functools.lru_cache(maxsize=1024)
+def _path_issue(path: str) -> str | None:
+    """Why `path` is not a relative path that means the same file on every system, or None."""
+    if not path or len(path) > MAX_PATH:
+        return f"has {len(path)} characters; expected 1 to {MAX_PATH}"
+    if _FORBIDDEN.search(path):
+        return f"{path!r} has a character that not every system allows"
+    if unicodedata.normalize("NFC", path) != path:
+        return f"{path!r} is not in Unicode normal form C"
+    for part in path.split("/"):
+        if part in {"", ".", ".."}:
+            return f"{path!r} leaves its folder or is not relative"
+        if part[-1] in ". " or len(part.encode("utf-8", "surrogatepass")) > 255 or _RESERVED.match(part):
+            return f"{path!r} has the part {part!r}, which not every system allows"
+    return None
