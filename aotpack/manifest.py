@@ -40,6 +40,7 @@ __all__ = [
     "TensorInfo",
     "Variant",
     "parse",
+    "path_issue",
 ]
 
 #: The format version that this release writes.
@@ -344,7 +345,7 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
                 yield f"components[{c}].variants[{v}].files", "is empty; a variant has at least an ONNX file"
             for f, file in enumerate(variant.files):
                 where = f"components[{c}].variants[{v}].files[{f}]"
-                if wrong := _path_issue(file.path):
+                if wrong := path_issue(file.path):
                     yield f"{where}.path", wrong
                 try:
                     total = sum([sizes[index] for index in file.segments])
@@ -401,7 +402,7 @@ _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 
 
 @functools.lru_cache(maxsize=1024)
-def _path_issue(path: str) -> str | None:
+def path_issue(path: str) -> str | None:
     """Why `path` is not a relative path that means the same file on every system, or None."""
     if not path or len(path) > MAX_PATH:
         return f"has {len(path)} characters; expected 1 to {MAX_PATH}"
