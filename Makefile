@@ -4,6 +4,8 @@ PYTHON ?= python3
 EXTRAS := openvino,qnn,dev
 # Debian's names of what cannot come from pip; installed when missing.
 SYSTEM_PACKAGES :=
+# Debian ships Python without ensurepip, and so without working virtual environments.
+SYSTEM_PACKAGES += $(shell $(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || echo $(notdir $(PYTHON))-venv)
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -47,7 +49,7 @@ $(READY): pyproject.toml | system-packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aotpack needs Python 3.11; try make PYTHON=python3.11")'
 	@echo "Setting up .venv (once, a minute or two) ..." >&2
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable ".[$(EXTRAS)]"
 	@touch $@
 
 # Names that dpkg does not list as installed; nothing at all on the usual second run.
