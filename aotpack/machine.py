@@ -1,0 +1,200 @@
+"""What a computer has: `probe` this one, or `read_profile` of one that is not here.
+
+In a profile None means "not known", which never counts as a fit, and an empty list means "has none".
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from aotpack._values import Count, Value
+from aotpack.errors import ProfileError
+
+__all__ = ["MAX_PROFILE_SIZE", "Cpu", "Ep", "Gpu", "Machine", "Npu", "normal_arch", "parse_profile", "probe", "read_profile"]
+
+#: A profile of a real machine is below 4 KiB.
+MAX_PROFILE_SIZE = 1024 * 1024
+
+
+class Cpu(Value):
+    """A machine's processor."""
+
+    vendor: str | None = None
+    model: str | None = None
+    #: archspec's name of the microarchitecture, such as ``icelake``.
+    microarchitecture: str | None = None
+    #: CPU features by archspec's names.
+    features: tuple[str, ...] | None = None
+
+
+class Gpu(Value):
+    """A graphics processor."""
+
+    vendor: str
+    name: str | None = None
+    #: NVIDIA's, such as ``8.9``.
+    compute_capability: str | None = None
+    driver: str | None = None
+
+
+class Npu(Value):
+    """A neural processor."""
+
+    vendor: str
+    name: str | None = None
+    #: The vendor's name of the generation, such as ``v73`` or ``4000``.
+    architecture: str | None = None
+    vtcm_mb: int | None = None
+    driver: str | None = None
+
+
+class Ep(Value):
+    """An execution provider that is installed."""
+
+    version: str
+    #: What else decides whether it takes a blob, such as the version of the runtime inside it.
+    details: dict[str, str] = Field(default={})
+
+
+class Machine(Value):
+    """What a computer has, as far as it decides which variant fits."""
+
+    profile: Literal["1"] = "1"
+    name: str | None = None
+    #: ``linux``, ``windows``, ``macos`` or ``android``.
+    os: str | None = None
+    #: ``x86_64`` or ``aarch64``.
+    arch: str | None = None
+    cpu: Cpu = Cpu()
+    gpus: tuple[Gpu, ...] | None = None
+    npus: tuple[Npu, ...] | None = None
+    memory: Count | None = None
+    onnxruntime: str | None = None
+    eps: dict[str, Ep] | None = None
+    #: Environment variables that change what an EP accepts.
+    environment: dict[str, str] = Field(default={})
+
+
+def read_profile(path: Path) -> Machine:
+    """Read a machine profile (schemas/machine.schema.json) from a file.
+
+    Raises:
+        ProfileError: it cannot be read, or is no profile.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_PROFILE_SIZE + 1)
+    except OSError as error:
+        raise ProfileError(error.strerror or str(error), where=path, expected="a machine profile") from None
+    return parse_profile(text, where=str(path))
+
+
+def parse_profile(text: bytes, *, where: str) -> Machine:
+    """Read a machine profile from untrusted JSON.
+
+    Raises:
+        ProfileError: it is too large, no JSON, or has unknown or wrong fields.
+    """
+    if len(text) > MAX_PROFILE_SIZE:
+        raise ProfileError("too large for a machine profile", where=where, expected=f"at most {MAX_PROFILE_SIZE} bytes")
+    try:
+        json.loads(text, object_pairs_hook=_unique)
+        return Machine.model_validate_json(text)
+    except (ValueError, RecursionError) as error:
+        found = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
+        what = f"{'.'.join(map(str, found['loc']))}: {found['msg']}" if found else str(error)
+        raise ProfileError(
+            f"not a machine profile: {what}", where=where, hint="`aotpack machine > me.json` writes one"
+        ) from None
+
+
+def probe() -> Machine:
+    """What this computer has. Probed once for a process and environment; imports onnxruntime.
+
+    Vendor's libraries are not loaded: an EP counts as installed when its package is.
+    """
+    from aotpack.toolchain import toolchains
+
+    watched = {name for toolchain in toolchains().values() for name in toolchain.environment}
+    return _probe(tuple((name, os.environ[name]) for name in sorted(watched) if name in os.environ))
+
+
+@functools.lru_cache(maxsize=4)
+def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
+    import psutil
+
+    from aotpack.toolchain import toolchains
+
+    eps: dict[str, Ep] = {}
+    for toolchain in toolchains().values():
+        version = toolchain.version()
+        if version is not None:
+            eps[toolchain.ep] = Ep(version=version, details=toolchain.runtime_details())
+    gpus, npus = _devices()
+    return Machine(
+        name=platform.node() or None,
+        os={"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform),
+        arch=normal_arch(platform.machine()),
+        cpu=_cpu(),
+        gpus=gpus,
+        npus=npus,
+        memory=psutil.virtual_memory().total,
+        onnxruntime=metadata.version("onnxruntime"),
+        eps=eps,
+        environment=dict(environment),
+    )
+
+
+def normal_arch(machine: str) -> str:
+    """``x86_64`` or ``aarch64`` for each of the names that systems give them."""
+    return {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}.get(machine.lower(), machine.lower())
+
+
+def _cpu() -> Cpu:
+    import archspec.cpu
+    from archspec.cpu import detect
+
+    host, raw = archspec.cpu.host(), detect.detected_info()
+    # The features of `host` are those of the nearest named microarchitecture; newer ones are in `raw` only.
+    return Cpu(
+        vendor=host.vendor,
+        model=archspec.cpu.brand_string() or None,
+        microarchitecture=host.name,
+        features=tuple(sorted(raw.features | host.features)),
+    )
+
+
+#: PCI vendor numbers of those who make GPUs and NPUs.
+_VENDORS = {0x1002: "amd", 0x1022: "amd", 0x10DE: "nvidia", 0x8086: "intel", 0x5143: "qualcomm", 0x4D4F4351: "qualcomm"}
+
+
+def _devices() -> tuple[tuple[Gpu, ...], tuple[Npu, ...]]:
+    """The GPUs and NPUs that ORT's own device discovery lists."""
+    from onnxruntime.capi import _pybind_state as state
+
+    gpus: list[Gpu] = []
+    npus: list[Npu] = []
+    for device in state.get_hardware_devices():
+        vendor = _VENDORS.get(device.vendor_id, device.vendor.lower() or f"pci-{device.vendor_id:04x}")
+        name = device.metadata.get("Description")
+        if device.type == state.OrtHardwareDeviceType.GPU:
+            gpus.append(Gpu(vendor=vendor, name=name))
+        elif device.type == state.OrtHardwareDeviceType.NPU:
+            npus.append(Npu(vendor=vendor, name=name))
+    return tuple(gpus), tuple(npus)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    keys = dict(pairs)
+    if len(keys) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return keys

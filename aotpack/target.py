@@ -1,0 +1,85 @@
+"""What to compile for, and the catalogue of known hardware (catalog.toml).
+
+A target is data: which toolchain, which EP and device, which provider options, and the environment
+that the compiling process needs. A third party's toolchain brings targets of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from aotpack._values import Name, Value
+from aotpack.errors import UnknownName, UsageError
+from aotpack.manifest import Requirements
+
+__all__ = ["PORTABLE", "Target", "catalogue", "find", "read_catalogue"]
+
+#: The target whose variant is the untouched ONNX; there by default and last in every order.
+PORTABLE = "portable"
+
+
+class Target(Value):
+    """One thing to compile for."""
+
+    name: Name
+    #: The name of the toolchain that compiles for it.
+    toolchain: Name
+    ep: str
+    device: Literal["cpu", "gpu", "npu"]
+    #: One line for people: which hardware this is.
+    title: str
+    #: Other names for it, such as those that the hardware is sold under.
+    aliases: tuple[Name, ...] = ()
+    #: What the EP computes in: decides the default tolerance. None: as the model says.
+    precision: Literal["f32", "bf16", "f16"] | None = None
+    #: Among variants that fit a machine equally well the higher one is taken.
+    specificity: int = 0
+    #: Given to the EP when compiling and again when loading.
+    provider_options: dict[str, str] = Field(default={})
+    #: Set in the process that compiles, and in the one that emulates this target here.
+    environment: dict[str, str] = Field(default={})
+    requires: Requirements = Requirements()
+
+
+def read_catalogue(text: str, *, where: str) -> tuple[Target, ...]:
+    """The targets in a TOML text with one ``[[target]]`` table each.
+
+    Raises:
+        UsageError: it is no TOML, or a table is not a target.
+    """
+    try:
+        tables: list[dict[str, Any]] = tomllib.loads(text)["target"]
+        # Through JSON-like lax mode for the lists: TOML has no tuples.
+        return tuple(Target.model_validate(table, strict=False) for table in tables)
+    except (tomllib.TOMLDecodeError, KeyError, ValidationError) as error:
+        raise UsageError("is not a catalogue of targets", where=where, found=error) from None
+
+
+@functools.cache
+def _built_in() -> tuple[Target, ...]:
+    text = resources.files("aotpack").joinpath("catalog.toml").read_text(encoding="utf-8")
+    return read_catalogue(text, where="catalog.toml")
+
+
+def catalogue(extra: Iterable[Target] = ()) -> dict[str, Target]:
+    """All targets by name: the built-in ones and then `extra`, in order."""
+    return {target.name: target for target in (*_built_in(), *extra)}
+
+
+def find(name: str, extra: Iterable[Target] = ()) -> Target:
+    """The target called `name`, or sold under that name.
+
+    Raises:
+        UnknownName: there is none; the error quotes the nearest names.
+    """
+    targets = catalogue(extra)
+    by_name = {alias: target for target in targets.values() for alias in target.aliases} | targets
+    if name not in by_name:
+        raise UnknownName("target", name, by_name, hint="`aotpack targets` lists them")
+    return by_name[name]

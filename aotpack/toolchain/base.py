@@ -1,0 +1,110 @@
+"""What aotpack asks of a vendor's package, and nothing vendor-specific.
+
+A toolchain stands between the stages and one vendor: it says what is installed, compiles in a worker
+process, reads and judges the vendor's compatibility strings, and sets a session up. A third party
+registers one under the entry point group ``aotpack.toolchains``; the object that it names is a
+`Toolchain`, or a class or function without arguments that makes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from aotpack.machine import Machine
+from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.target import Target
+from aotpack.verdict import Grade, Verdict
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["Compiled", "RunsHere", "Toolchain"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """What a toolchain made of a model."""
+
+    #: (path inside the variant, where the file is now), the ONNX to load first.
+    files: tuple[tuple[str, Path], ...]
+    #: Byte for byte as the EP wrote it; None if it writes none.
+    ep_string: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunsHere:
+    """Whether a target's variants can run on a machine, and how."""
+
+    #: ``host``, ``isa-emulation``, ``emulator``; None: not at all.
+    how: str | None
+    #: One sentence if they can not, or only in a way that has to be known.
+    why: str = ""
+
+
+class Toolchain(Protocol):
+    """One vendor's package. Making one, and every method but `compile`, `ask` and `session_options`, loads
+    no vendor library and does not import onnxruntime.
+    """
+
+    #: As targets and variants name it.
+    name: str
+    ep: str
+    #: Environment variables that change what the EP accepts; a machine profile records them.
+    environment: tuple[str, ...]
+    #: Whether every input must have a fixed shape.
+    needs_fixed_shapes: bool
+
+    def targets(self) -> tuple[Target, ...]:
+        """Targets that this toolchain adds to the built-in catalogue."""
+
+    def version(self) -> str | None:
+        """The installed version, or None."""
+
+    def pip_command(self) -> str:
+        """How a user installs it."""
+
+    def runtime_details(self) -> Mapping[str, str]:
+        """What beside the version decides which blobs the EP takes; empty if not installed."""
+
+    def built_with(self) -> Mapping[str, str]:
+        """Package names and versions that go into a compiled variant."""
+
+    def why_not_compile(self, target: Target, machine: Machine) -> str | None:
+        """Why `target` can not be compiled for on `machine`; None if it can."""
+
+    def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
+        """Whether variants for `target` can run on `machine`."""
+
+    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+        """Compile `model` into the empty `folder`. Called in a process of its own, which it may take down.
+
+        Raises:
+            CompileError: the vendor's compiler refused the model, in the vendor's words.
+            ToolchainMissing: the vendor's package is not installed.
+        """
+
+    def remarks(self, log: str) -> tuple[str, ...]:
+        """The vendor's own words on nodes that it did not take, out of what a compile printed."""
+
+    def requirements(self, target: Target) -> Requirements:
+        """What a machine must have for a variant compiled by the installed version."""
+
+    def session_settings(self, target: Target) -> SessionSettings:
+        """What a session with such a variant must be created with."""
+
+    def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
+        """Judge the compatibility string by rules; reads nothing but its arguments."""
+
+    def ask(self, ep_string: str) -> Grade | None:
+        """What the EP on this machine says of a compatibility string; None where it has no answer."""
+
+    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
+        """Options for a session with `variant`, the EP registered and its device added.
+
+        Raises:
+            ToolchainMissing: the vendor's package is not installed.
+            ToolchainError: it has no device on this machine.
+        """

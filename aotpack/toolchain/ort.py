@@ -1,0 +1,118 @@
+"""ONNX Runtime's own CPU EP: the untouched ONNX, and a graph optimised ahead of time.
+
+The CPU EP has no compiled form: ModelCompiler on it succeeds and writes a plain ONNX (FACTS.md, 1). What
+can be done ahead of time is the graph, and its weights stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aotpack.errors import CompileError
+from aotpack.machine import Machine
+from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.target import PORTABLE, Target
+from aotpack.toolchain.base import Compiled, RunsHere
+from aotpack.toolchain.plugin import MODEL_NAME
+from aotpack.verdict import Code, Grade, Verdict
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["OrtToolchain"]
+
+#: Initializers of at least this many bytes are written beside the graph, where they can be mapped.
+_EXTERNAL_FROM = 1024
+
+
+class OrtToolchain:
+    """onnxruntime itself."""
+
+    name = "ort"
+    ep = "CPUExecutionProvider"
+    environment: tuple[str, ...] = ()
+    needs_fixed_shapes = False
+
+    def targets(self) -> tuple[Target, ...]:
+        """None: the built-in catalogue has them."""
+        return ()
+
+    def version(self) -> str | None:
+        """onnxruntime's."""
+        return metadata.version("onnxruntime")
+
+    def pip_command(self) -> str:
+        """It is a requirement of aotpack."""
+        return "pip install onnxruntime"
+
+    def runtime_details(self) -> Mapping[str, str]:
+        """Nothing but the version."""
+        return {}
+
+    def built_with(self) -> Mapping[str, str]:
+        """onnxruntime's version."""
+        return {"onnxruntime": metadata.version("onnxruntime")}
+
+    def why_not_compile(self, target: Target, machine: Machine) -> str | None:
+        """It always can."""
+        return None
+
+    def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
+        """On every machine that has onnxruntime."""
+        return RunsHere("host")
+
+    def remarks(self, log: str) -> tuple[str, ...]:
+        """It leaves no node alone."""
+        return ()
+
+    def requirements(self, target: Target) -> Requirements:
+        """The portable ONNX needs nothing; an optimised graph has ORT's own fused operators of this release."""
+        if target.name == PORTABLE:
+            return Requirements()
+        major, minor = metadata.version("onnxruntime").split(".")[:2]
+        return Requirements(onnxruntime=f">={major}.{minor}")
+
+    def session_settings(self, target: Target) -> SessionSettings:
+        """ORT's defaults: what depends on this very CPU is left to the load."""
+        return SessionSettings()
+
+    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+        """Optimise the graph to the level that does not depend on the CPU (extended); leave the portable one alone."""
+        import onnxruntime as ort
+
+        if target.name == PORTABLE:
+            raise CompileError("the portable variant is the source itself", where=target.name)
+        output = folder / MODEL_NAME
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(output)
+        data = f"{MODEL_NAME}.data"
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", data)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_min_size_in_bytes", str(_EXTERNAL_FROM)
+        )
+        try:
+            ort.InferenceSession(str(model), options, providers=[self.ep], enable_fallback=0)
+        except Exception as error:
+            raise CompileError(str(error), where=f"{self.ep} optimising for {target.name}") from error
+        sidecars = [(data, folder / data)] if (folder / data).exists() else []
+        return Compiled(files=((MODEL_NAME, output), *sidecars), ep_string=None)
+
+    def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
+        """It fits wherever its requirements are met."""
+        if variant.target == PORTABLE:
+            return Verdict(Grade.OPTIMAL, Code.PORTABLE, "The untouched ONNX runs wherever ONNX Runtime does.")
+        return Verdict(Grade.OPTIMAL, Code.FITS, "It runs on every CPU with this release of ONNX Runtime or a later one.")
+
+    def ask(self, ep_string: str) -> Grade | None:
+        """It writes no string and has no check."""
+        return None
+
+    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
+        """Plain options: the CPU EP is always there."""
+        import onnxruntime as ort
+
+        return ort.SessionOptions()

@@ -1,0 +1,195 @@
+"""EPs that come as a plugin library in a package of their own: what all of them share."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Mapping
+from importlib import import_module, metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aotpack.errors import CompileError, ToolchainError, ToolchainMissing
+from aotpack.machine import Machine
+from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.target import Target
+from aotpack.toolchain.base import Compiled
+from aotpack.verdict import Grade
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["MODEL_NAME", "PluginToolchain", "installed_version"]
+
+#: What the ONNX of every compiled variant is called; sidecars are named after it.
+MODEL_NAME = "model.onnx"
+
+_log = logging.getLogger(__name__)
+
+_registering = threading.Lock()
+
+_GRADES = {
+    "EP_SUPPORTED_OPTIMAL": Grade.OPTIMAL,
+    "EP_SUPPORTED_PREFER_RECOMPILATION": Grade.PREFER_RECOMPILATION,
+    "EP_UNSUPPORTED": Grade.UNSUPPORTED,
+    "EP_NOT_APPLICABLE": Grade.UNSUPPORTED,
+}
+
+
+@functools.cache
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed Python package, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+class PluginToolchain:
+    """The common part of toolchains whose EP is a plugin library.
+
+    Subclasses set the class attributes and add what is their vendor's alone.
+    """
+
+    name: str
+    ep: str
+    #: The package on PyPI, the module in it, and our extra that requires it.
+    distribution: str
+    module: str
+    extra: str
+    environment: tuple[str, ...] = ()
+    needs_fixed_shapes: bool = False
+    #: ORT's severity while compiling; 0 makes some EPs say why they leave a node alone.
+    compile_log_severity: int = 2
+
+    def __init__(self) -> None:
+        self._answers: dict[str, Grade | None] = {}
+
+    def targets(self) -> tuple[Target, ...]:
+        """None: the built-in catalogue has them."""
+        return ()
+
+    def version(self) -> str | None:
+        """The installed version of the EP's package, or None."""
+        return installed_version(self.distribution)
+
+    def pip_command(self) -> str:
+        """How a user installs it."""
+        return f"pip install 'aotpack[{self.extra}]'"
+
+    def runtime_details(self) -> Mapping[str, str]:
+        """Nothing but the version."""
+        return {}
+
+    def built_with(self) -> Mapping[str, str]:
+        """Versions of onnxruntime, of the EP's package and of the runtime inside it."""
+        return {
+            "onnxruntime": metadata.version("onnxruntime"),
+            self.distribution: self.version() or "not installed",
+            **self.runtime_details(),
+        }
+
+    def why_not_compile(self, target: Target, machine: Machine) -> str | None:
+        """The EP's package must be installed."""
+        return None if self.version() else f"{self.distribution} is not installed ({self.pip_command()})"
+
+    def requirements(self, target: Target) -> Requirements:
+        """What the catalogue says of the target, and this release of onnxruntime or a later one."""
+        return target.requires.model_copy(update={"onnxruntime": f">={_minor(metadata.version('onnxruntime'))}"})
+
+    def session_settings(self, target: Target) -> SessionSettings:
+        """The options that it was compiled with; compiling at load is ruled out."""
+        return SessionSettings(
+            provider_options=target.provider_options, config={"session.disable_model_compile": "1"}
+        )
+
+    def remarks(self, log: str) -> tuple[str, ...]:
+        """None: most EPs do not say why they leave a node alone."""
+        return ()
+
+    def ask(self, ep_string: str) -> Grade | None:
+        """The EP's own check. Its NOT_APPLICABLE is a refusal: such blobs do not load (FACTS.md, 1)."""
+        if ep_string not in self._answers:
+            from onnxruntime.capi import _pybind_state as state
+
+            try:
+                said = state.get_model_compatibility_for_ep_devices(self.devices()[:1], ep_string)
+                self._answers[ep_string] = _GRADES[said.name]
+            except Exception as error:
+                # Some EPs raise where they find no device of their kind: then the rules decide.
+                _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)
+                self._answers[ep_string] = None
+        return self._answers[ep_string]
+
+    def own_options(self) -> Mapping[str, str]:
+        """Provider options that name something on this machine, so that no package can hold them."""
+        return {}
+
+    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+        """Compile with ORT's ModelCompiler, the blob in a file of its own.
+
+        With ModelCompiler's default optimisation level some EPs refuse most real models, and an
+        embedded blob loads many times slower (FACTS.md, 1 and 3).
+        """
+        import onnxruntime as ort
+
+        options = self._options({**target.provider_options, **self.own_options()})
+        options.log_severity_level = self.compile_log_severity
+        output = folder / MODEL_NAME
+        try:
+            ort.ModelCompiler(
+                options,
+                str(model),
+                embed_compiled_data_into_model=False,
+                flags=ort.OrtCompileApiFlags.ERROR_IF_NO_NODES_COMPILED,
+                graph_optimization_level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+            ).compile_to_file(str(output))
+        except Exception as error:
+            raise CompileError(str(error), where=f"{self.ep} compiling for {target.name}") from error
+        from onnxruntime.capi import _pybind_state as state
+
+        ep_string = state.get_compatibility_info_from_model(str(output), self.ep) or None
+        sidecars = sorted(path for path in folder.rglob("*") if path.is_file() and path != output)
+        files = [(path.relative_to(folder).as_posix(), path) for path in (output, *sidecars)]
+        return Compiled(files=tuple(files), ep_string=ep_string)
+
+    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
+        """Options with the EP's device, the variant's provider options and this machine's own."""
+        return self._options({**variant.session.provider_options, **self.own_options()})
+
+    def devices(self) -> list[Any]:
+        """The EP's devices on this machine, the library registered.
+
+        A plugin EP is registered under its canonical name; some list meta EPs beside it (FACTS.md, 1).
+
+        Raises:
+            ToolchainMissing: the EP's package is not installed.
+            ToolchainError: its library cannot be loaded.
+        """
+        import onnxruntime as ort
+
+        if util.find_spec(self.module) is None:
+            raise ToolchainMissing("is not installed", where=self.distribution, hint=self.pip_command())
+        with _registering:
+            if not any(device.ep_name == self.ep for device in ort.get_ep_devices()):
+                try:
+                    library = import_module(self.module).get_library_path()
+                    ort.register_execution_provider_library(self.ep, library)
+                except Exception as error:
+                    raise ToolchainError("cannot be loaded", where=self.ep, found=error) from error
+        return [device for device in ort.get_ep_devices() if device.ep_name == self.ep]
+
+    def _options(self, provider_options: Mapping[str, str]) -> onnxruntime.SessionOptions:
+        import onnxruntime as ort
+
+        devices = self.devices()
+        if not devices:
+            raise ToolchainError("has no device on this machine", where=self.ep)
+        options = ort.SessionOptions()
+        options.add_provider_for_devices(devices[:1], dict(provider_options))
+        return options
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])

@@ -1,0 +1,208 @@
+"""One variant against one machine: a verdict, with what was compared.
+
+The grades are ORT's (OrtCompiledModelCompatibility) and UNKNOWN for "nobody can say". EP_NOT_APPLICABLE
+is an EP's "this string is not mine" and never means that the variant fits (FACTS.md, 1).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Protocol
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from aotpack.machine import Machine
+from aotpack.manifest import Variant
+
+__all__ = ["Code", "Comparison", "Grade", "Rules", "Verdict", "judge", "version_fits"]
+
+
+class Grade(StrEnum):
+    """How well a variant fits, best first."""
+
+    OPTIMAL = "OPTIMAL"
+    PREFER_RECOMPILATION = "PREFER_RECOMPILATION"
+    UNKNOWN = "UNKNOWN"
+    UNSUPPORTED = "UNSUPPORTED"
+
+    @property
+    def rank(self) -> int:
+        """0 for the best."""
+        return _RANKS[self]
+
+
+_RANKS = {grade: rank for rank, grade in enumerate(Grade)}
+
+
+class Code(StrEnum):
+    """Why, for programs. Codes are added and never change their meaning."""
+
+    FITS = "fits"
+    PORTABLE = "portable"
+    EMULATED = "emulated"
+    #: It runs, but one compiled for this machine would be faster.
+    OLDER_DEVICE = "older-device"
+    EP_SAYS_RECOMPILE = "ep-says-recompile"
+    OS = "os"
+    ARCH = "arch"
+    ISA = "isa"
+    ORT_VERSION = "onnxruntime-version"
+    EP_MISSING = "ep-missing"
+    EP_VERSION = "ep-version"
+    #: The compiled blob is of another release of the runtime inside the EP.
+    RUNTIME_VERSION = "runtime-version"
+    NO_DEVICE = "no-device"
+    OTHER_DEVICE = "other-device"
+    #: The machine is emulated here, which is taken only when it is asked for.
+    EMULATION_NOT_ASKED = "emulation-not-asked"
+    EP_REFUSED = "ep-refused"
+    #: The EP does not know the string, or wrote none.
+    STRING_NOT_APPLICABLE = "string-not-applicable"
+    STRING_MALFORMED = "string-malformed"
+    STRING_NEWER = "string-newer"
+    #: The profile does not say what the rule needs.
+    NOT_IN_PROFILE = "not-in-profile"
+    TOOLCHAIN_UNKNOWN = "toolchain-unknown"
+    #: A policy leaves it out.
+    POLICY = "policy"
+    #: Creating the session failed.
+    LOAD_FAILED = "load-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One thing that was looked at: what the variant needs beside what the machine has."""
+
+    what: str
+    found: str | None
+    needed: str
+    #: None: the machine does not say.
+    fits: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be said of one variant on one machine."""
+
+    grade: Grade
+    code: Code
+    #: One sentence.
+    reason: str
+    compared: tuple[Comparison, ...] = ()
+    #: ``ep`` if the EP on this machine said so, else ``rules``.
+    by: str = "rules"
+
+
+class Rules(Protocol):
+    """What `judge` needs of a toolchain."""
+
+    ep: str
+
+    def pip_command(self) -> str:
+        """How to install what the EP needs."""
+
+    def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
+        """The toolchain's own rules for its compatibility strings; reads nothing but its arguments."""
+
+    def ask(self, ep_string: str) -> Grade | None:
+        """What the EP on this machine says of a compatibility string; None where it has no answer."""
+
+
+def judge(variant: Variant, machine: Machine, rules: Rules | None, *, here: bool, emulate: bool = False) -> Verdict:
+    """The verdict on one variant.
+
+    1. Our own requirements: os, arch, isa, ORT version.
+    2. The EP: installed, and of a version that is accepted.
+    3. The EP's own check of the compatibility string if `machine` is this one, the toolchain's rules
+       otherwise or where the EP gives no answer.
+
+    Args:
+        variant: what is judged.
+        machine: whom for.
+        rules: the variant's toolchain; None if no such toolchain is known here.
+        here: `machine` is this computer, so its EPs can be asked.
+        emulate: an emulated device counts as a device.
+    """
+    if rules is None:
+        return Verdict(
+            Grade.UNKNOWN, Code.TOOLCHAIN_UNKNOWN, f"No toolchain {variant.toolchain!r} is known here to judge it."
+        )
+    requires = variant.compatibility.requires
+    compared = [*_requirements(variant, machine)]
+    installed = None if machine.eps is None else machine.eps.get(variant.ep)
+    if machine.eps is not None and installed is None:
+        return Verdict(
+            Grade.UNSUPPORTED,
+            Code.EP_MISSING,
+            f"{variant.ep} is not installed ({rules.pip_command()}).",
+            (Comparison(variant.ep, "not installed", "installed", False), *(item for _, item in compared)),
+        )
+    if requires.ep is not None or installed is None:
+        found = installed.version if installed else None
+        needed = requires.ep or "installed"
+        compared.append(
+            (Code.EP_VERSION, Comparison(variant.ep, found, needed, found and version_fits(found, needed)))
+        )
+    items = tuple(item for _, item in compared)
+    for code, item in compared:
+        if item.fits is False:
+            return Verdict(Grade.UNSUPPORTED, code, f"It needs {item.what} {item.needed}; here it is {item.found}.", items)
+    for _, item in compared:
+        if item.fits is None:
+            return Verdict(Grade.UNKNOWN, Code.NOT_IN_PROFILE, f"The machine profile does not say its {item.what}.", items)
+    own = rules.judge(variant, machine, emulate=emulate)
+    own = replace(own, compared=(*items, *own.compared))
+    ep_string = variant.compatibility.ep_string
+    if here and ep_string is not None and own.code not in _SETTLED_BY_RULES:
+        said = rules.ask(ep_string)
+        if said is not None:
+            return _by_ep(said, own)
+    return own
+
+
+def _by_ep(said: Grade, own: Verdict) -> Verdict:
+    if said is own.grade:
+        return replace(own, by="ep")
+    # The EP has the last word, since it will be the one to load the blob.
+    code = {Grade.UNSUPPORTED: Code.EP_REFUSED, Grade.PREFER_RECOMPILATION: Code.EP_SAYS_RECOMPILE}.get(said, Code.FITS)
+    return replace(own, grade=said, code=code, reason=f"The EP's own check says {said} ({own.code}).", by="ep")
+
+
+#: Where the EP on this machine has nothing to add.
+_SETTLED_BY_RULES = {Code.PORTABLE, Code.NO_DEVICE, Code.EMULATED, Code.EMULATION_NOT_ASKED}
+
+
+def _requirements(variant: Variant, machine: Machine) -> list[tuple[Code, Comparison]]:
+    requires = variant.compatibility.requires
+    compared: list[tuple[Code, Comparison]] = []
+    if requires.os is not None:
+        fits = None if machine.os is None else machine.os in requires.os
+        compared.append((Code.OS, Comparison("os", machine.os, " or ".join(requires.os), fits)))
+    if requires.arch is not None:
+        fits = None if machine.arch is None else machine.arch == requires.arch
+        compared.append((Code.ARCH, Comparison("arch", machine.arch, requires.arch, fits)))
+    if requires.isa is not None:
+        features = machine.cpu.features
+        missing = [name for name in requires.isa if features is not None and name not in features]
+        found = None if features is None else f"without {', '.join(missing)}" if missing else "all of them"
+        fits = None if features is None else not missing
+        compared.append((Code.ISA, Comparison("CPU features", found, ", ".join(requires.isa), fits)))
+    if requires.onnxruntime is not None:
+        version = machine.onnxruntime
+        fits = None if version is None else version_fits(version, requires.onnxruntime)
+        compared.append((Code.ORT_VERSION, Comparison("onnxruntime", version, requires.onnxruntime, fits)))
+    return compared
+
+
+@functools.lru_cache(maxsize=1024)
+def version_fits(version: str, specifier: str) -> bool | None:
+    """Whether `version` is in the PEP 440 `specifier`; None if either cannot be read."""
+    if specifier == "installed":
+        return True
+    try:
+        return SpecifierSet(specifier).contains(Version(version), prereleases=True)
+    except (InvalidSpecifier, InvalidVersion):
+        return None
