@@ -60,10 +60,10 @@ system-packages:
 	        || missing="$$missing $$name"; \
 	done; \
 	test -n "$$missing" || exit 0; \
-	if ! command -v apt-get > /dev/null; then \
-	    echo "No apt-get here; install these yourself:$$missing" >&2; exit 0; \
-	fi; \
 	as_root=""; test "$$(id -u)" = 0 || as_root="sudo"; \
+	if ! command -v apt-get > /dev/null || ! command -v $${as_root:-env} > /dev/null; then \
+	    echo "Cannot install with apt-get here; install these yourself:$$missing" >&2; exit 0; \
+	fi; \
 	echo "Installing$$missing ..." >&2; \
 	$$as_root apt-get update -qq > /dev/null; \
 	$$as_root env DEBIAN_FRONTEND=noninteractive \
