@@ -284,7 +284,9 @@ def _check_version(text: bytes) -> bool:
     # The version is the first key, so that a reader can refuse a manifest that it could not parse.
     match = re.match(rb'\s*\{\s*"aotpack"\s*:\s*"([0-9]{1,4})\.([0-9]{1,4})"', text)
     if match is None:
-        raise ManifestError("does not start with its format version", where="manifest", expected='{"aotpack": "1.0"')
+        raise ManifestError(
+            "does not start with its format version", where="manifest", expected='{"aotpack": "1.0"'
+        )
     ours = tuple(map(int, FORMAT_VERSION.split(".")))
     found = (int(match[1]), int(match[2]))
     if found[0] != ours[0]:
@@ -362,13 +364,14 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 def _segment_contradictions(segments: tuple[Segment, ...]) -> Iterator[tuple[str, str]]:
     for s, segment in enumerate(segments):
+        stored, size = segment.stored, segment.size
         if segment.codec == "raw":
-            if segment.stored != segment.size:
-                yield f"segments[{s}].stored", f"is {segment.stored} but the raw content has {segment.size} bytes"
+            if stored != size:
+                yield f"segments[{s}].stored", f"is {stored} but the raw content has {size} bytes"
             if segment.offset % PAGE_SIZE:
                 yield f"segments[{s}].offset", f"is not a multiple of {PAGE_SIZE}"
-        elif not 0 < segment.stored < segment.size:
-            yield f"segments[{s}].stored", f"is {segment.stored}: compressed to no less than {segment.size} bytes"
+        elif not 0 < stored < size:
+            yield f"segments[{s}].stored", f"is {stored}: compressed to no less than {size} bytes"
     end, last = 0, 0
     for s, segment in sorted(enumerate(segments), key=lambda item: item[1].offset):
         if segment.offset < end:
