@@ -19,6 +19,7 @@ from aotpack._values import Count, Name, Sha256, Value, Xxh3
 from aotpack.errors import LimitExceeded, ManifestError, NewerFormat
 
 __all__ = [
+    "ALIGNED_FROM",
     "FORMAT_VERSION",
     "MAX_COMPONENTS",
     "MAX_FILES",
@@ -60,8 +61,10 @@ MAX_SEGMENT_SIZE = 64 * 1024 * 1024
 MAX_PATH = 1024
 #: A manifest that is wrong in a thousand places is told about the first few.
 MAX_ISSUES = 20
-#: Raw segments start at a multiple of this, so that they can be mapped and reflinked.
+#: Raw segments of `ALIGNED_FROM` bytes and more start at a multiple of this, so that they can be mapped and
+#: reflinked. Smaller ones are packed close: padding would cost them up to their own size.
 PAGE_SIZE = 4096
+ALIGNED_FROM = 65536
 
 _Text = Annotated[str, Field(max_length=65536)]
 _Options = Annotated[dict[str, _Text], Field(max_length=1024)]
@@ -368,7 +371,7 @@ def _segment_contradictions(segments: tuple[Segment, ...]) -> Iterator[tuple[str
         if segment.codec == "raw":
             if stored != size:
                 yield f"segments[{s}].stored", f"is {stored} but the raw content has {size} bytes"
-            if segment.offset % PAGE_SIZE:
+            if segment.offset % PAGE_SIZE and size >= ALIGNED_FROM:
                 yield f"segments[{s}].offset", f"is not a multiple of {PAGE_SIZE}"
         elif not 0 < stored < size:
             yield f"segments[{s}].stored", f"is {stored}: compressed to no less than {size} bytes"

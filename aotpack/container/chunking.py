@@ -1,0 +1,96 @@
+"""Find the bytes that files share: cut them where their content says so, join what always stands together.
+
+This is the writer's affair alone. A reader sees segments and need not know how they were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import xxhash
+from pyfastcdc import FastCDC
+
+__all__ = ["AVERAGE_CHUNK", "MAX_RUN", "Chunk", "cut", "runs"]
+
+#: Bytes. Smaller chunks find little more in compiled weights and cost a manifest entry where sharing ends.
+AVERAGE_CHUNK = 65536
+
+#: Bytes of a segment. Some MiB keep the manifest short, and let several be read and checked at a time.
+MAX_RUN = 4 * 1024 * 1024
+
+#: Bytes that are cut at a time, so that memory does not grow with a file.
+_WINDOW = 8 * 1024 * 1024
+
+#: (hash of the content, length in bytes)
+Chunk = tuple[bytes, int]
+
+
+def cut(read: Callable[[int, int], bytes], size: int, seed: int) -> list[Chunk]:
+    """Cut a content of `size` bytes into chunks, at places that depend on the bytes around them only.
+
+    Args:
+        read: gives the bytes at (offset, length).
+        size: length of the content, in bytes.
+        seed: of the hashes. xxh3 is quick and spreads well but is no defence against somebody who chooses
+            the content; a seed that nobody could know beforehand is.
+    """
+    cutter = FastCDC(AVERAGE_CHUNK)
+    chunks: list[Chunk] = []
+    offset = 0
+    while offset < size:
+        window = memoryview(read(offset, min(_WINDOW, size - offset)))
+        is_last = offset + len(window) >= size
+        start = offset
+        for chunk in cutter.cut_buf(window):
+            end = chunk.offset + chunk.length
+            # Where a window ends is no place to cut: that chunk is cut again from the next window.
+            if end == len(window) and not is_last and chunk.offset:
+                break
+            chunks.append((xxhash.xxh3_128_digest(window[chunk.offset : end], seed), chunk.length))
+            offset = start + end
+    return chunks
+
+
+def runs(
+    files: Sequence[Sequence[int]], sizes: Sequence[int], breaks: Collection[int]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Join chunks that stand one after the other wherever they occur.
+
+    Args:
+        files: each file as the numbers of its chunks. Chunks are numbered from 0 in the order of their
+            first occurrence.
+        sizes: length of each chunk, in bytes.
+        breaks: chunks that must be the first of their run.
+
+    Returns:
+        The runs, each of one or more chunks and of `MAX_RUN` bytes or less where it has more than one, in
+        the order of their first occurrence; and each file as the numbers of its runs.
+    """
+    before: list[int | None] = [None] * len(sizes)
+    after: list[int | None] = [None] * len(sizes)
+    for file in files:
+        for chunk, previous, following in zip(file, (-1, *file), (*file[1:], -1), strict=False):
+            # -1, an end of a file, is a neighbour like any other: one that is never joined.
+            before[chunk] = previous if before[chunk] in {None, previous} else -1
+            after[chunk] = following if after[chunk] in {None, following} else -1
+    joined: list[list[int]] = []
+    run_of: list[int] = [-1] * len(sizes)
+    filled = 0
+    for chunk, size in enumerate(sizes):
+        previous_chunk = before[chunk]
+        continues = (
+            previous_chunk is not None
+            and previous_chunk == chunk - 1 >= 0
+            and after[previous_chunk] == chunk
+            and chunk not in breaks
+            and filled + size <= MAX_RUN
+        )
+        if continues:
+            joined[-1].append(chunk)
+            filled += size
+        else:
+            joined.append([chunk])
+            filled = size
+        run_of[chunk] = len(joined) - 1
+    starts = {run[0] for run in joined}
+    return joined, [[run_of[chunk] for chunk in file if chunk in starts] for file in files]

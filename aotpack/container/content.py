@@ -1,0 +1,110 @@
+"""What the writer can put into a package: files on a disk, and files of packages that are open already."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from aotpack.container.reader import PackageReader
+from aotpack.errors import OutputError
+from aotpack.manifest import File, Segment
+
+__all__ = ["Content", "DiskExtent", "Extent", "StoredExtent", "StoredFile", "extents"]
+
+_BLOCK = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file in an open package. Its segments are copied as they are stored, as far as they stay whole."""
+
+    reader: PackageReader
+    file: File
+
+
+Content = Path | StoredFile
+
+
+class Extent(Protocol):
+    """Bytes that lie together."""
+
+    @property
+    def size(self) -> int:
+        """Length, in bytes."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """All of the bytes ``offset`` to ``offset + length``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DiskExtent:
+    """A whole file on a disk. Opened for each read: a build can have more files than a process may have open."""
+
+    path: Path
+    size: int
+    _stamp: tuple[int, int]
+
+    @classmethod
+    def of(cls, path: Path) -> DiskExtent:
+        """The file at `path` as it is now; reading it after it changed is an error."""
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise OutputError(f"cannot be packed: {error.strerror}", where=path) from None
+        return cls(path, status.st_size, (status.st_ino, status.st_mtime_ns))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes at `offset`."""
+        with self.path.open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            data = os.pread(file.fileno(), length, offset)
+        if (status.st_ino, status.st_mtime_ns) != self._stamp or len(data) != length:
+            raise OutputError(
+                "changed while it was packed", where=self.path, hint="pack files that stand still"
+            )
+        return data
+
+    def sha256(self) -> str:
+        """Of the whole file, in hex."""
+        digest = hashlib.sha256()
+        for offset in range(0, self.size, _BLOCK):
+            digest.update(self.read(offset, min(_BLOCK, self.size - offset)))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredExtent:
+    """One segment of an open package."""
+
+    reader: PackageReader
+    index: int
+
+    @property
+    def segment(self) -> Segment:
+        """What its manifest says of it."""
+        return self.reader.manifest.segments[self.index]
+
+    @property
+    def size(self) -> int:
+        """Length of its content, in bytes."""
+        return self.segment.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """A part of its content; all of it is checked."""
+        content = self.reader.read_segment(self.index)
+        return content if length == len(content) else content[offset : offset + length]
+
+
+def extents(content: Content) -> Iterator[Extent]:
+    """The extents that, one after the other, are the content."""
+    if isinstance(content, StoredFile):
+        for index in content.file.segments:
+            yield StoredExtent(content.reader, index)
+    else:
+        yield DiskExtent.of(content)

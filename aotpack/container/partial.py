@@ -1,0 +1,109 @@
+"""A file that appears whole or not at all: written under another name, synced, renamed.
+
+The other name is ``.<name>.<random>.aotpack-partial`` in the same folder. Whoever writes it holds a lock on
+it. A process that was killed leaves the file but not the lock, so the next one to write there sweeps it away.
+Two that write to one output at once do not meet: each has its own partial file and the last to finish wins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aotpack.errors import OutputError
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["SUFFIX", "PartialFile", "replacing", "sweep"]
+
+SUFFIX = ".aotpack-partial"
+
+
+@dataclass(frozen=True, slots=True)
+class PartialFile:
+    """A file that is being written."""
+
+    path: Path
+    fd: int
+
+
+@contextlib.contextmanager
+def replacing(output: Path) -> Iterator[PartialFile]:
+    """Give a new empty file that takes the name `output` when the block ends well.
+
+    Raises:
+        OutputError: the file cannot be written, be it for its folder, its rights or a full disk. `output` is
+            as it was.
+    """
+    if output.is_dir():
+        raise OutputError("is a folder", where=output)
+    try:
+        sweep(output)
+        partial = _create(output)
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", where=output) from None
+    try:
+        yield partial
+        os.fsync(partial.fd)
+        partial.path.replace(output)
+        _sync_folder(output.parent)
+    except OSError as error:
+        # Errors of the tree that inherit OSError say more than we could.
+        if error.errno is None:
+            raise
+        raise OutputError(f"cannot be written: {error.strerror}", where=output) from error
+    finally:
+        os.close(partial.fd)
+        with contextlib.suppress(OSError):
+            partial.path.unlink(missing_ok=True)
+
+
+def sweep(output: Path) -> None:
+    """Remove what dead processes left of earlier tries to write `output`."""
+    prefix = f".{output.name}."
+    for entry in list(os.scandir(output.parent)):
+        if entry.name.startswith(prefix) and entry.name.endswith(SUFFIX):
+            with contextlib.suppress(OSError):
+                _remove_if_dead(Path(entry.path))
+
+
+def _create(output: Path) -> PartialFile:
+    while True:
+        path = output.with_name(f".{output.name}.{secrets.token_hex(6)}{SUFFIX}")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        if sys.platform == "win32":
+            return PartialFile(path, fd)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        # A sweep may have come between the making and the locking.
+        if os.fstat(fd).st_nlink:
+            return PartialFile(path, fd)
+        os.close(fd)
+
+
+def _remove_if_dead(path: Path) -> None:
+    if sys.platform == "win32":
+        # An open file cannot be removed there, which is all that is asked.
+        path.unlink()
+        return
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    finally:
+        os.close(fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    # So that the new name outlives a loss of power. Not every system can sync a folder.
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

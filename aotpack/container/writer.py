@@ -1,0 +1,222 @@
+"""Write a package: equal bytes of all files once, compressed where it pays, whole or not at all.
+
+Memory does not grow with the files: they are read in windows, and a few segments are on their way at a time.
+The same files give the same package, byte for byte (with the same release of zstd).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import xxhash
+
+from aotpack.container import format as layout
+from aotpack.container.content import Content, DiskExtent, StoredFile
+from aotpack.container.format import PREAMBLE_SIZE, Preamble
+from aotpack.container.partial import replacing
+from aotpack.container.reader import PackageReader, write_at
+from aotpack.container.sharing import Piece, Plan, plan
+from aotpack.errors import UsageError
+from aotpack.manifest import ALIGNED_FROM, PAGE_SIZE, File, Manifest, Segment
+
+__all__ = ["WORTH_COMPRESSING", "Content", "StoredFile", "write"]
+
+#: A segment is stored compressed if that saves this share of it: each reading costs a decompression.
+WORTH_COMPRESSING = 0.03
+
+#: zstd level of the manifest, which is small and written once.
+_MANIFEST_LEVEL = 9
+
+_WORKERS = min(8, os.cpu_count() or 1)
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_Key = tuple[str, str]
+_Entry = tuple[_Key, str, Content]
+
+
+def write(
+    output: Path,
+    manifest: Manifest,
+    contents: Mapping[_Key, Sequence[tuple[str, Content]]],
+    *,
+    compress: int | None = 3,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Write a package.
+
+    Args:
+        output: the file to write. It is replaced in one step when all is written; of two that write it at
+            once the last to finish wins.
+        manifest: what the package says of itself. Its variants' files and its segments are not looked at.
+        contents: (component, variant id) to the variant's files, each as (path in the variant, content); the
+            ONNX model to load comes first.
+        compress: zstd level, or None to store raw what is not compressed already.
+        progress: called with (bytes stored, distinct bytes in all), both before compression.
+
+    Returns:
+        The manifest with files and segments, as it stands in the package.
+
+    Raises:
+        UsageError: `contents` has other variants than `manifest`.
+        OutputError: `output` cannot be written; or a file cannot be read, or changed meanwhile.
+    """
+    keys = [
+        (component.name, variant.id) for component in manifest.components for variant in component.variants
+    ]
+    if set(keys) != set(contents):
+        odd = ", ".join(sorted("/".join(key) for key in set(keys) ^ set(contents)))
+        raise UsageError("variants and contents differ", where=output, found=odd)
+    entries = [(key, path, content) for key in keys for path, content in contents[key]]
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        hashing = {
+            content: pool.submit(DiskExtent.of(content).sha256)
+            for _, _, content in entries
+            if isinstance(content, Path)
+        }
+        planned = plan([content for _, _, content in entries], pool)
+        start = PREAMBLE_SIZE + _estimated_length(manifest, entries, planned)
+        with replacing(output) as partial:
+            while True:
+                segments, end = _write_segments(partial.fd, start, planned.pieces, compress, pool, progress)
+                digests = [
+                    hashing[content].result() if isinstance(content, Path) else content.file.sha256
+                    for _, _, content in entries
+                ]
+                final = _filled(manifest, entries, planned, digests, segments)
+                head = _head(final)
+                if len(head) <= start:
+                    break
+                # The estimate was too low, which costs a second round.
+                start = len(head) + PAGE_SIZE
+            write_at(partial.fd, head, 0)
+            os.ftruncate(partial.fd, end if segments else len(head))
+            # What this release could not read is not given out.
+            PackageReader.open(partial.path).close()
+    return final
+
+
+def _write_segments(
+    fd: int,
+    start: int,
+    pieces: Sequence[Piece],
+    compress: int | None,
+    pool: Executor,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[tuple[Segment, ...], int]:
+    """Write all pieces from `start` on; give their segments and where the last one ends."""
+    segments: list[Segment] = []
+    total = sum(piece.length for piece in pieces)
+    done, end = 0, start
+    for segment, stored in _in_order(lambda piece: _stored(piece, compress), pieces, pool):
+        if segment.codec == "raw" and segment.size >= ALIGNED_FROM:
+            end += -end % PAGE_SIZE
+        write_at(fd, stored, end)
+        segments.append(segment.model_copy(update={"offset": end}))
+        end += len(stored)
+        done += segment.size
+        if progress is not None:
+            progress(done, total)
+    return tuple(segments), end
+
+
+def _stored(piece: Piece, level: int | None) -> tuple[Segment, bytes]:
+    """A piece as it is to be stored, with an offset that is not known yet."""
+    content = piece.read()
+    if (whole := piece.stored) is not None:
+        return whole.segment, whole.reader.read_stored(whole.index)
+    stored = content
+    if level is not None:
+        packed = layout.compress(content, level)
+        if len(packed) <= len(content) * (1 - WORTH_COMPRESSING):
+            stored = packed
+    segment = Segment(
+        offset=0,
+        stored=len(stored),
+        size=len(content),
+        codec="raw" if stored is content else "zstd",
+        sha256=hashlib.sha256(content).hexdigest(),
+        xxh3=xxhash.xxh3_128_hexdigest(content),
+    )
+    return segment, stored
+
+
+def _in_order(work: Callable[[_Item], _Result], items: Sequence[_Item], pool: Executor) -> Iterator[_Result]:
+    """The results in the order of the items, with only a few of them in memory."""
+    waiting: deque[Future[_Result]] = deque()
+    rest = iter(items)
+    try:
+        while True:
+            waiting.extend(
+                pool.submit(work, item) for item in itertools.islice(rest, 2 * _WORKERS - len(waiting))
+            )
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _filled(
+    manifest: Manifest,
+    entries: Sequence[_Entry],
+    planned: Plan,
+    digests: Sequence[str],
+    segments: tuple[Segment, ...],
+) -> Manifest:
+    """The manifest with its files and segments."""
+    files: dict[_Key, list[File]] = {}
+    for (key, path, _), used, sha256 in zip(entries, planned.files, digests, strict=True):
+        size = sum(planned.pieces[index].length for index in used)
+        files.setdefault(key, []).append(File(path=path, size=size, sha256=sha256, segments=used))
+    components = tuple(
+        component.model_copy(
+            update={
+                "variants": tuple(
+                    variant.model_copy(update={"files": tuple(files.get((component.name, variant.id), ()))})
+                    for variant in component.variants
+                )
+            }
+        )
+        for component in manifest.components
+    )
+    return manifest.model_copy(update={"components": components, "segments": segments})
+
+
+def _head(manifest: Manifest) -> bytes:
+    """Preamble and manifest as they stand in the package."""
+    text = manifest.to_json()
+    packed = layout.compress(text, _MANIFEST_LEVEL)
+    return Preamble.of(text, packed, "zstd").pack() + packed
+
+
+def _estimated_length(manifest: Manifest, entries: Sequence[_Entry], planned: Plan) -> int:
+    """How long the manifest will be at most, in all likelihood.
+
+    It stands before the segments but is known after them. All of it that is not known yet are numbers and
+    digests, which do not compress, so others in their place give the same length but for a little.
+    """
+    noise = (hashlib.sha256(b"%d" % number).hexdigest() for number in itertools.count())
+    offsets = itertools.accumulate((piece.length for piece in planned.pieces), initial=PAGE_SIZE)
+    segments = tuple(
+        Segment(
+            offset=offset + int(digest[:3], 16),
+            stored=max(1, piece.length - int(digest[3:6], 16)),
+            size=piece.length,
+            codec="zstd",
+            sha256=digest,
+            xxh3=next(noise)[:32],
+        )
+        for piece, offset, digest in zip(planned.pieces, offsets, noise, strict=False)
+    )
+    guess = _filled(manifest, entries, planned, [next(noise) for _ in entries], segments)
+    length = len(_head(guess)) - PREAMBLE_SIZE
+    return length + length // 64 + 64

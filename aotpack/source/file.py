@@ -1,0 +1,70 @@
+"""A package in a local file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from aotpack.errors import PackageError, PackageNotFound
+
+__all__ = ["FileSource"]
+
+# O_NONBLOCK: opening a named pipe must not wait for its writer. Windows has O_BINARY instead.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+class FileSource:
+    """The bytes of a local file.
+
+    The file that was opened stays the one that is read, even when another one takes its name.
+
+    Raises:
+        PackageNotFound: there is no such file.
+        PackageError: it is not a regular file or cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._fd = os.open(path, _FLAGS)
+        except FileNotFoundError:
+            raise PackageNotFound("no such package", where=path) from None
+        except OSError as error:
+            raise PackageError(f"cannot be opened: {error.strerror}", where=path) from None
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            self.close()
+            raise PackageError("is not a file", where=path)
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self._path)
+
+    @property
+    def path(self) -> Path:
+        """The path."""
+        return self._path
+
+    def size(self) -> int:
+        """Length in bytes."""
+        return os.fstat(self._fd).st_size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Bytes ``offset`` to ``offset + length``; fewer only where the file ends before that."""
+        data = os.pread(self._fd, length, offset)
+        if len(data) == length or not data:
+            return data
+        # A single pread stops at 2 GiB, and early on some network file systems.
+        parts = [data]
+        done = len(data)
+        while done < length and (data := os.pread(self._fd, length - done, offset + done)):
+            parts.append(data)
+            done += len(data)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Close the file."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -1,0 +1,72 @@
+"""Small packages to test with, written by the real writer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from aotpack.container import writer
+from aotpack.manifest import Component, Manifest, Source, Variant
+
+#: component -> variant -> path -> bytes
+Files = Mapping[str, Mapping[str, Mapping[str, bytes]]]
+
+
+def manifest_of(files: Files, *, name: str = "sample", target: str = "ort-cpu") -> Manifest:
+    """A manifest without files and segments for the components and variants of `files`."""
+    return Manifest(
+        name=name,
+        components=tuple(
+            Component(
+                name=component,
+                source=Source(sha256=hashlib.sha256(component.encode()).hexdigest(), size=1, opsets={"": 17}),
+                inputs=(),
+                outputs=(),
+                variants=tuple(
+                    Variant(
+                        id=variant,
+                        target=target,
+                        toolchain="ort-cpu",
+                        ep="CPUExecutionProvider",
+                        device="cpu",
+                    )
+                    for variant in variants
+                ),
+            )
+            for component, variants in files.items()
+        ),
+    )
+
+
+def package(
+    folder: Path, files: Files, *, name: str = "sample", output: Path | None = None, compress: int | None = 3
+) -> Path:
+    """Write `files` into a package in `folder`."""
+    loose = folder / f"{name}.files"
+    contents: dict[tuple[str, str], list[tuple[str, writer.Content]]] = {}
+    for component, variants in files.items():
+        for variant, entries in variants.items():
+            contents[component, variant] = []
+            for number, (path, data) in enumerate(entries.items()):
+                place = loose / component / variant / str(number)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
+                contents[component, variant].append((path, place))
+    output = output or folder / f"{name}.aotpack"
+    writer.write(output, manifest_of(files, name=name), contents, compress=compress)
+    return output
+
+
+def contents_of(path: Path) -> dict[str, dict[str, dict[str, bytes]]]:
+    """Everything that a package holds."""
+    from aotpack.container.reader import PackageReader
+
+    with PackageReader.open(path) as reader:
+        return {
+            component.name: {
+                variant.id: {file.path: reader.read_file(file) for file in variant.files}
+                for variant in component.variants
+            }
+            for component in reader.manifest.components
+        }
