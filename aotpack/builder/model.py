@@ -19,7 +19,16 @@ from aotpack.manifest import Source, TensorInfo, path_issue
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["SourceModel", "fix_shapes", "open_dimensions", "prepare", "read_graph", "read_model"]
+__all__ = [
+    "SourceModel",
+    "count_nodes",
+    "fix_shapes",
+    "open_dimensions",
+    "prepare",
+    "read_graph",
+    "read_model",
+    "tensor_infos",
+]
 
 _CHUNK = 1024 * 1024
 
@@ -60,7 +69,6 @@ def read_model(path: Path) -> SourceModel:
                     size += len(block)
         except OSError as error:
             raise ModelError(error.strerror or str(error), where=file, hint="it is part of the model") from None
-    initializers = {tensor.name for tensor in graph.graph.initializer}
     return SourceModel(
         path=path,
         source=Source(
@@ -68,8 +76,7 @@ def read_model(path: Path) -> SourceModel:
             size=size,
             opsets={opset.domain: opset.version for opset in sorted(graph.opset_import, key=lambda item: item.domain)},
         ),
-        # Models of IR version 3 list their initializers as inputs too.
-        inputs=tuple(_tensor(value) for value in graph.graph.input if value.name not in initializers),
+        inputs=tensor_infos(graph),
         outputs=tuple(_tensor(value) for value in graph.graph.output),
         data=data,
         nodes=count_nodes(graph.graph),
@@ -99,6 +106,11 @@ def read_graph(path: Path) -> onnx.ModelProto:
     if not model.ir_version or not model.graph.node or not model.graph.output:
         raise ModelError("is not an ONNX model", where=path, expected="an IR version, nodes and outputs")
     return model
+
+
+def tensor_infos(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
+    """The inputs of a model."""
+    return tuple(_tensor(value) for value in _inputs(model))
 
 
 def count_nodes(graph: onnx.GraphProto) -> int:
@@ -135,8 +147,7 @@ def prepare(model: SourceModel, shapes: Mapping[str, tuple[int, ...]], folder: P
 
 def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
     """Give inputs of `model` their shapes, in place, and every symbolic size that follows from them."""
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs = {value.name: value for value in model.graph.input if value.name not in initializers}
+    inputs = {value.name: value for value in _inputs(model)}
     symbols = {dim.dim_param for value in inputs.values() for dim in _dims(value) if dim.dim_param}
     bound: dict[str, int] = {}
     for name, shape in shapes.items():
@@ -170,15 +181,19 @@ def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
 
 def open_dimensions(model: onnx.ModelProto) -> list[str]:
     """Each input dimension without a fixed size, as ``input[0] (batch)``."""
-    initializers = {tensor.name for tensor in model.graph.initializer}
     return [
         f"{value.name}[{index}]" + (f" ({dim.dim_param})" if dim.dim_param else "")
-        for value in model.graph.input
-        if value.name not in initializers
+        for value in _inputs(model)
         for index, dim in enumerate(_dims(value))
         # Exporters write 0 for "not known".
         if dim.dim_value <= 0
     ]
+
+
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    # Models of IR version 3 list their initializers as inputs too.
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in initializers]
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
