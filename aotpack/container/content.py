@@ -44,7 +44,7 @@ class Extent(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DiskExtent:
-    """A whole file on a disk. Opened for each read: a build can have more files than a process may have open."""
+    """A whole file on a disk. Opened for each read: a build can have more files than may be open."""
 
     path: Path
     size: int

@@ -1,0 +1,298 @@
+"""The local cache: the files of variants as an EP reads them, put together once for all processes.
+
+::
+
+    <root>/
+      variants/<key>/stamp.json   what is known of the files (aotpack.source.stamp)
+      variants/<key>/files/...    the files
+      files/<key>                 hard links: a file that several variants have is stored once
+      work/<key>/                 a variant that is being put together
+      locks/<two digits>.lock     held by whoever puts together, repairs or removes
+
+A key is a digest of contents, so packages that hold the same variant share it. A variant's folder gets its
+name when it is whole: whoever is killed leaves at most a folder in ``work``, which the next one sweeps. Files
+are read-only, and checked against the sha256 of their segments before they are written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from aotpack.container.reader import PackageReader
+from aotpack.errors import OutputError, UsageError
+from aotpack.manifest import Component, File, Manifest, Variant
+from aotpack.source.stamp import Stamp, is_right, segments_of, stamp_file
+
+__all__ = ["DEFAULT_LIMIT", "Cache", "CacheEntry"]
+
+#: Bytes. Some dozens of models of the size that runs on a laptop.
+DEFAULT_LIMIT = 16 * 1024**3
+
+#: Seconds. What was asked for so lately may not be loaded yet; it is not removed unless that is asked for.
+_GRACE = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEntry:
+    """A variant in the cache."""
+
+    key: str
+    package: str
+    component: str
+    variant: str
+    target: str
+    #: Bytes of its files, shared ones included.
+    size: int
+    #: When it was last asked for, in seconds since the epoch.
+    used: float
+    #: The folder of its files.
+    path: Path
+
+
+class Cache:
+    """The cache in one folder. Any number of processes and threads may use it at once.
+
+    Args:
+        root: the folder; by default ``$AOTPACK_CACHE``, or else the user's cache folder.
+        limit: bytes that it may hold, the least recently used go first; by default ``$AOTPACK_CACHE_LIMIT``,
+            such as ``500M`` or ``20G``, or else `DEFAULT_LIMIT`.
+    """
+
+    def __init__(self, root: Path | None = None, *, limit: int | None = None) -> None:
+        chosen = os.environ.get("AOTPACK_CACHE")
+        self.root = root or (Path(chosen) if chosen else platformdirs.user_cache_path("aotpack"))
+        self.limit = _limit_from_environment() if limit is None else limit
+        self._variants = self.root / "variants"
+        self._files = self.root / "files"
+        self._work = self.root / "work"
+        self._locks = self.root / "locks"
+
+    def materialise(self, reader: PackageReader, component: Component, variant: Variant) -> Path:
+        """The folder that holds the files of a variant of the package that `reader` has open.
+
+        A variant that is there costs a stat for each of its files. One whose files were changed since is
+        checked byte by byte, and put right from the package.
+
+        Raises:
+            DigestMismatch, FormatError: the package is damaged.
+            OutputError: the cache cannot be written.
+        """
+        key = _variant_key(variant, reader.manifest)
+        entry = self._variants / key
+        if not self._is_there(entry, variant):
+            try:
+                with self._lock(key):
+                    # Another process may have done it while we waited.
+                    if not self._is_there(entry, variant):
+                        self._put_together(reader, component, variant, key)
+            except OSError as error:
+                if error.errno is None:
+                    raise
+                raise OutputError(f"cannot be written: {error.strerror}", where=self.root) from error
+            self._remove_least_recently_used(self.limit, grace=_GRACE)
+        return entry / "files"
+
+    def entries(self) -> list[CacheEntry]:
+        """What the cache holds, the least recently used first."""
+        found = []
+        for folder in _listed(self._variants):
+            stamp = Stamp.read(folder / "stamp.json")
+            with contextlib.suppress(OSError):
+                used = (folder / "stamp.json").stat().st_mtime
+                if stamp is not None:
+                    found.append(
+                        CacheEntry(
+                            key=folder.name,
+                            package=stamp.package,
+                            component=stamp.component,
+                            variant=stamp.variant,
+                            target=stamp.target,
+                            size=stamp.size,
+                            used=used,
+                            path=folder / "files",
+                        )
+                    )
+        return sorted(found, key=lambda entry: (entry.used, entry.key))
+
+    def size(self) -> int:
+        """Bytes that the cache holds; what variants share counts once."""
+        sizes = {
+            (status.st_dev, status.st_ino): status.st_size
+            for folder in _listed(self._variants)
+            for status in _statuses(folder / "files")
+        }
+        return sum(sizes.values())
+
+    def prune(self, limit: int | None = None) -> list[CacheEntry]:
+        """Remove the least recently used variants until `limit` bytes are left, and what dead processes left.
+
+        Args:
+            limit: bytes; by default the cache's own limit. 0 empties it.
+
+        Returns:
+            What was removed. A variant that is being put together is left alone.
+        """
+        self._sweep()
+        return self._remove_least_recently_used(self.limit if limit is None else limit, grace=0)
+
+    def verify(self) -> list[CacheEntry]:
+        """Check every byte of every variant against its xxh3, and remove those that are damaged.
+
+        Returns:
+            What was removed. It is put together again from its package when it is next asked for.
+        """
+        damaged = []
+        for entry in self.entries():
+            with self._lock(entry.key):
+                stamp = Stamp.read(entry.path.parent / "stamp.json")
+                if stamp is None or not all(
+                    is_right(entry.path / file.path, file.segments) for file in stamp.files
+                ):
+                    self._remove(entry.key)
+                    damaged.append(entry)
+        self._sweep()
+        return damaged
+
+    def _is_there(self, entry: Path, variant: Variant) -> bool:
+        stamp = Stamp.read(entry / "stamp.json")
+        if stamp is None or [file.path for file in stamp.files] != [file.path for file in variant.files]:
+            return False
+        if not all(file.is_unchanged(entry / "files") for file in stamp.files):
+            return False
+        # For the order of removal. A cache that can only be read is as good to load from.
+        with contextlib.suppress(OSError):
+            os.utime(entry / "stamp.json")
+        return True
+
+    def _put_together(self, reader: PackageReader, component: Component, variant: Variant, key: str) -> None:
+        entry, work = self._variants / key, self._work / key
+        manifest = reader.manifest
+        for folder in (self._variants, self._files, work.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        _remove_tree(work)
+        try:
+            for file in variant.files:
+                dest = work / "files" / file.path
+                dest.parent.mkdir(parents=True, exist_ok=True)
+                self._put(reader, file, dest, entry / "files" / file.path)
+            stamp = Stamp(
+                package=manifest.name,
+                component=component.name,
+                variant=variant.id,
+                target=variant.target,
+                files=tuple(stamp_file(work / "files", file, manifest) for file in variant.files),
+            )
+            (work / "stamp.json").write_bytes(stamp.to_json())
+            self._remove(key)
+            work.rename(entry)
+        finally:
+            _remove_tree(work)
+
+    def _put(self, reader: PackageReader, file: File, dest: Path, former: Path) -> None:
+        """Make the file `dest`, by a link to the same bytes if the cache has them."""
+        shared = self._files / _file_key(file, reader.manifest)
+        for twin in (shared, former):
+            if is_right(twin, segments_of(file, reader.manifest)):
+                with contextlib.suppress(OSError):
+                    os.link(twin, dest, follow_symlinks=False)
+                    return
+        reader.copy_file(file, dest)
+        dest.chmod(0o444)
+        # Not every file system has hard links, and an EP needs none.
+        with contextlib.suppress(OSError):
+            shared.unlink(missing_ok=True)
+            os.link(dest, shared, follow_symlinks=False)
+
+    def _remove_least_recently_used(self, limit: int, *, grace: float) -> list[CacheEntry]:
+        removed: list[CacheEntry] = []
+        size = self.size()
+        for entry in self.entries():
+            if size <= limit or time.time() - entry.used < grace:
+                break
+            with contextlib.suppress(filelock.Timeout), self._lock(entry.key, timeout=0):
+                self._remove(entry.key)
+                removed.append(entry)
+                size = self.size()
+        self._drop_unshared()
+        return removed
+
+    def _remove(self, key: str) -> None:
+        # First out of sight in one step, so that nobody finds a half of it.
+        with contextlib.suppress(FileNotFoundError):
+            gone = self._work / f"{key}.gone"
+            _remove_tree(gone)
+            gone.parent.mkdir(parents=True, exist_ok=True)
+            (self._variants / key).rename(gone)
+            _remove_tree(gone)
+
+    def _drop_unshared(self) -> None:
+        for path in _listed(self._files):
+            with contextlib.suppress(OSError):
+                if path.stat(follow_symlinks=False).st_nlink < 2:
+                    path.unlink()
+
+    def _sweep(self) -> None:
+        for path in _listed(self._work):
+            with contextlib.suppress(filelock.Timeout), self._lock(path.name, timeout=0):
+                _remove_tree(path)
+        self._drop_unshared()
+
+    @contextlib.contextmanager
+    def _lock(self, key: str, *, timeout: float = -1) -> Iterator[None]:
+        self._locks.mkdir(parents=True, exist_ok=True)
+        # A lock file can never be removed safely: so there are 256 of them and not one for each variant.
+        with filelock.FileLock(self._locks / f"{key[:2]}.lock", timeout=timeout):
+            yield
+
+
+def _file_key(file: File, manifest: Manifest) -> str:
+    # Not the file's own sha256: a load checks the segments', and only what was checked may name a content.
+    parts = [(manifest.segments[index].size, manifest.segments[index].sha256) for index in file.segments]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _variant_key(variant: Variant, manifest: Manifest) -> str:
+    parts = [(file.path, _file_key(file, manifest)) for file in variant.files]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _statuses(folder: Path) -> Iterator[os.stat_result]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                yield Path(place, name).stat(follow_symlinks=False)
+
+
+def _remove_tree(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _limit_from_environment() -> int:
+    text = os.environ.get("AOTPACK_CACHE_LIMIT")
+    if not text:
+        return DEFAULT_LIMIT
+    match = re.fullmatch(r"([0-9]{1,15})\s*([KMGT]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UsageError(
+            "not a size", where="AOTPACK_CACHE_LIMIT", found=repr(text), expected="such as 500M or 20G"
+        )
+    return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")

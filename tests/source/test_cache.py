@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+from pathlib import Path
+
+import pytest
+from aotpack.container.reader import PackageReader
+from aotpack.errors import DigestMismatch, OutputError, UsageError
+from aotpack.source.cache import DEFAULT_LIMIT, Cache
+
+from tests.container.packages import Files, package
+
+WEIGHTS = random.Random(7).randbytes(3_000_000)
+FILES: Files = {
+    "main": {
+        "a": {"model.onnx": b"onnx a", "weights/model.bin": WEIGHTS},
+        "b": {"model.onnx": b"onnx b", "weights/model.bin": WEIGHTS},
+        "c": {"model.onnx": b"onnx c", "model.bin": WEIGHTS[::-1]},
+    }
+}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> PackageReader:
+    with PackageReader.open(package(tmp_path, FILES)) as reader:
+        yield reader
+
+
+def load(cache: Cache, reader: PackageReader, variant: str = "a") -> Path:
+    component = reader.manifest.components[0]
+    return cache.materialise(reader, component, next(v for v in component.variants if v.id == variant))
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_files_are_there(cache: Cache, reader: PackageReader) -> None:
+    assert read(load(cache, reader)) == FILES["main"]["a"]
+
+
+def test_the_second_time_nothing_is_read(cache: Cache, reader: PackageReader) -> None:
+    folder = load(cache, reader)
+    before = (folder / "model.onnx").stat()
+    reader.close()
+    assert load(cache, reader) == folder
+    assert (folder / "model.onnx").stat().st_ino == before.st_ino
+
+
+def test_equal_files_of_two_variants_are_stored_once(cache: Cache, reader: PackageReader) -> None:
+    a, b = load(cache, reader, "a"), load(cache, reader, "b")
+    assert read(b) == FILES["main"]["b"]
+    assert (a / "weights/model.bin").samefile(b / "weights/model.bin")
+    assert cache.size() == len(WEIGHTS) + 12
+    assert [entry.size for entry in cache.entries()] == [len(WEIGHTS) + 6] * 2
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "append", "remove", "link"])
+def test_a_damaged_file_is_put_right(
+    cache: Cache, reader: PackageReader, tmp_path: Path, damage: str
+) -> None:
+    file = load(cache, reader) / "weights/model.bin"
+    file.chmod(0o644)
+    if damage == "flip":
+        with file.open("r+b") as f:
+            f.seek(1_000_000)
+            f.write(bytes([WEIGHTS[1_000_000] ^ 1]))
+    elif damage == "truncate":
+        os.truncate(file, 1000)
+    elif damage == "append":
+        with file.open("ab") as f:
+            f.write(b"x")
+    else:
+        file.unlink()
+        if damage == "link":
+            (tmp_path / "elsewhere").write_bytes(WEIGHTS)
+            file.symlink_to(tmp_path / "elsewhere")
+    assert read(load(cache, reader)) == FILES["main"]["a"]
+    assert not (load(cache, reader) / "weights/model.bin").is_symlink()
+
+
+def test_a_file_that_was_only_touched_is_kept(cache: Cache, reader: PackageReader) -> None:
+    file = load(cache, reader) / "weights/model.bin"
+    inode = file.stat().st_ino
+    os.utime(file, ns=(1, 1))
+    assert load(cache, reader) / "weights/model.bin" == file
+    assert file.stat().st_ino == inode
+    assert not list((cache.root / "work").iterdir())
+
+
+def test_a_lost_stamp_is_made_again(cache: Cache, reader: PackageReader) -> None:
+    folder = load(cache, reader)
+    (folder.parent / "stamp.json").write_bytes(b"{")
+    assert read(load(cache, reader)) == FILES["main"]["a"]
+
+
+def test_verify_finds_what_a_stat_cannot(cache: Cache, reader: PackageReader) -> None:
+    load(cache, reader, "c")
+    file = load(cache, reader) / "weights/model.bin"
+    status = file.stat()
+    file.chmod(0o644)
+    with file.open("r+b") as f:
+        f.write(bytes([WEIGHTS[0] ^ 1]))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert [entry.variant for entry in cache.verify()] == ["a"]
+    assert [entry.variant for entry in cache.entries()] == ["c"]
+    assert read(load(cache, reader)) == FILES["main"]["a"]
+    assert cache.verify() == []
+
+
+def test_the_least_recently_used_goes_first(cache: Cache, reader: PackageReader) -> None:
+    for age, variant in ((300, "a"), (200, "c"), (100, "b")):
+        stamp = load(cache, reader, variant).parent / "stamp.json"
+        os.utime(stamp, (stamp.stat().st_atime - age, stamp.stat().st_mtime - age))
+    load(cache, reader, "a")
+    assert [entry.variant for entry in cache.entries()] == ["c", "b", "a"]
+    assert [entry.variant for entry in cache.prune(len(WEIGHTS) + 100)] == ["c"]
+    assert [entry.variant for entry in cache.prune(0)] == ["b", "a"]
+    assert cache.size() == 0
+    assert list((cache.root / "files").iterdir()) == []
+
+
+def test_the_limit_holds_while_loading(tmp_path: Path, reader: PackageReader) -> None:
+    cache = Cache(tmp_path / "cache", limit=len(WEIGHTS) + 100)
+    stamp = load(cache, reader, "a").parent / "stamp.json"
+    load(cache, reader, "c")
+    # What was used a moment ago may be about to be loaded.
+    assert len(cache.entries()) == 2
+    os.utime(stamp, (1, 1))
+    load(cache, reader, "b")
+    assert [entry.variant for entry in cache.entries()] == ["c", "b"]
+
+
+def test_a_damaged_package_leaves_nothing(cache: Cache, reader: PackageReader, tmp_path: Path) -> None:
+    path = tmp_path / "sample.aotpack"
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1
+    path.write_bytes(data)
+    with PackageReader.open(path) as damaged:
+        with pytest.raises(DigestMismatch, match="segments"):
+            load(cache, damaged, "c")
+        assert read(load(cache, damaged, "a")) == FILES["main"]["a"]
+    assert not list((cache.root / "work").iterdir())
+
+
+def test_litter_of_the_dead_is_swept(cache: Cache, reader: PackageReader) -> None:
+    load(cache, reader)
+    litter = cache.root / "work" / ("00" * 32)
+    litter.mkdir()
+    (litter / "file").write_bytes(b"half")
+    cache.prune()
+    assert not litter.exists()
+
+
+def test_a_cache_that_cannot_be_made(tmp_path: Path, reader: PackageReader) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="Not a directory"):
+        load(Cache(tmp_path / "file" / "cache"), reader)
+
+
+def test_the_environment_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AOTPACK_CACHE", str(tmp_path / "here"))
+    monkeypatch.setenv("AOTPACK_CACHE_LIMIT", "20G")
+    assert (Cache().root, Cache().limit) == (tmp_path / "here", 20 * 1024**3)
+    monkeypatch.setenv("AOTPACK_CACHE_LIMIT", "plenty")
+    with pytest.raises(UsageError, match="plenty"):
+        Cache()
+    monkeypatch.delenv("AOTPACK_CACHE_LIMIT")
+    assert Cache().limit == DEFAULT_LIMIT
+
+
+def _load_in_a_process(
+    path: Path, root: Path, barrier: multiprocessing.Barrier, answers: multiprocessing.Queue
+) -> None:
+    copied = 0
+
+    class Counting(PackageReader):
+        def copy_file(self, file, dest) -> None:  # type: ignore[no-untyped-def]
+            nonlocal copied
+            copied += 1
+            super().copy_file(file, dest)
+
+    with Counting.open(path) as reader:
+        barrier.wait(60)
+        folder = load(Cache(root), reader)
+        answers.put((copied, read(folder) == FILES["main"]["a"]))
+
+
+def test_sixteen_processes_do_the_work_once(tmp_path: Path) -> None:
+    path = package(tmp_path, FILES)
+    context = multiprocessing.get_context("fork")
+    barrier, answers = context.Barrier(16), context.Queue()
+    processes = [
+        context.Process(target=_load_in_a_process, args=(path, tmp_path / "cache", barrier, answers))
+        for _ in range(16)
+    ]
+    for process in processes:
+        process.start()
+    results = [answers.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(60)
+    assert all(right for _, right in results)
+    assert sorted(copied for copied, _ in results) == [0] * 15 + [2]
