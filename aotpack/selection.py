@@ -1,6 +1,6 @@
 """All variants of a component against one machine: a ranking with a reason for each.
 
-Selection is five pure steps on values; whom the EP on this machine is asked through is the toolchains' affair.
+Selection is five numbered steps on values. Asking the EP on this machine is the toolchains' affair.
 
 1. Judge each variant (`aotpack.verdict.judge`).
 2. Let the policy leave variants out. It narrows and reorders; it never turns UNSUPPORTED into anything else.
@@ -19,7 +19,7 @@ from aotpack.errors import UnknownName, UsageError
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
 from aotpack.target import PORTABLE
-from aotpack.verdict import Code, Comparison, Grade, Rules, Verdict, judge
+from aotpack.verdict import Code, Grade, Rules, Verdict, judge
 
 __all__ = ["Candidate", "Policy", "Selection", "select"]
 
@@ -60,21 +60,6 @@ class Candidate:
         """The variant's id."""
         return self.variant.id
 
-    def to_json(self) -> dict[str, Any]:
-        """As ``aotpack select --json`` prints it (schemas/selection.schema.json)."""
-        return {
-            "id": self.variant.id,
-            "target": self.variant.target,
-            "ep": self.variant.ep,
-            "device": self.variant.device,
-            "accepted": self.accepted,
-            "verdict": self.verdict.grade.value,
-            "code": self.verdict.code.value,
-            "reason": self.verdict.reason,
-            "by": self.verdict.by,
-            "compared": [_comparison(item) for item in self.verdict.compared],
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -100,15 +85,6 @@ class Selection:
     def rejected(self) -> tuple[Candidate, ...]:
         """Those that may not."""
         return tuple(candidate for candidate in self.candidates if not candidate.accepted)
-
-    def to_json(self) -> dict[str, Any]:
-        """As ``aotpack select --json`` prints it (schemas/selection.schema.json)."""
-        return {
-            "component": self.component,
-            "chosen": self.chosen.id if self.chosen else None,
-            "last_resort": self.last_resort,
-            "candidates": [candidate.to_json() for candidate in self.candidates],
-        }
 
     def explain(self) -> str:
         """One line for each variant, for people."""
@@ -189,7 +165,3 @@ def _rank(policy: Policy, position: int, candidate: Candidate) -> tuple[Any, ...
         -variant.specificity,
         position,
     )
-
-
-def _comparison(item: Comparison) -> dict[str, Any]:
-    return {"what": item.what, "found": item.found, "needed": item.needed, "fits": item.fits}

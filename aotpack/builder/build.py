@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 import threading
@@ -23,7 +24,7 @@ from aotpack.container.writer import write
 from aotpack.errors import BuildFailed, OutputError, UsageError
 from aotpack.machine import probe
 from aotpack.manifest import Component, Manifest
-from aotpack.source.cache import cache_root
+from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 
 __all__ = ["Event", "build", "build_spec"]
@@ -200,13 +201,11 @@ def _claimed(output: Path) -> Iterator[None]:
             pass
     except OSError as error:
         raise OutputError(error.strerror or str(error), where=output.parent, hint="choose a folder that can be written") from None
-    locks = cache_root() / "locks"
+    locks = Cache().root / "builds"
     try:
         locks.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(error.strerror or str(error), where=locks, hint="set AOTPACK_CACHE") from None
-    import hashlib
-
     name = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:32]
     lock = filelock.FileLock(locks / f"{name}.lock")
     try:
