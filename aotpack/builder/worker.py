@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 
 from aotpack._values import Value
 from aotpack.errors import AotpackError, CompileError
-from aotpack.manifest import Coverage, TensorInfo, Variant
+from aotpack.manifest import Coverage, TensorInfo, Variant, path_issue
 from aotpack.target import Target
 
 if TYPE_CHECKING:
@@ -122,6 +122,11 @@ def _compile(asked: CompileRequest) -> Result:
     folder = Path(asked.folder)
     compiled = toolchains()[asked.toolchain].compile(asked.target, Path(asked.model), folder)
     seconds = time.perf_counter() - started
+    for name, path in compiled.files:
+        if issue := path_issue(name):
+            raise CompileError(f"a file's name {issue}", where=f"toolchain {asked.toolchain}")
+        if not path.is_file():
+            raise CompileError("was not written", where=path, hint=f"toolchain {asked.toolchain}")
     partitions, left = _partitions(compiled.files[0][1])
     count = sum(len(names) for names in left.values())
     if partitions:
