@@ -273,7 +273,7 @@ def _left_out(result: Result, job: Job, log: str) -> str | None:
         kinds.append(f"{kind} ({shown})")
     remarks = job.toolchain.remarks(log)
     why = (
-        f" {job.target.ep}: {'; '.join(remarks[:_NAMED_NODES])}."
+        f" {job.target.ep}: {'; '.join(remarks[:_NAMED_NODES]).rstrip('.')}."
         if remarks
         else f" {job.target.ep} does not say why."
     )

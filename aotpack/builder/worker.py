@@ -109,7 +109,9 @@ def _die_with_the_parent() -> None:
     """End this process when the one that started it is gone: stdin is a pipe that it holds open."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin: at its end the interpreter aborts when a thread holds the lock of a buffer.
+        while os.read(0, 4096):
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -215,3 +217,7 @@ def _finite(value: float) -> float:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Some vendors' libraries abort or hang when the interpreter tears them down; the work is done.
+    os._exit(0)
