@@ -22,6 +22,10 @@ __all__ = ["Built", "Prepared", "Reference", "make_reference", "run_job"]
 
 #: Of a log, in characters: enough for the vendor's last words.
 _LOG_IN_REPORT = 4000
+#: Of a reason, in characters: some vendors list every node of the model in one message.
+_REASON_IN_REPORT = 600
+#: What a worker reports for a difference that is not finite is above this.
+_NOT_FINITE = 1e300
 #: Of the nodes that are left out.
 _NAMED_NODES = 5
 
@@ -190,10 +194,8 @@ def _check(
         return f"it compiled, but does not run ({runs.how}): {_in_their_words(outcome, job)}", outcome.log
     max_abs, error = outcome.result.max_abs, outcome.result.difference
     if max_abs is None or error is None or error > allowed:
-        return (
-            f"its numbers are off: error {error:.3g} on seeded inputs; the tolerance is {allowed:g}",
-            outcome.log,
-        )
+        found = "not finite" if error is None or error > _NOT_FINITE else f"an error of {error:.3g}"
+        return f"its numbers are off: {found} on seeded inputs; the tolerance is {allowed:g}", outcome.log
     return Numerics(max_abs=max_abs, error=error, tolerance=allowed, ran_on=runs.how), None
 
 
@@ -221,6 +223,9 @@ def _step(folder: Path, name: str) -> Path:
 
 
 def _failed(job: Job, spent: _Spent, reason: str, log: str = "") -> Built:
+    sentence = " ".join(reason.split())
+    if len(sentence) > _REASON_IN_REPORT:
+        sentence = sentence[:_REASON_IN_REPORT] + " …"
     return Built(
         row=Row(
             target=job.target.name,
@@ -228,7 +233,7 @@ def _failed(job: Job, spent: _Spent, reason: str, log: str = "") -> Built:
             state="failed",
             seconds=time.monotonic() - spent.started,
             compile_seconds=spent.compile_seconds,
-            reason=" ".join(reason.split()),
+            reason=sentence,
             peak_memory=spent.peak_memory or None,
             log=log[-_LOG_IN_REPORT:] or None,
         )
