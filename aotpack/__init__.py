@@ -1,1 +1,68 @@
-"""The front door."""
+"""aotpack: packages of ahead-of-time compiled ONNX models.
+
+`build` compiles a model for many targets into one package, `open` reads it, `select` says which variant
+fits this machine and why, and `load` gives an `onnxruntime.InferenceSession` on that one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aotpack.builder.build import build
+    from aotpack.builder.report import BuildReport
+    from aotpack.errors import AotpackError
+    from aotpack.machine import Machine, probe, read_profile
+    from aotpack.manifest import Manifest
+    from aotpack.package import Package, load
+    from aotpack.package import open_package as open
+    from aotpack.package import select_variant as select
+    from aotpack.selection import Policy, Selection
+
+__all__ = [
+    "AotpackError",
+    "BuildReport",
+    "Machine",
+    "Manifest",
+    "Package",
+    "Policy",
+    "Selection",
+    "build",
+    "load",
+    "open",
+    "probe",
+    "read_profile",
+    "select",
+]
+
+# Nothing is imported before it is used: `import aotpack` costs a millisecond, and loading a package never
+# imports what builds one.
+_HOME = {
+    "AotpackError": ("aotpack.errors", "AotpackError"),
+    "BuildReport": ("aotpack.builder.report", "BuildReport"),
+    "Machine": ("aotpack.machine", "Machine"),
+    "Manifest": ("aotpack.manifest", "Manifest"),
+    "Package": ("aotpack.package", "Package"),
+    "Policy": ("aotpack.selection", "Policy"),
+    "Selection": ("aotpack.selection", "Selection"),
+    "build": ("aotpack.builder.build", "build"),
+    "load": ("aotpack.package", "load"),
+    "open": ("aotpack.package", "open_package"),
+    "probe": ("aotpack.machine", "probe"),
+    "read_profile": ("aotpack.machine", "read_profile"),
+    "select": ("aotpack.package", "select_variant"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'aotpack' has no attribute {name!r}")
+    module, attribute = _HOME[name]
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -41,6 +41,7 @@ __all__ = [
     "TensorInfo",
     "Variant",
     "parse",
+    "path_issue",
 ]
 
 #: The format version that this release writes.
@@ -286,7 +287,9 @@ def _check_version(text: bytes) -> bool:
     # The version is the first key, so that a reader can refuse a manifest that it could not parse.
     match = re.match(rb'\s*\{\s*"aotpack"\s*:\s*"([0-9]{1,4})\.([0-9]{1,4})"', text)
     if match is None:
-        raise ManifestError("does not start with its format version", where="manifest", expected='{"aotpack": "1.0"')
+        raise ManifestError(
+            "does not start with its format version", where="manifest", expected='{"aotpack": "1.0"'
+        )
     ours = tuple(map(int, FORMAT_VERSION.split(".")))
     found = (int(match[1]), int(match[2]))
     if found[0] != ours[0]:
@@ -347,7 +350,7 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
                 yield f"components[{c}].variants[{v}].files", "is empty; a variant has at least an ONNX file"
             for f, file in enumerate(variant.files):
                 where = f"components[{c}].variants[{v}].files[{f}]"
-                if wrong := _path_issue(file.path):
+                if wrong := path_issue(file.path):
                     yield f"{where}.path", wrong
                 try:
                     total = sum([sizes[index] for index in file.segments])
@@ -364,13 +367,14 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 def _segment_contradictions(segments: tuple[Segment, ...]) -> Iterator[tuple[str, str]]:
     for s, segment in enumerate(segments):
+        stored, size = segment.stored, segment.size
         if segment.codec == "raw":
-            if segment.stored != segment.size:
-                yield f"segments[{s}].stored", f"is {segment.stored} but the raw content has {segment.size} bytes"
-            if segment.offset % PAGE_SIZE and segment.size >= ALIGNED_FROM:
+            if stored != size:
+                yield f"segments[{s}].stored", f"is {stored} but the raw content has {size} bytes"
+            if segment.offset % PAGE_SIZE and size >= ALIGNED_FROM:
                 yield f"segments[{s}].offset", f"is not a multiple of {PAGE_SIZE}"
-        elif not 0 < segment.stored < segment.size:
-            yield f"segments[{s}].stored", f"is {segment.stored}: compressed to no less than {segment.size} bytes"
+        elif not 0 < stored < size:
+            yield f"segments[{s}].stored", f"is {stored}: compressed to no less than {size} bytes"
     end, last = 0, 0
     for s, segment in sorted(enumerate(segments), key=lambda item: item[1].offset):
         if segment.offset < end:
@@ -404,7 +408,7 @@ _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 
 
 @functools.lru_cache(maxsize=1024)
-def _path_issue(path: str) -> str | None:
+def path_issue(path: str) -> str | None:
     """Why `path` is not a relative path that means the same file on every system, or None."""
     if not path or len(path) > MAX_PATH:
         return f"has {len(path)} characters; expected 1 to {MAX_PATH}"

@@ -1,0 +1,73 @@
+# Every target sets up what it needs: on a fresh machine `make demo` or `make test` is the first and only command.
+
+PYTHON ?= python3
+EXTRAS := openvino,qnn,dev
+# Debian's names of what cannot come from pip; installed when missing.
+SYSTEM_PACKAGES :=
+# Debian ships Python without ensurepip, and so without working virtual environments.
+SYSTEM_PACKAGES += $(shell $(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || echo $(notdir $(PYTHON))-venv)
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long lint benchmarks schemas models setup system-packages clean
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
+
+demo: setup  ## build a real model for seven targets, then inspect, select and run it
+	@PATH="$(CURDIR)/$(BIN):$$PATH" samples/demo.sh
+
+test: lint models  ## lint, types and all tests but the long ones
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-long: lint models  ## the same with the tests that take minutes or gigabytes
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+benchmarks: setup models  ## every benchmark, one after the other
+	@set -e; for file in benchmarks/[a-z]*.py; do \
+	    test -e "$$file" || continue; \
+	    module=$$(basename "$$file" .py); printf '\n== %s\n' "$$module"; \
+	    $(BIN)/python -m "benchmarks.$$module"; \
+	done
+
+schemas: setup  ## write schemas/ anew from the code
+	$(BIN)/python -m aotpack.schema --write schemas
+
+models: setup
+	@$(BIN)/python -m samples.real_models --all > /dev/null
+
+setup: $(READY)
+
+# A venv that an interrupt left half-made has no working pip: make it anew.
+$(READY): pyproject.toml | system-packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aotpack needs Python 3.11; try make PYTHON=python3.11")'
+	@echo "Setting up .venv (once, a minute or two) ..." >&2
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable ".[$(EXTRAS)]"
+	@touch $@
+
+# Names that dpkg does not list as installed; nothing at all on the usual second run.
+system-packages:
+	@missing=""; \
+	for name in $(SYSTEM_PACKAGES); do \
+	    dpkg-query --show --showformat='$${db:Status-Status}' "$$name" 2> /dev/null | grep -qx installed \
+	        || missing="$$missing $$name"; \
+	done; \
+	test -n "$$missing" || exit 0; \
+	as_root=""; test "$$(id -u)" = 0 || as_root="sudo"; \
+	if ! command -v apt-get > /dev/null || ! command -v $${as_root:-env} > /dev/null; then \
+	    echo "Cannot install with apt-get here; install these yourself:$$missing" >&2; exit 0; \
+	fi; \
+	echo "Installing$$missing ..." >&2; \
+	$$as_root apt-get update -qq > /dev/null; \
+	$$as_root env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -qq --yes --no-install-recommends $$missing > /dev/null
+
+clean:  ## remove what the targets above have made here
+	rm -rf .venv build-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

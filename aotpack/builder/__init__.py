@@ -1,0 +1,1 @@
+"""From a spec to a package: plan, compile in workers, check the numbers, pack, report."""

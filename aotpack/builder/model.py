@@ -1,0 +1,252 @@
+"""Source models: read, fingerprinted, and prepared with fixed input shapes.
+
+External data is never read into memory: its bytes are hashed in a stream and linked where a prepared
+copy of the graph needs them, so that the cost of a model does not grow with its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from aotpack.errors import ModelError, ShapeError, UnknownName
+from aotpack.manifest import Source, TensorInfo, path_issue
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = [
+    "SourceModel",
+    "count_nodes",
+    "fix_shapes",
+    "open_dimensions",
+    "prepare",
+    "read_graph",
+    "read_model",
+    "tensor_infos",
+]
+
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceModel:
+    """An ONNX model on disk."""
+
+    path: Path
+    source: Source
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    #: Of external data, relative to the model's folder, in order.
+    data: tuple[str, ...]
+    #: Nodes at the top level and in nested graphs, constants left out.
+    nodes: int
+
+    def files(self) -> tuple[Path, ...]:
+        """The model and its external data."""
+        return (self.path, *(self.path.parent / name for name in self.data))
+
+
+def read_model(path: Path) -> SourceModel:
+    """Read and fingerprint the model at `path`.
+
+    Raises:
+        ModelError: it is not there, no ONNX, has no nodes, or its external data is missing or outside its folder.
+    """
+    graph = read_graph(path)
+    data = _external_data(graph.graph, path)
+    digest = hashlib.sha256()
+    size = 0
+    for file in (path, *(path.parent / name for name in data)):
+        try:
+            with file.open("rb") as stream:
+                while block := stream.read(_CHUNK):
+                    digest.update(block)
+                    size += len(block)
+        except OSError as error:
+            raise ModelError(error.strerror or str(error), where=file, hint="it is part of the model") from None
+    return SourceModel(
+        path=path,
+        source=Source(
+            sha256=digest.hexdigest(),
+            size=size,
+            opsets={opset.domain: opset.version for opset in sorted(graph.opset_import, key=lambda item: item.domain)},
+        ),
+        inputs=tensor_infos(graph),
+        outputs=tuple(_tensor(value) for value in graph.graph.output),
+        data=data,
+        nodes=count_nodes(graph.graph),
+    )
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """The model's graph, external data left where it is.
+
+    Raises:
+        ModelError: it is not there or no ONNX model.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        if path.stat().st_size == 0:
+            raise ModelError("is empty", where=path, expected="an ONNX model")
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError("is not an ONNX model", where=path, expected="a protobuf of onnx.ModelProto") from None
+    except OSError as error:
+        raise ModelError(error.strerror or str(error), where=path, expected="an ONNX model") from None
+    # Random bytes can be a well-formed protobuf that says nothing.
+    if not model.ir_version or not model.graph.node or not model.graph.output:
+        raise ModelError("is not an ONNX model", where=path, expected="an IR version, nodes and outputs")
+    return model
+
+
+def tensor_infos(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
+    """The inputs of a model."""
+    return tuple(_tensor(value) for value in _inputs(model))
+
+
+def count_nodes(graph: onnx.GraphProto) -> int:
+    """Nodes of a graph and of those nested in it, constants left out."""
+    return sum(node.op_type != "Constant" for each in _graphs(graph) for node in each.node)
+
+
+def prepare(model: SourceModel, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Path:
+    """The path of a model like `model` with fixed `shapes`: `model` itself if they change nothing.
+
+    Args:
+        model: the source.
+        shapes: as in `ComponentSpec.shapes`.
+        folder: an empty folder that takes the prepared copy, the external data linked beside it.
+
+    Raises:
+        ShapeError: a shape does not fit the input that it names.
+        UnknownName: there is no such input or symbolic dimension.
+    """
+    import onnx
+
+    graph = read_graph(model.path)
+    before = graph.SerializeToString(deterministic=True) if shapes else b""
+    if not shapes or fix_shapes(graph, shapes).SerializeToString(deterministic=True) == before:
+        return model.path
+    prepared = folder / "prepared.onnx"
+    onnx.save(graph, prepared)
+    for name in model.data:
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        _link(model.path.parent / name, link)
+    return prepared
+
+
+def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """Give inputs of `model` their shapes, in place, and every symbolic size that follows from them."""
+    inputs = {value.name: value for value in _inputs(model)}
+    symbols = {dim.dim_param for value in inputs.values() for dim in _dims(value) if dim.dim_param}
+    bound: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if name in inputs:
+            dims = _dims(inputs[name])
+            if len(dims) != len(shape):
+                raise ShapeError(
+                    f"has {len(shape)} sizes", where=f"--shape {name}", expected=f"{len(dims)}, the rank of the input"
+                )
+            for dim, size in zip(dims, shape, strict=True):
+                if dim.dim_param and bound.setdefault(dim.dim_param, size) != size:
+                    raise ShapeError(
+                        f"makes {dim.dim_param!r} both {bound[dim.dim_param]} and {size}", where=f"--shape {name}"
+                    )
+                if dim.dim_value > 0 and dim.dim_value != size:
+                    raise ShapeError(f"sets a size of {dim.dim_value} to {size}", where=f"--shape {name}")
+                dim.dim_value = size
+        elif name in symbols:
+            if len(shape) != 1:
+                raise ShapeError("is one dimension", where=f"--shape {name}", expected=f"--shape {name}=SIZE")
+            if bound.setdefault(name, shape[0]) != shape[0]:
+                raise ShapeError(f"is {bound[name]} by another shape", where=f"--shape {name}")
+        else:
+            raise UnknownName("input or symbolic dimension", name, [*inputs, *symbols])
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in _dims(value):
+            if dim.dim_param in bound:
+                dim.dim_value = bound[dim.dim_param]
+    return model
+
+
+def open_dimensions(model: onnx.ModelProto) -> list[str]:
+    """Each input dimension without a fixed size, as ``input[0] (batch)``."""
+    return [
+        f"{value.name}[{index}]" + (f" ({dim.dim_param})" if dim.dim_param else "")
+        for value in _inputs(model)
+        for index, dim in enumerate(_dims(value))
+        # Exporters write 0 for "not known".
+        if dim.dim_value <= 0
+    ]
+
+
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    # Models of IR version 3 list their initializers as inputs too.
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in initializers]
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim)
+
+
+def _tensor(value: onnx.ValueInfoProto) -> TensorInfo:
+    from onnx import TensorProto, helper
+
+    tensor = value.type.tensor_type
+    element = TensorProto.DataType.Name(tensor.elem_type).lower()
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    except KeyError:
+        dtype = element
+    shape = tuple(dim.dim_param or (dim.dim_value if dim.dim_value > 0 else None) for dim in tensor.shape.dim)
+    return TensorInfo(name=value.name, dtype=dtype, shape=shape if tensor.HasField("shape") else None)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for nested in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                yield from _graphs(nested)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    for each in _graphs(graph):
+        yield from each.initializer
+        for node in each.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+
+
+def _external_data(graph: onnx.GraphProto, path: Path) -> tuple[str, ...]:
+    from onnx import TensorProto
+
+    names: set[str] = set()
+    for tensor in _tensors(graph):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            name = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+            plain = PurePosixPath(name.replace("\\", "/")).as_posix()
+            if issue := path_issue(plain):
+                raise ModelError(f"external data of {tensor.name!r}: {issue}", where=path)
+            names.add(plain)
+    return tuple(sorted(names))
+
+
+def _link(source: Path, link: Path) -> None:
+    try:
+        os.link(source.resolve(), link)
+    except OSError:
+        link.symlink_to(source.resolve())

@@ -1,0 +1,77 @@
+"""What to build: the value that the command line, a build file and Python calls all become."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aotpack.errors import UsageError
+
+__all__ = ["BuildSpec", "ComponentSpec", "Limits", "parse_shape"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one worker process may take."""
+
+    #: Seconds. Some real models keep a vendor's compiler busy for minutes (FACTS.md, 1).
+    seconds: float = 900.0
+    #: Bytes of resident memory of the worker and its children; None: no limit.
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentSpec:
+    """One model of a package."""
+
+    name: str
+    model: Path
+    #: Input name to its shape, or symbolic dimension to its one size.
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildSpec:
+    """A package to build."""
+
+    name: str
+    version: str
+    output: Path
+    components: tuple[ComponentSpec, ...]
+    #: Names from the catalogue, or aliases.
+    targets: tuple[str, ...]
+    #: Add the untouched ONNX as a variant of its own.
+    portable: bool = True
+    #: The largest error that a variant may have; None: by the target's precision.
+    tolerance: float | None = None
+    limits: Limits = Limits()
+    #: Workers at once; None: as many as cores and memory allow.
+    jobs: int | None = None
+    #: zstd level for segments that shrink by it; None: store all of them raw.
+    compress: int | None = 3
+
+
+_SHAPE = re.compile(r"(?P<name>.+?)=(?P<sizes>\d+(?:[,x]\d+)*|)")
+
+
+def parse_shape(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Read ``NAME=1,576`` (an input) and ``batch=1`` (a symbolic dimension); ``NAME=`` is a scalar.
+
+    Raises:
+        UsageError: a text is of another form, a size is zero, or a name occurs twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        match = _SHAPE.fullmatch(text)
+        if match is None:
+            raise UsageError("is not a shape", where=f"--shape {text}", expected="NAME=SIZE[,SIZE…] such as input=1,576")
+        sizes: Sequence[str] = re.split("[,x]", match["sizes"]) if match["sizes"] else ()
+        shape = tuple(int(size) for size in sizes)
+        if 0 in shape:
+            raise UsageError("has a size of zero", where=f"--shape {text}", expected="sizes of 1 and more")
+        if match["name"] in shapes:
+            raise UsageError("is given twice", where=f"--shape {match['name']}")
+        shapes[match["name"]] = shape
+    return shapes

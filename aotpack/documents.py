@@ -1,0 +1,154 @@
+"""What the command line prints with ``--json``, as values; schemas/ is generated from them.
+
+`aotpack inspect` prints the manifest, `aotpack build` a build report and `aotpack machine` a machine
+profile; the others are here. Fields may be added.
+"""
+
+from __future__ import annotations
+
+from aotpack._values import Value
+from aotpack.manifest import TensorInfo
+from aotpack.selection import Candidate, Selection
+
+__all__ = [
+    "CandidateDocument",
+    "ComparisonDocument",
+    "ExtractDocument",
+    "RunDocument",
+    "SelectionDocument",
+    "TargetDocument",
+    "TargetsDocument",
+    "VerifyDocument",
+]
+
+
+class ComparisonDocument(Value):
+    """One thing that was compared."""
+
+    what: str
+    found: str | None
+    needed: str
+    #: None: the machine does not say.
+    fits: bool | None
+
+
+class CandidateDocument(Value):
+    """A variant with its verdict."""
+
+    id: str
+    target: str
+    ep: str
+    device: str
+    accepted: bool
+    verdict: str
+    code: str
+    reason: str
+    #: ``ep`` if the EP on this machine said so, else ``rules``.
+    by: str
+    compared: tuple[ComparisonDocument, ...]
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> CandidateDocument:
+        """The document for a candidate."""
+        verdict = candidate.verdict
+        return cls(
+            id=candidate.variant.id,
+            target=candidate.variant.target,
+            ep=candidate.variant.ep,
+            device=candidate.variant.device,
+            accepted=candidate.accepted,
+            verdict=verdict.grade.value,
+            code=verdict.code.value,
+            reason=verdict.reason,
+            by=verdict.by,
+            compared=tuple(
+                ComparisonDocument(what=item.what, found=item.found, needed=item.needed, fits=item.fits)
+                for item in verdict.compared
+            ),
+        )
+
+
+class SelectionDocument(Value):
+    """``aotpack select --json``: accepted candidates first, in order."""
+
+    package: str
+    component: str
+    #: The id of the variant to load; None if none fits.
+    chosen: str | None
+    #: Nobody can say whether the accepted ones fit; nothing else was left.
+    last_resort: bool
+    candidates: tuple[CandidateDocument, ...]
+
+    @classmethod
+    def of(cls, selection: Selection, *, package: str) -> SelectionDocument:
+        """The document for a selection."""
+        return cls(
+            package=package,
+            component=selection.component,
+            chosen=selection.chosen.id if selection.chosen else None,
+            last_resort=selection.last_resort,
+            candidates=tuple(CandidateDocument.of(candidate) for candidate in selection.candidates),
+        )
+
+
+class TargetDocument(Value):
+    """A target, and what can be done with it here."""
+
+    name: str
+    aliases: tuple[str, ...]
+    title: str
+    toolchain: str
+    ep: str
+    device: str
+    can_compile: bool
+    can_run: bool
+    #: ``host``, ``isa-emulation``, ``emulator``, or None.
+    runs: str | None
+    #: Why not, or what has to be known.
+    why: str | None
+
+
+class TargetsDocument(Value):
+    """``aotpack targets --json``."""
+
+    targets: tuple[TargetDocument, ...]
+
+
+class RunDocument(Value):
+    """``aotpack run --json``."""
+
+    package: str
+    component: str
+    variant: str
+    target: str
+    ep: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    #: From the open package to the session, the files put into the cache if they were not there.
+    load_seconds: float
+    first_run_seconds: float
+    #: The median of the others.
+    run_seconds: float
+    runs: int
+    #: Variants that were tried before it, each with the reason.
+    refused: tuple[tuple[str, str], ...]
+
+
+class VerifyDocument(Value):
+    """``aotpack verify --json``."""
+
+    package: str
+    #: sha256 of the manifest: the package's identity.
+    digest: str
+    segments: int
+    size: int
+
+
+class ExtractDocument(Value):
+    """``aotpack extract --json``."""
+
+    package: str
+    component: str
+    variant: str
+    folder: str
+    files: tuple[str, ...]

@@ -1,0 +1,1 @@
+"""What a new user can run first, and the real models that it, the tests and the benchmarks run on."""

@@ -1,0 +1,129 @@
+"""What is public, and what every module may import, name and grow to: rules for each file on disk."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import json
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "aotpack").rglob("*.py"))
+
+#: These compile, render or are tools of ours. All else may be on the way from a package to a session.
+OFF_THE_LOADING_PATH = (
+    "aotpack.build",
+    "aotpack.cli",
+    "aotpack.flex",
+    "aotpack.interop",
+    "aotpack.schema",
+    "aotpack.testing",
+)
+
+#: What only those may import: each costs 100 ms or more, or is a build's affair.
+HEAVY = ("onnx", "onnx_ir", "typer", "rich", "aotpack.build", "aotpack.cli", "aotpack.flex")
+
+#: These make sessions; opening and inspecting a package must do without.
+MAY_IMPORT_ONNXRUNTIME = ("aotpack.session", "aotpack.toolchain")
+
+MAX_LINES = 500
+
+#: Vendors, their products and what only they have; as words where the letters occur in others.
+VENDORS = re.compile(
+    r"openvino|qnn|qualcomm|snapdragon|hexagon|tensorrt|nvidia|webgpu|swiftshader|onednn|coreml|vitis"
+    r"|\b(?:intel|htp|cuda|apple|amd)\b",
+    re.IGNORECASE,
+)
+
+
+def _name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _within(name: str, rooms: tuple[str, ...]) -> bool:
+    return any(name == room or name.startswith(room + ".") for room in rooms)
+
+
+MODULES = {_name(file): file for file in FILES if file.name != "__main__.py"}
+PUBLIC = [name for name in MODULES if "._" not in name]
+LOADING_PATH = [name for name in MODULES if not _within(name, OFF_THE_LOADING_PATH)]
+
+
+@functools.cache
+def _imports(name: str) -> frozenset[str]:
+    """All modules that a fresh process holds after importing this one."""
+    code = f"import sys, json, {name}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    return frozenset(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_module_says_what_is_public(name: str) -> None:
+    module = import_module(name)
+    assert module.__doc__
+    statements = ast.parse(MODULES[name].read_text(encoding="utf-8")).body
+    if len(statements) == 1:  # the docstring of a room that gives out nothing itself
+        assert not hasattr(module, "__all__")
+        return
+    assert list(module.__all__) == sorted(set(module.__all__), key=_isort), "sort __all__ as ruff does"
+    undocumented = [public for public in module.__all__ if not _is_documented(module, public)]
+    assert not undocumented, "needs a docstring, or `#:` above a constant"
+
+
+def _isort(name: str) -> tuple[int, str]:
+    # CONSTANTS, then Classes, then functions.
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+def _is_documented(module: ModuleType, public: str) -> bool:
+    item = getattr(module, public)
+    if inspect.isclass(item) or inspect.isroutine(item):
+        return bool(item.__doc__)
+    # Constants and aliases have no docstring of their own: Sphinx's `#:` stands in, where they are defined.
+    comment = re.compile(rf"^#: .*\n{public}\b", re.MULTILINE)
+    return any(comment.search(file.read_text(encoding="utf-8")) for file in FILES)
+
+
+def test_the_front_door_imports_nothing_that_is_slow() -> None:
+    assert not _imports("aotpack") & {*HEAVY, "onnxruntime", "pydantic", "numpy"}
+
+
+@pytest.mark.parametrize("name", LOADING_PATH)
+def test_the_loading_path_imports_nothing_of_the_build(name: str) -> None:
+    assert not _imports(name) & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", [name for name in LOADING_PATH if not _within(name, MAY_IMPORT_ONNXRUNTIME)])
+def test_a_package_is_opened_without_onnxruntime(name: str) -> None:
+    assert "onnxruntime" not in _imports(name)
+
+
+def test_vendors_are_named_by_their_toolchains_and_the_catalogue_alone() -> None:
+    package = ROOT / "aotpack"
+    texts = {
+        file.relative_to(package): file.read_text(encoding="utf-8")
+        for file in package.rglob("*")
+        if file.suffix in {".py", ".toml", ".json", ".html", ".css", ".js", ".jinja"}
+    }
+    named = [
+        f"aotpack/{path}:{number}: {line.strip()}"
+        for path, text in texts.items()
+        if path.parts[0] != "toolchain" and path.name != "catalog.toml"
+        for number, line in enumerate(text.splitlines(), start=1)
+        if VENDORS.search(line)
+    ]
+    assert not named, "\n".join(named)
+
+
+@pytest.mark.parametrize("file", FILES, ids=_name)
+def test_a_module_holds_one_thought(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
