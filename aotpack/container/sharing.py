@@ -74,7 +74,9 @@ def plan(contents: Sequence[Content], pool: Executor) -> Plan:
     stored = [extent for extent in distinct if isinstance(extent, StoredExtent)]
     if len(stored) == len(distinct) and len({extent.reader.digest for extent in stored}) <= 1:
         # All come from one package: what they share is known, and nothing needs to be read for it.
-        cuts = {extent: [(bytes.fromhex(extent.segment.sha256), extent.size)] for extent in stored}
+        cuts: dict[Extent, list[Chunk]] = {
+            extent: [(bytes.fromhex(extent.segment.sha256), extent.size)] for extent in stored
+        }
     else:
         seed = secrets.randbits(64)
         results = pool.map(lambda extent: chunking.cut(extent.read, extent.size, seed), distinct)
@@ -126,7 +128,9 @@ def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]]:
 
     for extent, chunks in numbered.chunks.items():
         starts = numbered.starts[extent]
-        is_new = [numbered.places[chunk] == (extent, start) for chunk, start in zip(chunks, starts, strict=False)]
+        is_new = [
+            numbered.places[chunk] == (extent, start) for chunk, start in zip(chunks, starts, strict=False)
+        ]
         index = 0
         for new, group in itertools.groupby(is_new):
             first, index = index, index + len(list(group))

@@ -4,13 +4,13 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from aotpack.container import writer
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError, UsageError
 from aotpack.manifest import ALIGNED_FROM, PAGE_SIZE
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from tests.container.packages import contents_of, manifest_of, package
 
 

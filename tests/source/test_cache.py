@@ -6,10 +6,10 @@ import random
 from pathlib import Path
 
 import pytest
+
 from aotpack.container.reader import PackageReader
 from aotpack.errors import DigestMismatch, OutputError, UsageError
 from aotpack.source.cache import DEFAULT_LIMIT, Cache
-
 from tests.container.packages import Files, package
 
 WEIGHTS = random.Random(7).randbytes(3_000_000)
