@@ -27,6 +27,7 @@ test-long: lint models  ## the same with the tests that take minutes or gigabyte
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 benchmarks: setup models  ## every benchmark, one after the other

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aotpack.machine import Machine, probe, read_profile
     from aotpack.manifest import Manifest
     from aotpack.package import Package, load
-    from aotpack.package import open_package as open
+    from aotpack.package import open_package as open  # noqa: A004 - as in gzip.open
     from aotpack.package import select_variant as select
     from aotpack.selection import Policy, Selection
 

@@ -30,7 +30,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from aotpack.builder.report import BuildReport
 
 __all__ = [
     "AotpackError",
@@ -174,7 +177,7 @@ class CompileError(ToolchainError):
 class BuildFailed(AotpackError):
     """Targets failed. The package with the others was written; ``report`` says which and why."""
 
-    def __init__(self, what: str, *, report: object, hint: str | None = None) -> None:
+    def __init__(self, what: str, *, report: BuildReport, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
         self.report = report
 

@@ -19,7 +19,18 @@ from pydantic import Field, ValidationError
 from aotpack._values import Count, Value
 from aotpack.errors import ProfileError
 
-__all__ = ["MAX_PROFILE_SIZE", "Cpu", "Ep", "Gpu", "Machine", "Npu", "normal_arch", "parse_profile", "probe", "read_profile"]
+__all__ = [
+    "MAX_PROFILE_SIZE",
+    "Cpu",
+    "Ep",
+    "Gpu",
+    "Machine",
+    "Npu",
+    "normal_arch",
+    "parse_profile",
+    "probe",
+    "read_profile",
+]
 
 #: A profile of a real machine is below 4 KiB.
 MAX_PROFILE_SIZE = 1024 * 1024
@@ -41,7 +52,7 @@ class Gpu(Value):
 
     vendor: str
     name: str | None = None
-    #: NVIDIA's, such as ``8.9``.
+    #: Such as ``8.9``, where the vendor numbers its generations so.
     compute_capability: str | None = None
     driver: str | None = None
 
@@ -105,7 +116,9 @@ def parse_profile(text: bytes, *, where: str) -> Machine:
         ProfileError: it is too large, no JSON, or has unknown or wrong fields.
     """
     if len(text) > MAX_PROFILE_SIZE:
-        raise ProfileError("too large for a machine profile", where=where, expected=f"at most {MAX_PROFILE_SIZE} bytes")
+        raise ProfileError(
+            "too large for a machine profile", where=where, expected=f"at most {MAX_PROFILE_SIZE} bytes"
+        )
     try:
         json.loads(text, object_pairs_hook=_unique)
         return Machine.model_validate_json(text)
@@ -138,7 +151,7 @@ def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
     for toolchain in toolchains().values():
         version = toolchain.version()
         if version is not None:
-            eps[toolchain.ep] = Ep(version=version, details=toolchain.runtime_details())
+            eps[toolchain.ep] = Ep(version=version, details=dict(toolchain.runtime_details()))
     gpus, npus = _devices()
     return Machine(
         name=platform.node() or None,
@@ -173,18 +186,18 @@ def _cpu() -> Cpu:
     )
 
 
-#: PCI vendor numbers of those who make GPUs and NPUs.
-_VENDORS = {0x1002: "amd", 0x1022: "amd", 0x10DE: "nvidia", 0x8086: "intel", 0x5143: "qualcomm", 0x4D4F4351: "qualcomm"}
-
-
 def _devices() -> tuple[tuple[Gpu, ...], tuple[Npu, ...]]:
     """The GPUs and NPUs that ORT's own device discovery lists."""
     from onnxruntime.capi import _pybind_state as state
 
+    from aotpack.target import pci_vendors
+
+    vendors = pci_vendors()
     gpus: list[Gpu] = []
     npus: list[Npu] = []
     for device in state.get_hardware_devices():
-        vendor = _VENDORS.get(device.vendor_id, device.vendor.lower() or f"pci-{device.vendor_id:04x}")
+        number = f"{device.vendor_id:04x}"
+        vendor = vendors.get(number, device.vendor.lower() or f"pci-{number}")
         name = device.metadata.get("Description")
         if device.type == state.OrtHardwareDeviceType.GPU:
             gpus.append(Gpu(vendor=vendor, name=name))

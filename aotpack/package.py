@@ -160,7 +160,9 @@ class Package:
             selection = self.select(component=component, emulate=emulate)
         chosen_from = self.component(selection.component)
         for candidate in selection.rejected:
-            _log.info("%s: not taken [%s]: %s", candidate.id, candidate.verdict.code, candidate.verdict.reason)
+            _log.info(
+                "%s: not taken [%s]: %s", candidate.id, candidate.verdict.code, candidate.verdict.reason
+            )
         refused: list[tuple[str, str]] = []
         for candidate in selection.accepted:
             if selection.last_resort:

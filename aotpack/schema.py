@@ -14,14 +14,30 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from aotpack.builder.report import BuildReport
+from aotpack.documents import (
+    ExtractDocument,
+    RunDocument,
+    SelectionDocument,
+    TargetsDocument,
+    VerifyDocument,
+)
 from aotpack.errors import AotpackError, OutputError
+from aotpack.machine import Machine
 from aotpack.manifest import Manifest
 
 __all__ = ["DOCUMENTS", "schemas", "write"]
 
 #: The kinds of document, by name, and the value that each one is.
 DOCUMENTS: Mapping[str, type[BaseModel]] = {
+    "build-report": BuildReport,
+    "extract": ExtractDocument,
+    "machine": Machine,
     "manifest": Manifest,
+    "run": RunDocument,
+    "selection": SelectionDocument,
+    "targets": TargetsDocument,
+    "verify": VerifyDocument,
 }
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

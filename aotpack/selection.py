@@ -23,7 +23,7 @@ from aotpack.verdict import Code, Grade, Rules, Verdict, judge
 
 __all__ = ["Candidate", "Policy", "Selection", "select"]
 
-_DEVICES = ("npu", "gpu", "cpu")
+_DEVICES: tuple[Literal["npu", "gpu", "cpu"], ...] = ("npu", "gpu", "cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,8 @@ class Selection:
         for candidate in self.candidates:
             mark = "->" if candidate is self.chosen else "ok" if candidate.accepted else "no"
             verdict = candidate.verdict
-            lines.append(f"{mark} {candidate.id:<{width}}  {verdict.grade.value} [{verdict.code.value}] {verdict.reason}")
+            said = f"{verdict.grade.value} [{verdict.code.value}] {verdict.reason}"
+            lines.append(f"{mark} {candidate.id:<{width}}  {said}")
         if self.last_resort:
             lines.append("Nothing is known to fit: what is left are variants that nobody can judge.")
         return "\n".join(lines)
@@ -122,14 +123,21 @@ def select(
     policy = policy or Policy()
     if policy.variant is not None and policy.variant not in {variant.id for variant in component.variants}:
         raise UnknownName(
-            f"variant of component {component.name!r}", policy.variant, (variant.id for variant in component.variants)
+            f"variant of component {component.name!r}",
+            policy.variant,
+            (variant.id for variant in component.variants),
         )
     judged = [
-        (variant, judge(variant, machine, toolchains.get(variant.toolchain), here=here, emulate=policy.emulate))
+        (
+            variant,
+            judge(variant, machine, toolchains.get(variant.toolchain), here=here, emulate=policy.emulate),
+        )
         for variant in component.variants
     ]
     allowed = [(variant, _under(policy, variant, verdict)) for variant, verdict in judged]
-    fitting = {Grade.OPTIMAL, Grade.PREFER_RECOMPILATION} | ({Grade.UNKNOWN} if policy.allow_unknown else set())
+    fitting = {Grade.OPTIMAL, Grade.PREFER_RECOMPILATION} | (
+        {Grade.UNKNOWN} if policy.allow_unknown else set()
+    )
     last_resort = not any(verdict.grade in fitting for _, verdict in allowed) and any(
         verdict.grade is Grade.UNKNOWN for _, verdict in allowed
     )

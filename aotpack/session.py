@@ -18,7 +18,9 @@ class _Options(Protocol):
     def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions: ...
 
 
-def create(variant: Variant, model: Path, toolchain: _Options, *, emulate: bool = False) -> onnxruntime.InferenceSession:
+def create(
+    variant: Variant, model: Path, toolchain: _Options, *, emulate: bool = False
+) -> onnxruntime.InferenceSession:
     """A session on the files of `variant`.
 
     ORT's fallback to the CPU EP is off, so that the variant that was chosen is the one that runs, and a

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -18,7 +19,7 @@ from aotpack._values import Name, Value
 from aotpack.errors import UnknownName, UsageError
 from aotpack.manifest import Requirements
 
-__all__ = ["PORTABLE", "Target", "catalogue", "find", "read_catalogue"]
+__all__ = ["PORTABLE", "Target", "catalogue", "find", "pci_vendors", "read_catalogue"]
 
 #: The target whose variant is the untouched ONNX; there by default and last in every order.
 PORTABLE = "portable"
@@ -62,9 +63,20 @@ def read_catalogue(text: str, *, where: str) -> tuple[Target, ...]:
 
 
 @functools.cache
+def _text() -> str:
+    return resources.files("aotpack").joinpath("catalog.toml").read_text(encoding="utf-8")
+
+
+@functools.cache
 def _built_in() -> tuple[Target, ...]:
-    text = resources.files("aotpack").joinpath("catalog.toml").read_text(encoding="utf-8")
-    return read_catalogue(text, where="catalog.toml")
+    return read_catalogue(_text(), where="catalog.toml")
+
+
+@functools.cache
+def pci_vendors() -> Mapping[str, str]:
+    """PCI vendor numbers (lower-case hex) of makers of GPUs and NPUs, and their names."""
+    names: dict[str, str] = tomllib.loads(_text())["pci_vendors"]
+    return MappingProxyType(names)
 
 
 def catalogue(extra: Iterable[Target] = ()) -> dict[str, Target]:

@@ -111,7 +111,9 @@ class Rules(Protocol):
         """What the EP on this machine says of a compatibility string; None where it has no answer."""
 
 
-def judge(variant: Variant, machine: Machine, rules: Rules | None, *, here: bool, emulate: bool = False) -> Verdict:
+def judge(
+    variant: Variant, machine: Machine, rules: Rules | None, *, here: bool, emulate: bool = False
+) -> Verdict:
     """The verdict on one variant.
 
     1. Our own requirements: os, arch, isa, ORT version.
@@ -128,7 +130,9 @@ def judge(variant: Variant, machine: Machine, rules: Rules | None, *, here: bool
     """
     if rules is None:
         return Verdict(
-            Grade.UNKNOWN, Code.TOOLCHAIN_UNKNOWN, f"No toolchain {variant.toolchain!r} is known here to judge it."
+            Grade.UNKNOWN,
+            Code.TOOLCHAIN_UNKNOWN,
+            f"No toolchain {variant.toolchain!r} is known here to judge it.",
         )
     requires = variant.compatibility.requires
     compared = [*_requirements(variant, machine)]
@@ -144,15 +148,28 @@ def judge(variant: Variant, machine: Machine, rules: Rules | None, *, here: bool
         found = installed.version if installed else None
         needed = requires.ep or "installed"
         compared.append(
-            (Code.EP_VERSION, Comparison(variant.ep, found, needed, found and version_fits(found, needed)))
+            (
+                Code.EP_VERSION,
+                Comparison(variant.ep, found, needed, version_fits(found, needed) if found else None),
+            )
         )
     items = tuple(item for _, item in compared)
     for code, item in compared:
         if item.fits is False:
-            return Verdict(Grade.UNSUPPORTED, code, f"It needs {item.what} {item.needed}; here it is {item.found}.", items)
+            return Verdict(
+                Grade.UNSUPPORTED,
+                code,
+                f"It needs {item.what} {item.needed}; here it is {item.found}.",
+                items,
+            )
     for _, item in compared:
         if item.fits is None:
-            return Verdict(Grade.UNKNOWN, Code.NOT_IN_PROFILE, f"The machine profile does not say its {item.what}.", items)
+            return Verdict(
+                Grade.UNKNOWN,
+                Code.NOT_IN_PROFILE,
+                f"The machine profile does not say its {item.what}.",
+                items,
+            )
     own = rules.judge(variant, machine, emulate=emulate)
     own = replace(own, compared=(*items, *own.compared))
     ep_string = variant.compatibility.ep_string
@@ -167,8 +184,12 @@ def _by_ep(said: Grade, own: Verdict) -> Verdict:
     if said is own.grade:
         return replace(own, by="ep")
     # The EP has the last word, since it will be the one to load the blob.
-    code = {Grade.UNSUPPORTED: Code.EP_REFUSED, Grade.PREFER_RECOMPILATION: Code.EP_SAYS_RECOMPILE}.get(said, Code.FITS)
-    return replace(own, grade=said, code=code, reason=f"The EP's own check says {said} ({own.code}).", by="ep")
+    code = {Grade.UNSUPPORTED: Code.EP_REFUSED, Grade.PREFER_RECOMPILATION: Code.EP_SAYS_RECOMPILE}.get(
+        said, Code.FITS
+    )
+    return replace(
+        own, grade=said, code=code, reason=f"The EP's own check says {said} ({own.code}).", by="ep"
+    )
 
 
 #: Where the EP on this machine has nothing to add.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,10 +97,10 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
-    def node(self, op: str, inputs: list[str], output: str | None = None, **attributes: object) -> str:
+    def node(self, op: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
         name = f"{op}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [output or name], name=name, **attributes))
-        return self.nodes[-1].output[0]
+        return str(self.nodes[-1].output[0])
 
     def constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
         self.initializers.append(numpy_helper.from_array(np.asarray(value), name))

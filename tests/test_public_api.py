@@ -20,7 +20,7 @@ FILES = sorted((ROOT / "aotpack").rglob("*.py"))
 
 #: These compile, render or are tools of ours. All else may be on the way from a package to a session.
 OFF_THE_LOADING_PATH = (
-    "aotpack.build",
+    "aotpack.builder",
     "aotpack.cli",
     "aotpack.flex",
     "aotpack.interop",
@@ -29,7 +29,7 @@ OFF_THE_LOADING_PATH = (
 )
 
 #: What only those may import: each costs 100 ms or more, or is a build's affair.
-HEAVY = ("onnx", "onnx_ir", "typer", "rich", "aotpack.build", "aotpack.cli", "aotpack.flex")
+HEAVY = ("onnx", "onnx_ir", "typer", "rich", "aotpack.builder", "aotpack.cli", "aotpack.flex")
 
 #: These make sessions; opening and inspecting a package must do without.
 MAY_IMPORT_ONNXRUNTIME = ("aotpack.session", "aotpack.toolchain")

@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from aotpack.builder.model import prepare
 from aotpack.builder.plan import ComponentPlan, Job, Plan, plan
 from aotpack.builder.report import BuildReport
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits
+from aotpack.container.content import Content
 from aotpack.container.writer import write
 from aotpack.errors import BuildFailed, OutputError, UsageError
 from aotpack.machine import probe
@@ -103,12 +104,14 @@ def build_spec(spec: BuildSpec, *, keep_going: bool = False, on_event: Event | N
         built = _run(planned, Path(scratch), announce)
         report = _pack(planned, built, announce, started)
     if report.package is None:
-        raise BuildFailed("no target could be built, so there is no package", report=report, hint=_first_reason(report))
+        raise BuildFailed(
+            "no target could be built, so there is no package", report=report, hint=_first_reason(report)
+        )
     if report.failed and not keep_going:
         raise BuildFailed(
             f"{len(report.failed)} of {len(report.rows)} targets failed",
             report=report,
-            hint=f"{_first_reason(report)}; the package has the others, and --keep-going makes that a success",
+            hint=f"{_first_reason(report)}; the package has the others, --keep-going makes that a success",
         )
     return report
 
@@ -156,7 +159,7 @@ def _prepare(component: ComponentPlan, folder: Path, limits: Limits) -> Prepared
 
 def _pack(planned: Plan, built: list[Built], announce: Event, started: float) -> BuildReport:
     components = []
-    contents = {}
+    contents: dict[tuple[str, str], Sequence[tuple[str, Content]]] = {}
     for component in planned.components:
         name = component.spec.name
         mine = [
@@ -200,7 +203,9 @@ def _claimed(output: Path) -> Iterator[None]:
         with tempfile.TemporaryFile(dir=output.parent):
             pass
     except OSError as error:
-        raise OutputError(error.strerror or str(error), where=output.parent, hint="choose a folder that can be written") from None
+        raise OutputError(
+            error.strerror or str(error), where=output.parent, hint="choose a folder that can be written"
+        ) from None
     locks = Cache().root / "builds"
     try:
         locks.mkdir(parents=True, exist_ok=True)
@@ -211,7 +216,9 @@ def _claimed(output: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise OutputError("another build is writing it", where=output, hint="wait for it, or write elsewhere") from None
+        raise OutputError(
+            "another build is writing it", where=output, hint="wait for it, or write elsewhere"
+        ) from None
     try:
         yield
     finally:
@@ -230,12 +237,15 @@ def _one_at_a_time(on_event: Event | None) -> Event:
 
 
 def _jobs(count: int) -> int:
-    by_memory = psutil.virtual_memory().available // _MEMORY_OF_A_JOB
+    by_memory: int = psutil.virtual_memory().available // _MEMORY_OF_A_JOB
     return max(1, min(os.cpu_count() or 1, by_memory, count))
 
 
 def _package_name(model: Path) -> str:
-    kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._+-") else "-" for letter in model.stem)
+    kept = "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "._+-") else "-"
+        for letter in model.stem
+    )
     name = kept.lstrip("._+-")[:128]
     if not name:
         raise UsageError("gives no name for the package", where=model, hint="give one with --name")

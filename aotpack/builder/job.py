@@ -190,7 +190,10 @@ def _check(
         return f"it compiled, but does not run ({runs.how}): {_in_their_words(outcome, job)}", outcome.log
     max_abs, error = outcome.result.max_abs, outcome.result.difference
     if max_abs is None or error is None or error > allowed:
-        return f"its numbers are off: error {error:.3g} on seeded inputs; the tolerance is {allowed:g}", outcome.log
+        return (
+            f"its numbers are off: error {error:.3g} on seeded inputs; the tolerance is {allowed:g}",
+            outcome.log,
+        )
     return Numerics(max_abs=max_abs, error=error, tolerance=allowed, ran_on=runs.how), None
 
 
@@ -204,9 +207,7 @@ def _variant(job: Job, result: Result) -> Variant:
         device=target.device,
         precision=target.precision,
         specificity=target.specificity,
-        compatibility=Compatibility(
-            ep_string=result.ep_string, requires=job.toolchain.requirements(target)
-        ),
+        compatibility=Compatibility(ep_string=result.ep_string, requires=job.toolchain.requirements(target)),
         session=job.toolchain.session_settings(target),
         built_with=dict(job.toolchain.built_with()) if target.name != PORTABLE else {},
         coverage=result.coverage,
@@ -236,7 +237,9 @@ def _failed(job: Job, spent: _Spent, reason: str, log: str = "") -> Built:
 
 def _in_their_words(outcome: Outcome, job: Job) -> str:
     """The failure, and what the vendor's library said of it."""
-    remarks = [remark for remark in job.toolchain.remarks(outcome.log) if remark not in (outcome.failure or "")]
+    remarks = [
+        remark for remark in job.toolchain.remarks(outcome.log) if remark not in (outcome.failure or "")
+    ]
     said = f" - {'; '.join(remarks[:_NAMED_NODES])}" if remarks else ""
     return f"{outcome.failure}{said}"
 
@@ -251,5 +254,9 @@ def _left_out(result: Result, job: Job, log: str) -> str | None:
         shown = ", ".join(names[:_NAMED_NODES]) + (", …" if len(names) > _NAMED_NODES else "")
         kinds.append(f"{kind} ({shown})")
     remarks = job.toolchain.remarks(log)
-    why = f" {job.target.ep}: {'; '.join(remarks[:_NAMED_NODES])}." if remarks else f" {job.target.ep} does not say why."
+    why = (
+        f" {job.target.ep}: {'; '.join(remarks[:_NAMED_NODES])}."
+        if remarks
+        else f" {job.target.ep} does not say why."
+    )
     return f"{count} of {result.coverage.nodes} nodes stay on the CPU: {', '.join(kinds)}.{why}"

@@ -55,7 +55,7 @@ def read_model(path: Path) -> SourceModel:
     """Read and fingerprint the model at `path`.
 
     Raises:
-        ModelError: it is not there, no ONNX, has no nodes, or its external data is missing or outside its folder.
+        ModelError: it is not there or no ONNX, or its external data is missing or outside its folder.
     """
     graph = read_graph(path)
     data = _external_data(graph.graph, path)
@@ -68,13 +68,18 @@ def read_model(path: Path) -> SourceModel:
                     digest.update(block)
                     size += len(block)
         except OSError as error:
-            raise ModelError(error.strerror or str(error), where=file, hint="it is part of the model") from None
+            raise ModelError(
+                error.strerror or str(error), where=file, hint="it is part of the model"
+            ) from None
     return SourceModel(
         path=path,
         source=Source(
             sha256=digest.hexdigest(),
             size=size,
-            opsets={opset.domain: opset.version for opset in sorted(graph.opset_import, key=lambda item: item.domain)},
+            opsets={
+                opset.domain: opset.version
+                for opset in sorted(graph.opset_import, key=lambda item: item.domain)
+            },
         ),
         inputs=tensor_infos(graph),
         outputs=tuple(_tensor(value) for value in graph.graph.output),
@@ -99,7 +104,9 @@ def read_graph(path: Path) -> onnx.ModelProto:
     except (DecodeError, ValueError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError("is not an ONNX model", where=path, expected="a protobuf of onnx.ModelProto") from None
+        raise ModelError(
+            "is not an ONNX model", where=path, expected="a protobuf of onnx.ModelProto"
+        ) from None
     except OSError as error:
         raise ModelError(error.strerror or str(error), where=path, expected="an ONNX model") from None
     # Random bytes can be a well-formed protobuf that says nothing.
@@ -155,12 +162,15 @@ def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
             dims = _dims(inputs[name])
             if len(dims) != len(shape):
                 raise ShapeError(
-                    f"has {len(shape)} sizes", where=f"--shape {name}", expected=f"{len(dims)}, the rank of the input"
+                    f"has {len(shape)} sizes",
+                    where=f"--shape {name}",
+                    expected=f"{len(dims)}, the rank of the input",
                 )
             for dim, size in zip(dims, shape, strict=True):
                 if dim.dim_param and bound.setdefault(dim.dim_param, size) != size:
                     raise ShapeError(
-                        f"makes {dim.dim_param!r} both {bound[dim.dim_param]} and {size}", where=f"--shape {name}"
+                        f"makes {dim.dim_param!r} both {bound[dim.dim_param]} and {size}",
+                        where=f"--shape {name}",
                     )
                 if dim.dim_value > 0 and dim.dim_value != size:
                     raise ShapeError(f"sets a size of {dim.dim_value} to {size}", where=f"--shape {name}")

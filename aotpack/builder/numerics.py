@@ -13,6 +13,7 @@ from aotpack.manifest import TensorInfo
 
 __all__ = ["TOLERANCES", "Array", "difference", "seeded_inputs"]
 
+#: An array of any element type.
 Array = npt.NDArray[Any]
 
 #: By the precision an EP computes in, on the scale of `difference`. f16 keeps 11 bits and bf16 8: a chain
@@ -20,7 +21,9 @@ Array = npt.NDArray[Any]
 TOLERANCES: Mapping[str | None, float] = {None: 1e-3, "f32": 1e-3, "f16": 3e-2, "bf16": 1e-1}
 
 
-def seeded_inputs(inputs: Sequence[TensorInfo], *, seed: int = 0, highest_integer: int = 256) -> dict[str, Array]:
+def seeded_inputs(
+    inputs: Sequence[TensorInfo], *, seed: int = 0, highest_integer: int = 256
+) -> dict[str, Array]:
     """The same inputs for the same arguments, on every machine.
 
     Floating point inputs are drawn from a standard normal distribution, integers from
@@ -41,7 +44,9 @@ def seeded_inputs(inputs: Sequence[TensorInfo], *, seed: int = 0, highest_intege
         try:
             dtype = np.dtype(info.dtype)
         except TypeError:
-            raise ModelError(f"inputs of type {info.dtype} cannot be made up", where=f"input {info.name!r}") from None
+            raise ModelError(
+                f"inputs of type {info.dtype} cannot be made up", where=f"input {info.name!r}"
+            ) from None
         if dtype.kind == "f":
             made[info.name] = random.standard_normal(shape).astype(dtype)
         elif dtype.kind == "b":

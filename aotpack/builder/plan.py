@@ -76,7 +76,9 @@ def plan(spec: BuildSpec, toolchains: Mapping[str, Toolchain]) -> Plan:
     for name in (*spec.targets, *((PORTABLE,) if spec.portable else ())):
         target = find(name, extra)
         if target.name in targets and target.name != PORTABLE:
-            raise UsageError("is given twice", where=f"target {name}", found=f"{targets[target.name]} before it")
+            raise UsageError(
+                "is given twice", where=f"target {name}", found=f"{targets[target.name]} before it"
+            )
         # The portable one is last, wherever it was named.
         targets.pop(target.name, None)
         targets[target.name] = name

@@ -66,7 +66,9 @@ def parse_shape(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
     for text in texts:
         match = _SHAPE.fullmatch(text)
         if match is None:
-            raise UsageError("is not a shape", where=f"--shape {text}", expected="NAME=SIZE[,SIZE…] such as input=1,576")
+            raise UsageError(
+                "is not a shape", where=f"--shape {text}", expected="NAME=SIZE[,SIZE…] such as input=1,576"
+            )
         sizes: Sequence[str] = re.split("[,x]", match["sizes"]) if match["sizes"] else ()
         shape = tuple(int(size) for size in sizes)
         if 0 in shape:

@@ -1,4 +1,4 @@
-"""The child process in which a vendor's library does its work: ``python -m aotpack.builder.worker REQUEST RESULT``.
+"""A child process for a vendor's library: ``python -m aotpack.builder.worker REQUEST RESULT``.
 
 A vendor's compiler can abort, hang or eat the memory; here that costs one target. The request and the
 result are JSON files, since what the process prints belongs to the vendor.
@@ -87,7 +87,13 @@ def main(request: Path, result: Path) -> None:
         request.read_bytes()
     )
     try:
-        answer = _compile(asked) if asked.step == "compile" else _reference(asked) if asked.step == "reference" else _compare(asked)
+        answer = (
+            _compile(asked)
+            if asked.step == "compile"
+            else _reference(asked)
+            if asked.step == "reference"
+            else _compare(asked)
+        )
     except AotpackError as error:
         answer = Result(error=str(error))
     except Exception as error:
@@ -158,7 +164,9 @@ def _reference(asked: ReferenceRequest) -> Result:
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(asked.model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    session = ort.InferenceSession(
+        asked.model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
     for highest in _HIGHEST_INTEGERS:
         inputs = seeded_inputs(asked.inputs, highest_integer=highest)
         try:
@@ -181,7 +189,9 @@ def _compare(asked: CompareRequest) -> Result:
     from aotpack.session import create
     from aotpack.toolchain import toolchains
 
-    session = create(asked.variant, Path(asked.model), toolchains()[asked.variant.toolchain], emulate=asked.emulate)
+    session = create(
+        asked.variant, Path(asked.model), toolchains()[asked.variant.toolchain], emulate=asked.emulate
+    )
     with np.load(asked.reference) as stored:
         names = [output.name for output in session.get_outputs()]
         wanted: list[Array] = [stored[f"out:{index}"] for index in range(len(names))]

@@ -39,7 +39,9 @@ def toolchains() -> Mapping[str, Toolchain]:
             toolchain: Toolchain = loaded() if callable(loaded) else loaded
             name = toolchain.name
         except Exception as error:
-            raise ToolchainError("cannot be loaded", where=f"entry point {point.value}", found=error) from error
+            raise ToolchainError(
+                "cannot be loaded", where=f"entry point {point.value}", found=error
+            ) from error
         if name in found:
             raise ToolchainError(f"toolchain {name!r} exists already", where=f"entry point {point.value}")
         found[name] = toolchain

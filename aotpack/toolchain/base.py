@@ -45,8 +45,10 @@ class RunsHere:
 
 
 class Toolchain(Protocol):
-    """One vendor's package. Making one, and every method but `compile`, `ask` and `session_options`, loads
-    no vendor library and does not import onnxruntime.
+    """One vendor's package.
+
+    Only `compile`, `ask` and `session_options` load the vendor's library or import onnxruntime; making a
+    toolchain and all its other methods do not.
     """
 
     #: As targets and variants name it.

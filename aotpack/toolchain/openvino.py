@@ -141,7 +141,11 @@ class OpenVinoToolchain(PluginToolchain):
             return "OpenVINO compiles for x86-64 CPUs on x86-64 machines only"
         features = machine.cpu.features or ()
         lacking = [name for name in target.requires.isa or () if name not in features]
-        return f"this CPU lacks {', '.join(lacking)}, so it cannot compile for those that have it" if lacking else None
+        return (
+            f"this CPU lacks {', '.join(lacking)}, so it cannot compile for those that have it"
+            if lacking
+            else None
+        )
 
     def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
         """On this CPU, or on a lesser one that the cap makes of it."""
@@ -152,19 +156,21 @@ class OpenVinoToolchain(PluginToolchain):
         return RunsHere("host" if own is not None and own.cap == cap else "isa-emulation")
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
-        """The EP's rules: form and version of the string, then OpenVINO's release and the ISA class, both equal.
+        """The EP's rules: the string's form, then OpenVINO's release and the ISA class, both equal.
 
         `ovep_ver` does not count. Source: measured on 1.8.1 (FACTS.md, 1, OpenVINO CPU).
         """
         text = variant.compatibility.ep_string
         string = OpenVinoString.parse(text) if text else None
         if string is None:
-            return Verdict(Grade.UNSUPPORTED, Code.STRING_MALFORMED, "OpenVINO cannot read its compatibility string.")
+            return Verdict(
+                Grade.UNSUPPORTED, Code.STRING_MALFORMED, "OpenVINO cannot read its compatibility string."
+            )
         if string.compat_version != "1.0" or not string.openvino:
             return Verdict(
                 Grade.UNSUPPORTED,
                 Code.STRING_NOT_APPLICABLE,
-                "Its compatibility string is of another form than this OpenVINO EP writes, and such blobs do not load.",
+                "Its compatibility string is of another form than this EP writes; such blobs do not load.",
             )
         installed = (machine.eps or {}).get(self.ep)
         release = installed.details.get("openvino") if installed else None
@@ -172,8 +178,12 @@ class OpenVinoToolchain(PluginToolchain):
         own = isa_class(features, machine.environment.get(_CAP)) if features is not None else None
         described = own.described if own else None
         compared = (
-            Comparison("OpenVINO", release, string.openvino, None if release is None else release == string.openvino),
-            Comparison("ISA class", described, string.isa, None if features is None else described == string.isa),
+            Comparison(
+                "OpenVINO", release, string.openvino, None if release is None else release == string.openvino
+            ),
+            Comparison(
+                "ISA class", described, string.isa, None if features is None else described == string.isa
+            ),
         )
         for item, code in zip(compared, (Code.RUNTIME_VERSION, Code.ISA), strict=True):
             if item.fits is False:
@@ -185,14 +195,22 @@ class OpenVinoToolchain(PluginToolchain):
                 )
         if version_fits(string.binary_version, f"<={_BINARY_VERSION}") is False:
             return Verdict(
-                Grade.UNSUPPORTED, Code.STRING_NEWER, "Its blob is of a newer format than this EP reads.", compared
+                Grade.UNSUPPORTED,
+                Code.STRING_NEWER,
+                "Its blob is of a newer format than this EP reads.",
+                compared,
             )
         if any(item.fits is None for item in compared):
             missing = next(item.what for item in compared if item.fits is None)
             return Verdict(
-                Grade.UNKNOWN, Code.NOT_IN_PROFILE, f"The machine profile does not say its {missing}.", compared
+                Grade.UNKNOWN,
+                Code.NOT_IN_PROFILE,
+                f"The machine profile does not say its {missing}.",
+                compared,
             )
-        return Verdict(Grade.OPTIMAL, Code.FITS, f"It was compiled for this ISA class ({string.isa}).", compared)
+        return Verdict(
+            Grade.OPTIMAL, Code.FITS, f"It was compiled for this ISA class ({string.isa}).", compared
+        )
 
 
 @functools.cache

@@ -69,7 +69,7 @@ class OrtToolchain:
         return ()
 
     def requirements(self, target: Target) -> Requirements:
-        """The portable ONNX needs nothing; an optimised graph has ORT's own fused operators of this release."""
+        """None for the portable ONNX; an optimised graph has fused operators of this release of ORT."""
         if target.name == PORTABLE:
             return Requirements()
         major, minor = metadata.version("onnxruntime").split(".")[:2]
@@ -80,7 +80,7 @@ class OrtToolchain:
         return SessionSettings()
 
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
-        """Optimise the graph to the level that does not depend on the CPU (extended); leave the portable one alone."""
+        """Optimise the graph, to the highest level that does not depend on the CPU (extended)."""
         import onnxruntime as ort
 
         if target.name == PORTABLE:
@@ -104,8 +104,12 @@ class OrtToolchain:
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """It fits wherever its requirements are met."""
         if variant.target == PORTABLE:
-            return Verdict(Grade.OPTIMAL, Code.PORTABLE, "The untouched ONNX runs wherever ONNX Runtime does.")
-        return Verdict(Grade.OPTIMAL, Code.FITS, "It runs on every CPU with this release of ONNX Runtime or a later one.")
+            return Verdict(
+                Grade.OPTIMAL, Code.PORTABLE, "The untouched ONNX runs wherever ONNX Runtime does."
+            )
+        return Verdict(
+            Grade.OPTIMAL, Code.FITS, "It runs on every CPU with this release of ONNX Runtime or a later one."
+        )
 
     def ask(self, ep_string: str) -> Grade | None:
         """It writes no string and has no check."""

@@ -96,7 +96,9 @@ class PluginToolchain:
 
     def requirements(self, target: Target) -> Requirements:
         """What the catalogue says of the target, and this release of onnxruntime or a later one."""
-        return target.requires.model_copy(update={"onnxruntime": f">={_minor(metadata.version('onnxruntime'))}"})
+        return target.requires.model_copy(
+            update={"onnxruntime": f">={_minor(metadata.version('onnxruntime'))}"}
+        )
 
     def session_settings(self, target: Target) -> SessionSettings:
         """The options that it was compiled with; compiling at load is ruled out."""

@@ -95,7 +95,9 @@ class QnnToolchain(PluginToolchain):
 
     def remarks(self, log: str) -> tuple[str, ...]:
         """The reasons out of the EP's verbose log."""
-        reasons = [match[1] for match in _REASON.finditer(log)] or [match[1] for match in _ERROR.finditer(log)]
+        reasons = [match[1] for match in _REASON.finditer(log)] or [
+            match[1] for match in _ERROR.finditer(log)
+        ]
         return tuple(dict.fromkeys(reason.strip() for reason in reasons))
 
     def own_options(self) -> Mapping[str, str]:
@@ -112,15 +114,19 @@ class QnnToolchain(PluginToolchain):
         text = variant.compatibility.ep_string
         string = QnnString.parse(text) if text else None
         if text and re.match(r"v(?!2:)\d+:", text):
-            return Verdict(Grade.UNKNOWN, Code.STRING_NEWER, "Its compatibility string is of another version than v2.")
+            return Verdict(
+                Grade.UNKNOWN, Code.STRING_NEWER, "Its compatibility string is of another version than v2."
+            )
         if string is None or not string.archs:
-            return Verdict(Grade.UNSUPPORTED, Code.STRING_MALFORMED, "QNN cannot read its compatibility string.")
+            return Verdict(
+                Grade.UNSUPPORTED, Code.STRING_MALFORMED, "QNN cannot read its compatibility string."
+            )
         compared = [self._backend_api(string, machine)]
         if compared[0].fits is False:
             return Verdict(
                 Grade.UNSUPPORTED,
                 Code.RUNTIME_VERSION,
-                f"It was compiled with QNN's backend API {compared[0].needed}; here it is {compared[0].found}.",
+                f"It needs QNN's backend API {compared[0].needed}; here it is {compared[0].found}.",
                 tuple(compared),
             )
         npu = _hexagon(machine)
@@ -140,7 +146,9 @@ class QnnToolchain(PluginToolchain):
         found = installed.details.get("qnn-backend-api") if installed else None
         needed = ".".join(map(str, string.backend_api))
         fits = None if found is None else string.backend_api <= _numbers(found, ".")
-        return Comparison("QNN backend API", found, f"at least {needed}" if fits is not False else needed, fits)
+        return Comparison(
+            "QNN backend API", found, f"at least {needed}" if fits is not False else needed, fits
+        )
 
     def _without_npu(
         self, string: QnnString, machine: Machine, emulate: bool, compared: list[Comparison]
@@ -149,15 +157,23 @@ class QnnToolchain(PluginToolchain):
         if machine.npus is None:
             compared.append(Comparison("NPU", None, archs, None))
             return Verdict(
-                Grade.UNKNOWN, Code.NOT_IN_PROFILE, "The machine profile does not say its NPU.", tuple(compared)
+                Grade.UNKNOWN,
+                Code.NOT_IN_PROFILE,
+                "The machine profile does not say its NPU.",
+                tuple(compared),
             )
         compared.append(Comparison("NPU", "no Hexagon NPU", archs, False))
         if machine.arch != "x86_64" or len(string.archs) > 1:
             # The emulator cannot load a blob for several SoCs (FACTS.md, 1).
-            return Verdict(Grade.UNSUPPORTED, Code.NO_DEVICE, f"It needs a Hexagon NPU ({archs}).", tuple(compared))
+            return Verdict(
+                Grade.UNSUPPORTED, Code.NO_DEVICE, f"It needs a Hexagon NPU ({archs}).", tuple(compared)
+            )
         if emulate:
             return Verdict(
-                Grade.OPTIMAL, Code.EMULATED, f"It runs in Qualcomm's x86 emulator ({archs}).", tuple(compared)
+                Grade.OPTIMAL,
+                Code.EMULATED,
+                f"It runs in Qualcomm's x86 emulator ({archs}).",
+                tuple(compared),
             )
         return Verdict(
             Grade.UNSUPPORTED,
@@ -202,7 +218,10 @@ def _on_npu(string: QnnString, npu: Npu, compared: list[Comparison]) -> Verdict:
         compared.append(Comparison("VTCM", f"{npu.vtcm_mb} MB", f"{vtcm} MB", vtcm <= npu.vtcm_mb))
         if vtcm > npu.vtcm_mb:
             return Verdict(
-                Grade.UNSUPPORTED, Code.OTHER_DEVICE, f"It needs {vtcm} MB of VTCM; here it is {npu.vtcm_mb} MB.", tuple(compared)
+                Grade.UNSUPPORTED,
+                Code.OTHER_DEVICE,
+                f"It needs {vtcm} MB of VTCM; here it is {npu.vtcm_mb} MB.",
+                tuple(compared),
             )
     if best == own and not (vtcm and npu.vtcm_mb is not None and vtcm < npu.vtcm_mb):
         return Verdict(Grade.OPTIMAL, Code.FITS, f"It was compiled for Hexagon v{own}.", tuple(compared))

@@ -1,0 +1,87 @@
+"""``aotpack inspect``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aotpack.cli import output
+from aotpack.cli.options import AsJson, PackagePath
+
+if TYPE_CHECKING:
+    from aotpack.manifest import Component, Variant
+    from aotpack.package import Package
+
+__all__ = ["inspect"]
+
+
+def inspect(package: PackagePath, as_json: AsJson = False) -> None:
+    """Show what is in a package; only its manifest is read."""
+    from aotpack.package import open_package
+
+    with open_package(package) as opened:
+        if as_json:
+            output.print_json(opened.manifest)
+        else:
+            _show(opened)
+
+
+def _show(package: Package) -> None:
+    manifest = package.manifest
+    stored = sum(segment.stored for segment in manifest.segments)
+    files = sum(variant.size for variant in manifest.variants())
+    output.print_text(
+        f"{manifest.name} {manifest.version} (format {manifest.aotpack}), sha256 {package.digest}"
+    )
+    output.print_text(
+        f"{output.size(files)} of files in {output.size(stored)}, {len(manifest.segments)} segments"
+    )
+    for component in manifest.components:
+        _show_component(component)
+
+
+def _show_component(component: Component) -> None:
+    opsets = ", ".join(
+        f"{domain or 'ai.onnx'} {version}" for domain, version in component.source.opsets.items()
+    )
+    output.print_text(f"\ncomponent {component.name} ({component.kind}; opset {opsets})")
+    for kind, values in (("in", component.inputs), ("out", component.outputs)):
+        for value in values:
+            shape = (
+                "any shape"
+                if value.shape is None
+                else "x".join("?" if size is None else str(size) for size in value.shape)
+            )
+            output.print_text(f"  {kind:<4}{value.name}: {value.dtype} {shape or 'scalar'}")
+    output.print_text("")
+    output.table(
+        ["variant", "device", "size", "nodes", "error", "ran on"],
+        [_cells(variant) for variant in component.variants],
+        right=["size", "nodes", "error"],
+    )
+    for variant in component.variants:
+        output.print_text(f"{variant.id}")
+        output.print_text(f"  string   {variant.compatibility.ep_string or 'none (the EP writes none)'}")
+        needs = variant.compatibility.requires.model_dump(exclude_none=True)
+        shown = "; ".join(
+            f"{key} {value if isinstance(value, str) else ', '.join(value)}" for key, value in needs.items()
+        )
+        output.print_text(f"  needs    {shown or 'nothing beside its EP'}")
+        if variant.built_with:
+            output.print_text(
+                "  built by " + ", ".join(f"{key} {value}" for key, value in variant.built_with.items())
+            )
+        if variant.coverage is not None and variant.coverage.left_on_cpu:
+            left = ", ".join(f"{count} {kind}" for kind, count in variant.coverage.left_on_cpu.items())
+            output.print_text(f"  on CPU   {left}")
+
+
+def _cells(variant: Variant) -> list[str]:
+    coverage, numerics = variant.coverage, variant.numerics
+    return [
+        variant.id,
+        variant.device,
+        output.size(variant.size),
+        f"{coverage.compiled}/{coverage.nodes}" if coverage is not None and coverage.partitions else "",
+        f"{numerics.error:.1e}" if numerics is not None else "",
+        numerics.ran_on if numerics is not None else "has not run",
+    ]

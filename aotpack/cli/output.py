@@ -1,0 +1,116 @@
+"""What is printed, and where: results to the standard output, all else to the standard error.
+
+Tables fit 80 columns when nobody says how wide the terminal is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO, TYPE_CHECKING
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console, RenderableType
+
+__all__ = [
+    "console",
+    "flush",
+    "keep_stdout_to_ourselves",
+    "note",
+    "print_json",
+    "print_text",
+    "size",
+    "stderr_console",
+    "table",
+]
+
+_stdout: IO[str] = sys.stdout
+
+
+def keep_stdout_to_ourselves() -> None:
+    """Send whatever native code writes to descriptor 1 to the standard error; ours keeps a copy of it."""
+    global _stdout
+    sys.stdout.flush()
+    sys.stdout = _stdout = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    os.dup2(2, 1)
+
+
+def flush() -> None:
+    """Write out what is buffered."""
+    _stdout.flush()
+
+
+def print_json(value: BaseModel) -> None:
+    """One JSON document, and nothing else."""
+    _stdout.write(value.model_dump_json(indent=2) + "\n")
+
+
+def print_text(text: str) -> None:
+    """A line of a result."""
+    _stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """A line for the user that is no result."""
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def console() -> Console:
+    """For results."""
+    from rich.console import Console
+
+    return Console(file=_stdout, highlight=False, markup=False, width=None if _stdout.isatty() else _width())
+
+
+def stderr_console() -> Console:
+    """For progress."""
+    from rich.console import Console
+
+    return Console(
+        file=sys.stderr, highlight=False, markup=False, width=None if sys.stderr.isatty() else _width()
+    )
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[RenderableType]], *, right: Sequence[str] = ()
+) -> None:
+    """A table of results.
+
+    Args:
+        columns: the headings; the last one takes the room that is left.
+        rows: as many cells each.
+        right: headings of columns of numbers.
+    """
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, show_edge=False)
+    for index, column in enumerate(columns):
+        last = index == len(columns) - 1
+        drawn.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold",
+            no_wrap=not last,
+        )
+    for row in rows:
+        drawn.add_row(*row)
+    console().print(drawn)
+
+
+def size(count: int) -> str:
+    """Bytes for people, in powers of 1,000 as file managers do."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError("unreachable")
+
+
+def _width() -> int:
+    return int(os.environ.get("COLUMNS") or 80)

@@ -1,0 +1,151 @@
+"""``aotpack run``."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aotpack.cli import output
+from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
+from aotpack.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from aotpack.documents import RunDocument
+    from aotpack.manifest import TensorInfo
+
+__all__ = ["run"]
+
+
+def run(
+    package: PackagePath,
+    component: ComponentName = None,
+    variant: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only this variant.", show_default=False)
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", metavar="NAME=FILE.npy", help="An input; others are made up.", show_default=False
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
+    emulate: Emulate = False,
+    as_json: AsJson = False,
+) -> None:
+    """Load the best variant and run it, on given or made-up inputs."""
+    from aotpack.documents import RunDocument
+    from aotpack.package import open_package
+    from aotpack.selection import Policy
+
+    with open_package(package) as opened:
+        policy = Policy(variant=variant, emulate=emulate)
+        started = time.perf_counter()
+        loaded = opened.load_first(opened.select(component=component, policy=policy))
+        load_seconds = time.perf_counter() - started
+        name = opened.component(component).name
+    session = loaded.session
+    feeds = _feeds(session, given or [])
+    seconds = []
+    for _ in range(runs + 1):
+        started = time.perf_counter()
+        try:
+            results = session.run(None, feeds)
+        except Exception as error:
+            raise UsageError(
+                "does not run on these inputs", where=loaded.candidate.id, found=error
+            ) from error
+        seconds.append(time.perf_counter() - started)
+    document = RunDocument(
+        package=str(package),
+        component=name,
+        variant=loaded.candidate.id,
+        target=loaded.candidate.variant.target,
+        ep=loaded.candidate.variant.ep,
+        inputs=_infos(feeds),
+        outputs=_infos(dict(zip([value.name for value in session.get_outputs()], results, strict=True))),
+        load_seconds=load_seconds,
+        first_run_seconds=seconds[0],
+        run_seconds=statistics.median(seconds[1:]),
+        runs=runs,
+        refused=loaded.refused,
+    )
+    if as_json:
+        output.print_json(document)
+    else:
+        _show(document)
+
+
+def _show(document: RunDocument) -> None:
+    for refused, reason in document.refused:
+        output.print_text(f"refused  {refused}: {reason}")
+    output.print_text(f"variant  {document.variant} ({document.ep})")
+    for kind, values in (("in", document.inputs), ("out", document.outputs)):
+        for value in values:
+            shape = "x".join(map(str, value.shape or ())) or "scalar"
+            output.print_text(f"{kind:<9}{value.name}: {value.dtype} {shape}")
+    output.print_text(
+        f"time     load {_ms(document.load_seconds)}, first run {_ms(document.first_run_seconds)}, "
+        f"then {_ms(document.run_seconds)} (median of {document.runs})"
+    )
+
+
+def _feeds(session: onnxruntime.InferenceSession, given: Sequence[str]) -> dict[str, Any]:
+    from aotpack.builder.numerics import seeded_inputs
+
+    wanted = {value.name: value for value in session.get_inputs()}
+    arrays = dict(_read(text) for text in given)
+    for name in arrays:
+        if name not in wanted:
+            raise UnknownName("input", name, wanted)
+    return {
+        **seeded_inputs(_tensor_infos([value for name, value in wanted.items() if name not in arrays])),
+        **arrays,
+    }
+
+
+def _read(text: str) -> tuple[str, Any]:
+    import numpy as np
+
+    name, separator, path = text.rpartition("=")
+    if not separator or not name:
+        raise UsageError("is not an input", where=f"--input {text}", expected="NAME=FILE.npy")
+    try:
+        return name, np.load(Path(path), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            "cannot be read", where=f"--input {text}", found=error, expected="a .npy file"
+        ) from None
+
+
+def _tensor_infos(values: Sequence[Any]) -> list[TensorInfo]:
+    from aotpack.manifest import TensorInfo
+
+    return [
+        TensorInfo(name=value.name, dtype=_numpy_name(value.type), shape=tuple(value.shape))
+        for value in values
+    ]
+
+
+def _numpy_name(ort_type: str) -> str:
+    # ORT says tensor(float) where numpy says float32.
+    name = ort_type.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _infos(arrays: dict[str, Any]) -> tuple[TensorInfo, ...]:
+    from aotpack.manifest import TensorInfo
+
+    return tuple(
+        TensorInfo(name=name, dtype=str(value.dtype), shape=value.shape) for name, value in arrays.items()
+    )
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms"
