@@ -64,6 +64,7 @@ MAX_ISSUES = 20
 #: Raw segments of `ALIGNED_FROM` bytes and more start at a multiple of this, so that they can be mapped and
 #: reflinked. Smaller ones are packed close: padding would cost them up to their own size.
 PAGE_SIZE = 4096
+#: In bytes; see `PAGE_SIZE`.
 ALIGNED_FROM = 65536
 
 _Text = Annotated[str, Field(max_length=65536)]
