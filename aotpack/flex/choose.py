@@ -21,6 +21,8 @@ __all__ = ["Choice", "choose"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choice:
+    """One way to lower a node, not yet written."""
+
     lowering: Lowering
     cost: float
     why: str

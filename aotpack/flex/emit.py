@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-__all__ = ["RANDOM", "Array", "Emitter", "captures", "names_of", "numpy_type", "renamed", "size_of"]
+__all__ = ["FLOATS", "RANDOM", "Array", "Emitter", "captures", "names_of", "numpy_type", "renamed", "size_of"]
 
 #: Two of these are never the same node.
 RANDOM = frozenset(
@@ -22,6 +22,16 @@ RANDOM = frozenset(
         "RandomNormalLike",
         "RandomUniform",
         "RandomUniformLike",
+    }
+)
+
+#: The types that FlexAttention takes.
+FLOATS = frozenset(
+    {
+        int(onnx.TensorProto.FLOAT),
+        int(onnx.TensorProto.FLOAT16),
+        int(onnx.TensorProto.BFLOAT16),
+        int(onnx.TensorProto.DOUBLE),
     }
 )
 
@@ -103,7 +113,7 @@ class Emitter:
         )[0]
 
     def copy(self, node: onnx.NodeProto, names: Mapping[str, str]) -> tuple[str, ...]:
-        """Write `node` again with its inputs, and all that its subgraphs capture, renamed; returns its outputs."""
+        """Write `node` again, its inputs and what its subgraphs capture renamed; gives its outputs."""
         twin = renamed(node, names)
         hints = [node.op_type.lower() if name else "" for name in twin.output]
         del twin.output[:]
@@ -117,7 +127,8 @@ class Emitter:
             names[tensor.name] = self.constant(numpy_helper.to_array(tensor))
         for node in graph.node:
             names.update(zip(node.output, self.copy(node, names), strict=True))
-        return names.get(graph.output[0].name, graph.output[0].name)
+        output = str(graph.output[0].name)
+        return names.get(output, output)
 
     def _write(self, node: onnx.NodeProto, hints: Sequence[str], fixed: str | None = None) -> tuple[str, ...]:
         key = (node.SerializeToString(deterministic=True), len(hints))

@@ -1,7 +1,7 @@
-"""Keeping the node, with onnx's body for it beside it: an EP that knows the operator takes the node, others the body.
+"""Keeping the node, with onnx's body beside it: an EP that knows the operator reads the node only.
 
-The mods are part of a body, so no two nodes share one: each gets an overload of its own. A function sees nothing
-of the graph around it: captured constants are copied into the mods first.
+The mods are part of a body, so no two nodes share one: each gets an overload of its own. A function sees
+nothing of the graph around it: captured constants are copied into the mods first.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def keep(node: FlexNode) -> onnx.NodeProto:
 
 
 def _close(graph: onnx.GraphProto, where: str, node: FlexNode) -> None:
-    """Copy captured constants into a mod, under names that onnx's text parser takes: it builds the body from text."""
+    """Copy captured constants into a mod, named as onnx's text parser wants: bodies are made from text."""
     emitter = Emitter(f"{where}_")
     for name in captures(graph):
         graph.initializer.append(numpy_helper.from_array(node.constants[name], name))

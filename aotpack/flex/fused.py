@@ -1,11 +1,12 @@
 """Fused attention ops, for mods that are exactly what such an op does.
 
-What a mod masks is known from its evaluation; only the change it makes to a score that is not masked is matched
-by its ops: none, or a tanh softcap.
+What a mod masks is known from its evaluation; only the change it makes to a score that is not masked is
+matched by its ops: none, or a tanh softcap.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ def meaning_of(program: Program | None, mask: BlockMask | None) -> Meaning | Non
     return None
 
 
-def fits(op: FusedOp, node: FlexNode, meaning: Meaning, opsets: dict[str, int]) -> str | None:
+def fits(op: FusedOp, node: FlexNode, meaning: Meaning, opsets: Mapping[str, int]) -> str | None:
     """Why `op` can not stand for `node`, or None if it can."""
     heads, kv_heads = node.heads
     version = opsets.get(op.domain, op.opsets[1] if op.domain else 0)

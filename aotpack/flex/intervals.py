@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from aotpack.flex.emit import Array, numpy_type
+from aotpack.flex.emit import FLOATS, Array, numpy_type
 from aotpack.flex.program import Program, Value, run_node
 
 __all__ = ["Interval", "anything", "evaluate", "exactly"]
@@ -25,7 +25,7 @@ HIGHEST_SCORE = 1e30
 
 
 class Interval(NamedTuple):
-    """Bounds, both inclusive: numbers as float64, truth values as booleans; `exact` where both are one array."""
+    """Inclusive bounds, numbers as float64 and truth values as booleans; `exact` where both are one array."""
 
     low: Array
     high: Array
@@ -43,7 +43,7 @@ def anything(value: Value) -> Interval:
     if value.element_type == onnx.TensorProto.BOOL:
         return Interval(np.array(False), np.array(True))
     if value.kind == "score":
-        limit = min(HIGHEST_SCORE, float(ml_dtypes.finfo(numpy_type(value.element_type)).max))
+        limit = min(HIGHEST_SCORE, _limits(value.element_type)[1])
         return Interval(np.array(-limit), np.array(limit))
     return Interval(np.array(-np.inf), np.array(np.inf))
 
@@ -78,9 +78,7 @@ def _step(
     rule = _RULES.get(node.op_type)
     if rule is None or len(given) != len(inputs):
         return anything(Value(kind="step", shape=(), element_type=value.element_type))
-    integer = not np.issubdtype(numpy_type(value.element_type), np.floating) and not _is_extended(
-        value.element_type
-    )
+    integer = value.element_type not in FLOATS
     low, high = rule(node, integer, *given)
     if low.dtype == np.bool_:
         return Interval(low, high)
@@ -89,7 +87,7 @@ def _step(
         low, high = np.where(lost, -np.inf, low), np.where(lost, np.inf, high)
     if not integer:
         # The target rounds in its own type: bounds that were computed in float64 are widened by its rounding.
-        slack = 8 * float(ml_dtypes.finfo(numpy_type(value.element_type)).eps)
+        slack = 8 * _limits(value.element_type)[0]
         low, high = low - slack * _finite(low), high + slack * _finite(high)
     return Interval(low, high)
 
@@ -98,8 +96,10 @@ def _finite(bound: Array) -> Array:
     return np.where(np.isfinite(bound), np.abs(bound), 0.0)
 
 
-def _is_extended(element_type: int) -> bool:
-    return element_type == onnx.TensorProto.BFLOAT16
+def _limits(element_type: int) -> tuple[float, float]:
+    """The rounding and the largest number of a floating-point type."""
+    info: Any = ml_dtypes.finfo(numpy_type(element_type))  # type: ignore[no-untyped-call]
+    return float(info.eps), float(info.max)
 
 
 _Bounds: TypeAlias = tuple[Array, Array]
@@ -171,7 +171,7 @@ def _equal(node: onnx.NodeProto, integer: bool, x: Interval, y: Interval) -> _Bo
 
 
 def _may_equal(x: Interval, y: Interval) -> Array:
-    return ~((x.low == x.high) & (y.low == y.high) & (x.low != y.low))
+    return np.asarray(~((x.low == x.high) & (y.low == y.high) & (x.low != y.low)))
 
 
 def _clip(node: onnx.NodeProto, integer: bool, x: Interval, *limits: Interval) -> _Bounds:

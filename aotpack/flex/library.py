@@ -62,7 +62,7 @@ def prefix_lm(length: int) -> Mask:
 
 
 def first_keys(count: int) -> Mask:
-    """Every query sees the first `count` keys: global tokens, ``sliding_window(512) | first_keys(4)``."""
+    """Every query sees the first `count` keys; with ``sliding_window(512) |`` before it, global tokens."""
     return mask(lambda b, h, q, k: k < count, "first_keys")
 
 
@@ -70,7 +70,7 @@ def document(ids: Capture | Array | Sequence[int]) -> Mask:
     """A query sees the keys of its own document, in a batch of packed ones.
 
     Args:
-        ids: the document of each position, of shape (S,) or (B, S) with L = S. A `Capture` is read at run time.
+        ids: the document of each position, of shape (S,) or (B, S), with L = S. A `Capture` waits for the run.
 
     """
     table = ids if isinstance(ids, Capture) else Table(np.asarray(ids, np.int64))
@@ -85,7 +85,7 @@ def document(ids: Capture | Array | Sequence[int]) -> Mask:
 
 
 def alibi(heads: int) -> Mod:
-    """Adds minus the distance times a slope a head (Press et al. 2022: 2^(-8(h+1)/n) for n a power of two)."""
+    """Subtracts the distance times a slope a head (Press et al. 2022: 2^(-8(h+1)/n) for n a power of two)."""
     _positive("alibi", "heads", heads)
     nearest = 2 ** math.floor(math.log2(heads))
     slopes = [2.0 ** (-8 * (head + 1) / nearest) for head in range(nearest)]
@@ -139,7 +139,7 @@ def relative_bias(table: Capture | Array, *, max_distance: int = 128, bidirectio
 
 
 def natten1d(kernel: int, length: int) -> Mask:
-    """Neighbourhood attention: the `kernel` nearest keys, shifted inwards at the borders (Hassani et al. 2023)."""
+    """A query sees the `kernel` nearest keys, at the borders those inwards (NATTEN, Hassani et al. 2023)."""
     return mask(lambda b, h, q, k: _near(q, k, kernel, length, "natten1d"), "natten1d")
 
 

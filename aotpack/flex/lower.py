@@ -47,7 +47,7 @@ def lower(
         options: of the user; a `lowering` named there is taken or refused, never replaced.
 
     Returns:
-        The model, which is the one given if it has no such node, and one record a node in the order they are run.
+        The model, the one given if it has no such node, and one record a node, in the order they are run.
 
     Raises:
         FlexError: a node is wrong, or cannot be lowered in the way that was asked for.
@@ -116,7 +116,7 @@ def _rewrite(
 
 
 def _without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with those functions inlined that hold FlexAttention nodes: shapes are known at the call only."""
+    """The model without functions that hold FlexAttention nodes: shapes are known where they are called."""
     while True:
         holders = [
             (function.domain, function.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,9 +66,9 @@ class BlockMask:
 def block_mask(program: Program, block: tuple[int, int] = (128, 64)) -> BlockMask:
     """Find the blocks that a score mod masks.
 
-    The whole matrix is evaluated block by block on intervals of positions first. What that leaves open, usually
-    the blocks that a mask's edge runs through, is then evaluated element by element, one block at a time: memory
-    is bounded by the block, not by L x S.
+    The whole matrix is evaluated block by block on intervals of positions first. What that leaves open,
+    usually the blocks that a mask's edge runs through, is then evaluated element by element, one block at a
+    time: memory is bounded by the block, not by L x S.
 
     Args:
         program: of the score mod.
@@ -91,7 +92,7 @@ def block_mask(program: Program, block: tuple[int, int] = (128, 64)) -> BlockMas
         k = (column * block[1], min((column + 1) * block[1], keys))
         visible = np.ones((1, 1, 1, 1), np.bool_)
         if states[row, column] == Block.PARTIAL:
-            tile = evaluate(program, lambda value, q=q, k=k: _sliced(value, program, q, (k,)))  # type: ignore[misc]
+            tile = evaluate(program, functools.partial(_sliced, program=program, q=q, keys=(k,)))
             visible, open_ = _rank4(tile.high) > -np.inf, _rank4(tile.low) > -np.inf
             uncertain |= bool(np.any(visible & ~open_))
             states[row, column] = (
@@ -103,7 +104,7 @@ def block_mask(program: Program, block: tuple[int, int] = (128, 64)) -> BlockMas
                 seen, (*np.broadcast_shapes(seen.shape[:2], some.shape[:2]), length)
             ).copy()
         seen[..., slice(*q)] |= some.any(axis=3)
-        somewhere = some.any(axis=(0, 1))
+        somewhere: Array = np.asarray(some.any(axis=(0, 1)))
         uniform &= bool((some == somewhere).all())
         _extend(spans[:, slice(*q)], somewhere, k)
     return BlockMask(
@@ -155,7 +156,7 @@ def region_of(array: Array, program: Program, q: tuple[int, int], keys: Ranges) 
     return array
 
 
-def _sliced(value: Value, program: Program, q: tuple[int, int], keys: Ranges) -> Interval:
+def _sliced(value: Value, *, program: Program, q: tuple[int, int], keys: Ranges) -> Interval:
     if value.array is not None and value.table:
         return exactly(value.array)
     return anything(value) if value.array is None else exactly(region_of(value.array, program, q, keys))

@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from aotpack.errors import FlexError
-from aotpack.flex.emit import Array, captures
+from aotpack.flex.emit import FLOATS, Array, captures
 from aotpack.flex.schema import DOMAIN, OP_TYPE, VERSION, check_schema
 
 __all__ = ["Dim", "FlexNode", "Place", "graphs_of", "has_flex", "is_flex", "places", "read_node", "skeleton"]
@@ -19,7 +19,6 @@ __all__ = ["Dim", "FlexNode", "Place", "graphs_of", "has_flex", "is_flex", "plac
 Dim = int | str | None
 
 _TYPES = onnx.TensorProto
-_FLOATS = {_TYPES.FLOAT, _TYPES.FLOAT16, _TYPES.BFLOAT16, _TYPES.DOUBLE}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,7 +144,7 @@ def read_node(model: onnx.ModelProto, place: Place, types: Mapping[str, onnx.Typ
         *(_tensor(types, name, f"{where}.{letter}") for name, letter in zip(node.input, "QKV", strict=True)),
         strict=True,
     )
-    if len(set(elements)) != 1 or elements[0] not in _FLOATS:
+    if len(set(elements)) != 1 or elements[0] not in FLOATS:
         raise FlexError(
             "Q, K and V are not of one floating-point type",
             where=where,
@@ -155,12 +154,12 @@ def read_node(model: onnx.ModelProto, place: Place, types: Mapping[str, onnx.Typ
     element: int = elements[0]
     default = _TYPES.DOUBLE if element == _TYPES.DOUBLE else _TYPES.FLOAT
     precision = attributes["softmax_precision"].i if "softmax_precision" in attributes else default
-    if precision not in _FLOATS:
+    if precision not in FLOATS:
         raise FlexError(
             "is not a floating-point type",
             where=f"{where}.softmax_precision",
             found=precision,
-            expected=sorted(_FLOATS),
+            expected=sorted(FLOATS),
         )
     scale = attributes["scale"].f if "scale" in attributes else 1 / math.sqrt(_int(shapes[0][3]))
     mods = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,7 +50,8 @@ def reference(
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         probs = weights / weights.sum(axis=-1, keepdims=True)
     probs = _modified(node.prob_mod, probs.astype(precise), outer, opset).astype(np.float64)
-    return np.einsum("bhls,bhsv->bhlv", probs, wide_v[:, heads]).astype(numpy_type(node.element_type))
+    values: Array = np.einsum("bhls,bhsv->bhlv", probs, wide_v[:, heads])
+    return values.astype(numpy_type(node.element_type))
 
 
 def _modified(graph: onnx.GraphProto | None, value: Array, outer: Mapping[str, Array], opset: int) -> Array:
@@ -63,4 +65,5 @@ def _modified(graph: onnx.GraphProto | None, value: Array, outer: Mapping[str, A
         numpy_helper.from_array(array, name) for name, array in outer.items() if name not in own
     )
     model = helper.make_model(closed, opset_imports=[helper.make_opsetid("", opset)])
-    return np.asarray(ReferenceEvaluator(model).run(None, {graph.input[0].name: value})[0])
+    outputs: Any = ReferenceEvaluator(model).run(None, {graph.input[0].name: value})
+    return np.asarray(outputs[0])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import onnx
 from onnx import helper
@@ -23,7 +25,7 @@ OP_TYPE = "FlexAttention"
 VERSION = 1
 
 #: Of the schema in onnx 1.23, which everything in this folder was written against.
-FINGERPRINT = "1d4b10b94bd5edb0a12aff18a4bb9e309b6893c3af6fd68cdadb31d9f7a53d31"
+FINGERPRINT = "a14def599bd9093fc0e8a280a6e723dc5c8f8ce6b3146e57c2548ce0481b524a"
 
 
 @functools.cache
@@ -38,15 +40,15 @@ def fingerprint() -> str:
     types = {item.type_param_str: sorted(item.allowed_type_strs) for item in schema.type_constraints}
     means = {
         "since": schema.since_version,
-        "inputs": [(item.name, item.type_str, item.option.name) for item in schema.inputs],
-        "outputs": [(item.name, item.type_str, item.option.name) for item in schema.outputs],
+        "inputs": [(item.name, item.type_str, str(item.option)) for item in schema.inputs],
+        "outputs": [(item.name, item.type_str, str(item.option)) for item in schema.outputs],
         "types": types,
         "attributes": {
-            name: (item.type.name, item.required, _value(item.default_value))
+            name: (str(item.type), item.required, _value(item.default_value))
             for name, item in sorted(schema.attributes.items())
         },
         "bodies": [
-            onnx.printer.to_text(function_body(_bare_node(**attributes), element))
+            onnx.printer.to_text(function_body(_bare_node(attributes), element))
             for element in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
             for attributes in ({}, {"scale": 0.5}, {"softmax_precision": onnx.TensorProto.DOUBLE})
         ],
@@ -85,13 +87,15 @@ def function_body(node: onnx.NodeProto, *element_types: int, rank: int = 4) -> o
         helper.make_tensor_type_proto(element, [None] * rank)
         for element in (element_types * 3 if len(element_types) == 1 else element_types)
     ]
-    text = _schema().get_context_dependent_function(
+    text: bytes = _schema().get_context_dependent_function(
         node.SerializeToString(), [item.SerializeToString() for item in types]
     )
-    return onnx.FunctionProto.FromString(text)
+    body = onnx.FunctionProto()
+    body.ParseFromString(text)
+    return body
 
 
-def _schema() -> onnx.defs.OpSchema:
+def _schema() -> Any:
     try:
         return onnx.defs.get_schema(OP_TYPE, VERSION, DOMAIN)
     except onnx.defs.SchemaError:
@@ -100,9 +104,11 @@ def _schema() -> onnx.defs.OpSchema:
         ) from None
 
 
-def _bare_node(**attributes: float | int) -> onnx.NodeProto:
-    return helper.make_node(OP_TYPE, ["Q", "K", "V"], ["Y"], domain=DOMAIN, **attributes)
+def _bare_node(attributes: Mapping[str, float | int]) -> onnx.NodeProto:
+    node = helper.make_node(OP_TYPE, ["Q", "K", "V"], ["Y"], domain=DOMAIN)
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+    return node
 
 
 def _value(attribute: onnx.AttributeProto) -> str:
-    return attribute.SerializeToString().hex()
+    return str(attribute.SerializeToString().hex())

@@ -1,7 +1,7 @@
-"""Writing the part of a mod that belongs to one tile of the score matrix: some queries, some ranges of keys.
+"""Writing the part of a mod that belongs to one tile of the scores: some queries against some ranges of keys.
 
-Positions and masks are known, so most of a mod disappears: conditions that hold all over the tile are left out,
-and a mask becomes one constant that is added, 0 or -inf.
+Positions and masks are known, so most of a mod disappears: conditions that hold all over the tile are left
+out, and a mask becomes one constant that is added, 0 or -inf.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Bank:
         return emitter.op("Add", self.write(array), emitter.op("Cast", never, to=element))
 
     def joined(self, array: Array, columns: int) -> str:
-        """The name of `array`, put together at run time from parts of `columns` columns: equal parts are kept once."""
+        """`array`, put together at run time from parts of `columns` columns; equal parts are kept once."""
         parts, start = [], 0
         while start < array.shape[-1]:
             stop = min(start + columns, array.shape[-1])

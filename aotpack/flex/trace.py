@@ -10,18 +10,12 @@ import numpy as np
 import onnx
 
 from aotpack.errors import FlexError
-from aotpack.flex.emit import Array, Emitter, numpy_type
+from aotpack.flex.emit import FLOATS, Array, Emitter, numpy_type
 
 __all__ = ["Capture", "Operand", "Table", "Tensor", "maximum", "minimum", "where"]
 
 INT64 = onnx.TensorProto.INT64
 BOOL = onnx.TensorProto.BOOL
-_FLOATS = {
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.BFLOAT16,
-    onnx.TensorProto.DOUBLE,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +77,7 @@ class Trace:
             array = np.asarray(value)
         elif isinstance(value, int | float):
             element = like.element_type
-            if isinstance(value, float) and element not in _FLOATS:
+            if isinstance(value, float) and element not in FLOATS:
                 raise FlexError(f"a tensor of integers meets {value!r}; cast it with .like(score) first")
             array = np.asarray(value, numpy_type(element))
         else:
@@ -93,7 +87,10 @@ class Trace:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A value in a graph that is being written. Arithmetic, comparison and ``&``, ``|``, ``~`` broadcast as in numpy."""
+    """A value in a graph that is being written.
+
+    Arithmetic, comparisons and ``&``, ``|``, ``~`` broadcast as in numpy.
+    """
 
     trace: Trace = field(repr=False)
     name: str
@@ -104,7 +101,7 @@ class Tensor:
         kinds = {tensor.element_type for tensor in inputs}
         if len(kinds) > 1:
             # Positions are integers and scores are not: a mixed pair is computed in the type of the score.
-            floats = kinds & _FLOATS
+            floats = kinds & FLOATS
             if len(floats) != 1 or BOOL in kinds:
                 raise FlexError(f"{op_type} of two element types in a mod", found=sorted(kinds))
             (common,) = floats
@@ -113,13 +110,13 @@ class Tensor:
         return Tensor(self.trace, name, inputs[0].element_type if out is None else out)
 
     def cast(self, element_type: int) -> Tensor:
-        """This value in another ``TensorProto`` element type."""
+        """The value in another ``TensorProto`` element type."""
         if element_type == self.element_type:
             return self
         return Tensor(self.trace, self.trace.emitter.op("Cast", self.name, to=element_type), element_type)
 
     def like(self, other: Tensor) -> Tensor:
-        """This value in the element type of `other`."""
+        """The value in the element type of `other`."""
         return self.cast(other.element_type)
 
     def __add__(self, other: Operand) -> Tensor:
@@ -136,10 +133,10 @@ class Tensor:
 
     def __floordiv__(self, other: Operand) -> Tensor:
         """Of integers that are not negative; ONNX's division truncates."""
-        return self._op("Div", other) if self.element_type not in _FLOATS else self._op("Div", other).floor()
+        return self._op("Div", other) if self.element_type not in FLOATS else self._op("Div", other).floor()
 
     def __mod__(self, other: Operand) -> Tensor:
-        return self._op("Mod", other, fmod=int(self.element_type in _FLOATS))
+        return self._op("Mod", other, fmod=int(self.element_type in FLOATS))
 
     def __radd__(self, other: Operand) -> Tensor:
         return self.trace.lift(other, self) + self
@@ -214,7 +211,7 @@ class Tensor:
         return self._op("Round")
 
     def __getitem__(self, index: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """Pick by index tensors that broadcast against each other, one for each dimension; none is negative."""
+        """Pick by index tensors that broadcast against each other, one a dimension, none of them negative."""
         emitter = self.trace.emitter
         if isinstance(index, Tensor):
             return Tensor(
@@ -258,7 +255,7 @@ def indices(trace: Trace, scores: str, axes: Sequence[int]) -> list[Tensor]:
     found = []
     for axis in axes:
         length = emitter.op("Squeeze", emitter.op("Shape", scores, start=axis, end=axis + 1), emitter.ints(0))
-        line = emitter.op("Range", emitter.constant(np.int64(0)), length, emitter.constant(np.int64(1)))
+        line = emitter.op("Range", emitter.constant(np.array(0)), length, emitter.constant(np.array(1)))
         shape = [1, 1, 1, 1]
         shape[axis] = -1
         found.append(Tensor(trace, emitter.op("Reshape", line, emitter.ints(*shape)), INT64))

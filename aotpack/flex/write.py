@@ -6,6 +6,7 @@ import onnx
 from onnx import helper
 
 from aotpack.errors import FlexError
+from aotpack.flex.emit import FLOATS
 from aotpack.flex.lower import read
 from aotpack.flex.mod import Mod, to_graph
 from aotpack.flex.schema import DOMAIN, OP_TYPE, VERSION
@@ -44,7 +45,7 @@ def make_node(
     element = element_type_of(dtype)
     precision = softmax_precision or ("float64" if dtype == "float64" else "float32")
     node = helper.make_node(OP_TYPE, inputs, [output], domain=DOMAIN, name=name)
-    if element not in _FLOATS or element_type_of(precision) not in _FLOATS:
+    if element not in FLOATS or element_type_of(precision) not in FLOATS:
         raise FlexError("is no floating-point type", where=name or OP_TYPE, found=f"{dtype}, {precision}")
     if scale is not None:
         node.attribute.append(helper.make_attribute("scale", float(scale)))
@@ -120,11 +121,3 @@ def attention(
     # What is wrong with the shapes is said here, and not when it is built.
     read(model)
     return model
-
-
-_FLOATS = {
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.BFLOAT16,
-    onnx.TensorProto.DOUBLE,
-}
