@@ -70,7 +70,7 @@ def document(ids: Capture | Array | Sequence[int]) -> Mask:
     """A query sees the keys of its own document, in a batch of packed ones.
 
     Args:
-        ids: the document of each position, of shape (S,) or (B, S), with L = S. A `Capture` waits for the run.
+        ids: the document of each position, of shape (S,) or (B, S), with L = S. A `Capture` waits for a run.
 
     """
     table = ids if isinstance(ids, Capture) else Table(np.asarray(ids, np.int64))
