@@ -60,6 +60,7 @@ class CompareRequest(Value):
     emulate: bool
 
 
+#: What a worker can be asked for; ``step`` tells which.
 Request = Annotated[CompileRequest | ReferenceRequest | CompareRequest, Field(discriminator="step")]
 
 

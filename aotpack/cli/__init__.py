@@ -14,6 +14,7 @@ from aotpack.errors import AotpackError
 
 __all__ = ["app", "main"]
 
+#: The typer application that `main` runs.
 app = typer.Typer(
     name="aotpack",
     help="Packages of ahead-of-time compiled ONNX models: build for many targets, load what fits.",

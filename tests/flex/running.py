@@ -3,10 +3,11 @@
 import numpy as np
 import onnx
 import onnxruntime as ort
-from aotpack import flex
-from aotpack.flex.emit import numpy_type
 from onnx import TensorProto as T
 from onnx import helper
+
+from aotpack import flex
+from aotpack.flex.emit import numpy_type
 
 FUSED = frozenset(
     {
