@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aotpack.builder.lowering import lower_for
 from aotpack.builder.numerics import TOLERANCES
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
 from aotpack.builder.spec import Limits
 from aotpack.builder.supervise import Outcome, run_worker
 from aotpack.builder.worker import CompareRequest, CompileRequest, ReferenceRequest, Result
+from aotpack.errors import FlexError
 from aotpack.machine import Machine
 from aotpack.manifest import Compatibility, Coverage, Numerics, TensorInfo, Variant
 from aotpack.target import PORTABLE
@@ -110,10 +112,15 @@ def run_job(
         refused = f"input dimensions have no fixed size: {names}; give them with --shape {first}=SIZE,…"
     if refused is not None:
         return _failed(job, spent, refused)
+    source = job.component.model
+    base = source.path if job.target.name == PORTABLE else prepared.model
+    try:
+        lowered = lower_for(job.target, job.toolchain, base, source, folder / "lowered")
+    except FlexError as error:
+        return _failed(job, spent, str(error))
     if job.target.name == PORTABLE:
-        source = job.component.model
         result = Result(
-            files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files()), strict=True)),
+            files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files(lowered.path)), strict=True)),
             coverage=Coverage(nodes=source.nodes, compiled=0, partitions=0),
         )
         log = ""
@@ -123,9 +130,9 @@ def run_job(
         request = CompileRequest(
             toolchain=job.toolchain.name,
             target=job.target,
-            model=str(prepared.model),
+            model=str(lowered.path),
             folder=str(compiled),
-            nodes=job.component.model.nodes,
+            nodes=lowered.nodes,
         )
         outcome = spent.add(
             run_worker(request, _step(folder, "compile"), environment=job.target.environment, limits=limits)
@@ -134,7 +141,7 @@ def run_job(
             return _failed(job, spent, _in_their_words(outcome, job), outcome.log)
         result, log = outcome.result, outcome.log
         spent.compile_seconds = result.seconds
-    variant = _variant(job, result)
+    variant = _variant(job, result).model_copy(update={"flex": lowered.records})
     numerics, unchecked = _check(job, variant, prepared, result, folder, machine, limits, tolerance, spent)
     if isinstance(numerics, str):
         return _failed(job, spent, numerics, unchecked or "")

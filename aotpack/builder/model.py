@@ -23,6 +23,7 @@ __all__ = [
     "SourceModel",
     "count_nodes",
     "fix_shapes",
+    "link_data",
     "open_dimensions",
     "prepare",
     "read_graph",
@@ -46,9 +47,9 @@ class SourceModel:
     #: Nodes at the top level and in nested graphs, constants left out.
     nodes: int
 
-    def files(self) -> tuple[Path, ...]:
-        """The model and its external data."""
-        return (self.path, *(self.path.parent / name for name in self.data))
+    def files(self, graph: Path | None = None) -> tuple[Path, ...]:
+        """The model, or a rewritten `graph` of it, and its external data."""
+        return (graph or self.path, *(self.path.parent / name for name in self.data))
 
 
 def read_model(path: Path) -> SourceModel:
@@ -150,11 +151,16 @@ def prepare(model: SourceModel, shapes: Mapping[str, tuple[int, ...]], folder: P
         return model.path
     prepared = folder / "prepared.onnx"
     onnx.save(graph, prepared)
+    link_data(model, folder)
+    return prepared
+
+
+def link_data(model: SourceModel, folder: Path) -> None:
+    """Make the external data of `model` appear in `folder`, without copying it."""
     for name in model.data:
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
         _link(model.path.parent / name, link)
-    return prepared
 
 
 def _separate_initializers(model: onnx.ModelProto) -> bool:
