@@ -14,7 +14,7 @@ from aotpack.builder.report import Row
 from aotpack.builder.spec import Limits
 from aotpack.builder.supervise import Outcome, run_worker
 from aotpack.builder.worker import CompareRequest, CompileRequest, ReferenceRequest, Result
-from aotpack.errors import FlexError
+from aotpack.errors import AotpackError, FlexError
 from aotpack.machine import Machine
 from aotpack.manifest import Compatibility, Coverage, Numerics, TensorInfo, Variant
 from aotpack.target import PORTABLE
@@ -105,6 +105,23 @@ def run_job(
         tolerance: the largest error; None: by the target's precision.
     """
     spent = _Spent()
+    try:
+        return _run(job, prepared, folder, machine, limits, tolerance, spent)
+    except Exception as error:
+        # A toolchain may raise in this process too, when it is asked what it can do.
+        kind = "" if isinstance(error, AotpackError) else f"{type(error).__name__}: "
+        return _failed(job, spent, f"{kind}{error}")
+
+
+def _run(
+    job: Job,
+    prepared: Prepared,
+    folder: Path,
+    machine: Machine,
+    limits: Limits,
+    tolerance: float | None,
+    spent: _Spent,
+) -> Built:
     refused = job.toolchain.why_not_compile(job.target, machine)
     if refused is None and job.toolchain.needs_fixed_shapes and job.component.open:
         names = ", ".join(job.component.open)
@@ -267,7 +284,7 @@ def _left_out(result: Result, job: Job, log: str) -> str | None:
         kinds.append(f"{kind} ({shown})")
     remarks = job.toolchain.remarks(log)
     why = (
-        f" {job.target.ep}: {'; '.join(remarks[:_NAMED_NODES])}."
+        f" {job.target.ep}: {'; '.join(remarks[:_NAMED_NODES]).rstrip('.')}."
         if remarks
         else f" {job.target.ep} does not say why."
     )
