@@ -127,7 +127,12 @@ def _run(planned: Plan, scratch: Path, announce: Event) -> list[Built]:
     prepared: dict[str, Prepared] = {}
     for index, component in enumerate(planned.components):
         announce("reference", component.spec.name, "", None)
-        prepared[component.spec.name] = _prepare(component, scratch / f"source-{index}", limits)
+        try:
+            prepared[component.spec.name] = _prepare(component, scratch / f"source-{index}", limits)
+        except OSError as error:
+            raise OutputError(
+                error.strerror or str(error), where=scratch, hint="set TMPDIR to a folder with more room"
+            ) from error
 
     def work(item: tuple[int, Job]) -> Built:
         index, job = item

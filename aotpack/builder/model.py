@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -136,7 +137,7 @@ def prepare(model: SourceModel, shapes: Mapping[str, tuple[int, ...]], folder: P
     Args:
         model: the source.
         shapes: as in `ComponentSpec.shapes`.
-        folder: an empty folder that takes the prepared copy, the external data linked beside it.
+        folder: an empty folder that takes the prepared copy, the external data linked or copied beside it.
 
     Raises:
         ShapeError: a shape does not fit the input that it names.
@@ -185,7 +186,7 @@ def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     bound: dict[str, int] = {}
     for name, shape in shapes.items():
         if name in inputs:
-            dims = _dims(inputs[name])
+            dims = _ranked(inputs[name], len(shape))
             if len(dims) != len(shape):
                 raise ShapeError(
                     f"has {len(shape)} sizes",
@@ -217,13 +218,17 @@ def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
 
 def open_dimensions(model: onnx.ModelProto) -> list[str]:
     """Each input dimension without a fixed size, as ``input[0] (batch)``."""
-    return [
-        f"{value.name}[{index}]" + (f" ({dim.dim_param})" if dim.dim_param else "")
-        for value in _inputs(model)
-        for index, dim in enumerate(_dims(value))
-        # Exporters write 0 for "not known".
-        if dim.dim_value <= 0
-    ]
+    found = []
+    for value in _inputs(model):
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            found.append(f"{value.name}[…] (of any rank)")
+        found += [
+            f"{value.name}[{index}]" + (f" ({dim.dim_param})" if dim.dim_param else "")
+            for index, dim in enumerate(_dims(value))
+            # Exporters write 0 for "not known".
+            if dim.dim_value <= 0
+        ]
+    return found
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -234,6 +239,16 @@ def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
     return list(value.type.tensor_type.shape.dim)
+
+
+def _ranked(value: onnx.ValueInfoProto, rank: int) -> list[onnx.TensorShapeProto.Dimension]:
+    """The dimensions of `value`, which gets `rank` of them if it has no shape at all."""
+    if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+        shape = value.type.tensor_type.shape
+        shape.SetInParent()
+        for _ in range(rank):
+            shape.dim.add()
+    return _dims(value)
 
 
 def _tensor(value: onnx.ValueInfoProto) -> TensorInfo:
@@ -285,4 +300,5 @@ def _link(source: Path, link: Path) -> None:
     try:
         os.link(source.resolve(), link)
     except OSError:
-        link.symlink_to(source.resolve())
+        # On another file system. A symbolic link would not do: ORT refuses data outside the model's folder.
+        shutil.copyfile(source, link)

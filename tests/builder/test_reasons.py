@@ -1,4 +1,4 @@
-"""Where a model does not become one compiled node, the report names the nodes and gives the vendor's words."""
+"""Where a model does not become one compiled node the report names the nodes, in the vendor's words."""
 
 from __future__ import annotations
 

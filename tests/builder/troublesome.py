@@ -1,4 +1,4 @@
-"""A third party's toolchain that works for one target and misbehaves for all others, in the ways of real ones.
+"""A third party's toolchain that works for one target and misbehaves for all others, as real ones do.
 
 It is found through its entry point, as any third party's: see the fixture ``troublesome``.
 """
