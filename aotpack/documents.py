@@ -9,8 +9,11 @@ from __future__ import annotations
 from aotpack._values import Value
 from aotpack.manifest import TensorInfo
 from aotpack.selection import Candidate, Selection
+from aotpack.source.cache import CacheEntry
 
 __all__ = [
+    "CacheDocument",
+    "CacheEntryDocument",
     "CandidateDocument",
     "ComparisonDocument",
     "ExtractDocument",
@@ -142,6 +145,43 @@ class VerifyDocument(Value):
     digest: str
     segments: int
     size: int
+
+
+class CacheEntryDocument(Value):
+    """A variant in the local cache."""
+
+    package: str
+    component: str
+    variant: str
+    target: str
+    #: Bytes of its files, shared ones included.
+    size: int
+    #: Seconds since the epoch.
+    used: float
+    path: str
+
+    @classmethod
+    def of(cls, entry: CacheEntry) -> CacheEntryDocument:
+        """The document for an entry."""
+        return cls(
+            package=entry.package,
+            component=entry.component,
+            variant=entry.variant,
+            target=entry.target,
+            size=entry.size,
+            used=entry.used,
+            path=str(entry.path),
+        )
+
+
+class CacheDocument(Value):
+    """``aotpack cache list|prune|verify --json``: what is there, or what was removed."""
+
+    root: str
+    #: Bytes that the whole cache holds, shared ones once, and may hold.
+    size: int
+    limit: int
+    entries: tuple[CacheEntryDocument, ...]
 
 
 class ExtractDocument(Value):

@@ -15,7 +15,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from aotpack.builder.report import BuildReport
+from aotpack.difference import Difference
 from aotpack.documents import (
+    CacheDocument,
     ExtractDocument,
     RunDocument,
     SelectionDocument,
@@ -31,6 +33,8 @@ __all__ = ["DOCUMENTS", "schemas", "write"]
 #: The kinds of document, by name, and the value that each one is.
 DOCUMENTS: Mapping[str, type[BaseModel]] = {
     "build-report": BuildReport,
+    "cache": CacheDocument,
+    "difference": Difference,
     "extract": ExtractDocument,
     "machine": Machine,
     "manifest": Manifest,

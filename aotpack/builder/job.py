@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aotpack.builder.lowering import lower_for
 from aotpack.builder.numerics import TOLERANCES
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
 from aotpack.builder.spec import Limits
 from aotpack.builder.supervise import Outcome, run_worker
 from aotpack.builder.worker import CompareRequest, CompileRequest, ReferenceRequest, Result
-from aotpack.errors import AotpackError
+from aotpack.errors import AotpackError, FlexError
 from aotpack.machine import Machine
 from aotpack.manifest import Compatibility, Coverage, Numerics, TensorInfo, Variant
 from aotpack.target import PORTABLE
@@ -23,6 +24,10 @@ __all__ = ["Built", "Prepared", "Reference", "make_reference", "run_job"]
 
 #: Of a log, in characters: enough for the vendor's last words.
 _LOG_IN_REPORT = 4000
+#: Of a reason, in characters: some vendors list every node of the model in one message.
+_REASON_IN_REPORT = 600
+#: What a worker reports for a difference that is not finite is above this.
+_NOT_FINITE = 1e300
 #: Of the nodes that are left out.
 _NAMED_NODES = 5
 
@@ -124,10 +129,15 @@ def _run(
         refused = f"input dimensions have no fixed size: {names}; give them with --shape {first}=SIZE,…"
     if refused is not None:
         return _failed(job, spent, refused)
+    source = job.component.model
+    base = source.path if job.target.name == PORTABLE else prepared.model
+    try:
+        lowered = lower_for(job.target, job.toolchain, base, source, folder / "lowered")
+    except FlexError as error:
+        return _failed(job, spent, str(error))
     if job.target.name == PORTABLE:
-        source = job.component.model
         result = Result(
-            files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files()), strict=True)),
+            files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files(lowered.path)), strict=True)),
             coverage=Coverage(nodes=source.nodes, compiled=0, partitions=0),
         )
         log = ""
@@ -137,9 +147,9 @@ def _run(
         request = CompileRequest(
             toolchain=job.toolchain.name,
             target=job.target,
-            model=str(prepared.model),
+            model=str(lowered.path),
             folder=str(compiled),
-            nodes=job.component.model.nodes,
+            nodes=lowered.nodes,
         )
         outcome = spent.add(
             run_worker(request, _step(folder, "compile"), environment=job.target.environment, limits=limits)
@@ -148,7 +158,7 @@ def _run(
             return _failed(job, spent, _in_their_words(outcome, job), outcome.log)
         result, log = outcome.result, outcome.log
         spent.compile_seconds = result.seconds
-    variant = _variant(job, result)
+    variant = _variant(job, result).model_copy(update={"flex": lowered.records})
     numerics, unchecked = _check(job, variant, prepared, result, folder, machine, limits, tolerance, spent)
     if isinstance(numerics, str):
         return _failed(job, spent, numerics, unchecked or "")
@@ -208,10 +218,8 @@ def _check(
         return f"it compiled, but does not run ({runs.how}): {_in_their_words(outcome, job)}", outcome.log
     max_abs, error = outcome.result.max_abs, outcome.result.difference
     if max_abs is None or error is None or error > allowed:
-        return (
-            f"its numbers are off: error {error:.3g} on seeded inputs; the tolerance is {allowed:g}",
-            outcome.log,
-        )
+        found = "not finite" if error is None or error > _NOT_FINITE else f"an error of {error:.3g}"
+        return f"its numbers are off: {found} on seeded inputs; the tolerance is {allowed:g}", outcome.log
     return Numerics(max_abs=max_abs, error=error, tolerance=allowed, ran_on=runs.how), None
 
 
@@ -239,6 +247,9 @@ def _step(folder: Path, name: str) -> Path:
 
 
 def _failed(job: Job, spent: _Spent, reason: str, log: str = "") -> Built:
+    sentence = " ".join(reason.split())
+    if len(sentence) > _REASON_IN_REPORT:
+        sentence = sentence[:_REASON_IN_REPORT] + " …"
     return Built(
         row=Row(
             target=job.target.name,
@@ -246,7 +257,7 @@ def _failed(job: Job, spent: _Spent, reason: str, log: str = "") -> Built:
             state="failed",
             seconds=time.monotonic() - spent.started,
             compile_seconds=spent.compile_seconds,
-            reason=" ".join(reason.split()),
+            reason=sentence,
             peak_memory=spent.peak_memory or None,
             log=log[-_LOG_IN_REPORT:] or None,
         )

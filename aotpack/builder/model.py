@@ -24,6 +24,7 @@ __all__ = [
     "SourceModel",
     "count_nodes",
     "fix_shapes",
+    "link_data",
     "open_dimensions",
     "prepare",
     "read_graph",
@@ -47,9 +48,9 @@ class SourceModel:
     #: Nodes at the top level and in nested graphs, constants left out.
     nodes: int
 
-    def files(self) -> tuple[Path, ...]:
-        """The model and its external data."""
-        return (self.path, *(self.path.parent / name for name in self.data))
+    def files(self, graph: Path | None = None) -> tuple[Path, ...]:
+        """The model, or a rewritten `graph` of it, and its external data."""
+        return (graph or self.path, *(self.path.parent / name for name in self.data))
 
 
 def read_model(path: Path) -> SourceModel:
@@ -59,6 +60,8 @@ def read_model(path: Path) -> SourceModel:
         ModelError: it is not there or no ONNX, or its external data is missing or outside its folder.
     """
     graph = read_graph(path)
+    # Workers run in folders of their own.
+    path = path.absolute()
     data = _external_data(graph.graph, path)
     digest = hashlib.sha256()
     size = 0
@@ -127,7 +130,9 @@ def count_nodes(graph: onnx.GraphProto) -> int:
 
 
 def prepare(model: SourceModel, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Path:
-    """The path of a model like `model` with fixed `shapes`: `model` itself if they change nothing.
+    """The path of a model like `model` that compilers take: shapes fixed, initializers constant.
+
+    It is `model` itself if nothing has to change.
 
     Args:
         model: the source.
@@ -141,16 +146,37 @@ def prepare(model: SourceModel, shapes: Mapping[str, tuple[int, ...]], folder: P
     import onnx
 
     graph = read_graph(model.path)
-    before = graph.SerializeToString(deterministic=True) if shapes else b""
-    if not shapes or fix_shapes(graph, shapes).SerializeToString(deterministic=True) == before:
+    changed = _separate_initializers(graph)
+    open_before = open_dimensions(graph)
+    if open_dimensions(fix_shapes(graph, shapes)) == open_before and not changed:
         return model.path
     prepared = folder / "prepared.onnx"
     onnx.save(graph, prepared)
+    link_data(model, folder)
+    return prepared
+
+
+def link_data(model: SourceModel, folder: Path) -> None:
+    """Make the external data of `model` appear in `folder`, without copying it."""
     for name in model.data:
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
         _link(model.path.parent / name, link)
-    return prepared
+
+
+def _separate_initializers(model: onnx.ModelProto) -> bool:
+    """Make all initializers constants, in place; say whether that changed anything.
+
+    Up to IR version 3 each initializer is an input too, whose value a caller may replace. Optimisers then
+    leave such inputs dangling when they fold what they are used for.
+    """
+    inputs = _inputs(model)
+    if len(inputs) == len(model.graph.input):
+        return False
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)
+    return True
 
 
 def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
