@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import onnx
 import pytest
+
 from aotpack import flex
 from tests.flex.running import CPU, session
 

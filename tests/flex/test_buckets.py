@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from aotpack import flex
 from aotpack.errors import FlexError
 from tests.flex.running import CPU, expected, run, tensors

@@ -2,8 +2,9 @@
 
 import numpy as np
 import onnx
-from aotpack import flex
 from onnx import helper
+
+from aotpack import flex
 from tests.flex.running import CPU, run, tensors
 
 

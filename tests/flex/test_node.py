@@ -3,12 +3,13 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto as T
+from onnx import helper
+
 from aotpack import flex
 from aotpack.errors import FlexError
 from aotpack.flex import schema
 from aotpack.flex.schema import DOMAIN
-from onnx import TensorProto as T
-from onnx import helper
 from tests.flex.running import CPU, run, tensors
 
 

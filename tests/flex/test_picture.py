@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+
 from aotpack import flex
 
 

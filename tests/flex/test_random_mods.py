@@ -2,10 +2,11 @@
 
 import numpy as np
 import onnx
-from aotpack import flex
-from aotpack.errors import FlexError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from aotpack import flex
+from aotpack.errors import FlexError
 from tests.flex.running import CPU, expected, run, tensors
 
 LENGTH, KEYS, HEADS = 45, 38, 2
