@@ -17,6 +17,8 @@ __all__ = [
     "CandidateDocument",
     "ComparisonDocument",
     "ExtractDocument",
+    "FlexDocument",
+    "FlexNodeDocument",
     "RunDocument",
     "SelectionDocument",
     "TargetDocument",
@@ -115,6 +117,29 @@ class TargetsDocument(Value):
     """``aotpack targets --json``."""
 
     targets: tuple[TargetDocument, ...]
+
+
+class FlexNodeDocument(Value):
+    """A FlexAttention node and what is known of its mask."""
+
+    node: str
+    #: (B, Hq, L, E), (B, Hkv, S, E) and (B, Hkv, S, Ev); a name or None where a size is not known.
+    q_shape: tuple[int | str | None, ...]
+    k_shape: tuple[int | str | None, ...]
+    v_shape: tuple[int | str | None, ...]
+    #: Share of the blocks that need not be computed, 0 to 1.
+    blocks_skipped: float
+    #: Why no block can be skipped.
+    why_dense: str | None
+    #: Path of the PNG.
+    picture: str | None
+
+
+class FlexDocument(Value):
+    """``aotpack flex show --json``."""
+
+    model: str
+    nodes: tuple[FlexNodeDocument, ...]
 
 
 class RunDocument(Value):

@@ -19,6 +19,7 @@ from aotpack.difference import Difference
 from aotpack.documents import (
     CacheDocument,
     ExtractDocument,
+    FlexDocument,
     RunDocument,
     SelectionDocument,
     TargetsDocument,
@@ -36,6 +37,7 @@ DOCUMENTS: Mapping[str, type[BaseModel]] = {
     "cache": CacheDocument,
     "difference": Difference,
     "extract": ExtractDocument,
+    "flex": FlexDocument,
     "machine": Machine,
     "manifest": Manifest,
     "run": RunDocument,

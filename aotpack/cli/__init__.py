@@ -37,6 +37,7 @@ _VERBS = (
     "merge",
     "prune",
     "diff",
+    "flex",
     "cache",
     "targets",
     "machine",
