@@ -36,7 +36,7 @@ PREAMBLE_SIZE = _LAYOUT.size
 FIRST_READ = 65536
 
 #: Of the manifest's JSON. A parsed manifest takes some ten times its text: this keeps it in memory.
-MAX_MANIFEST_BYTES = 32 * 1024 * 1024
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 #: What one zstd frame may make its reader allocate beside the content: no more than the largest content.
 MAX_WINDOW_SIZE = MAX_SEGMENT_SIZE

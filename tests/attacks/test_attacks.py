@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import multiprocessing.connection
+import os
 import re
 import resource
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.attacks.forge import NOISE, ONNX, TEXT, honest
 from tests.attacks.lies import LIES, Lie
 
 #: What refusing a package may take beside what the process has already.
-MEMORY = 768 * 1024 * 1024
+MEMORY = 512 * 1024 * 1024
 SECONDS = 20
 
 
@@ -41,9 +42,10 @@ def refusal(path: Path) -> tuple[str, str]:
     process.start()
     sender.close()
     try:
-        answer: tuple[str, str] = receiver.recv()
+        answer: tuple[str, str] = receiver.recv() if receiver.poll(2 * SECONDS) else ("hung", "")
     except EOFError:
-        answer = ("died", f"exit code {process.exitcode}")
+        answer = ("died", "")
+    process.kill()
     process.join()
     return answer
 
@@ -90,7 +92,8 @@ def test_a_file_that_is_not_what_its_digest_says_is_found_by_verify(tmp_path: Pa
     with (
         PackageReader.open(forged.write(tmp_path / "forged.aotpack")) as reader,
         pytest.raises(
-            errors.DigestMismatch, match=r"2 places.*segments\[2\].*xxh3.*main/ort-cpu/model\.bin.*sha256"
+            errors.DigestMismatch,
+            match=r"3 places.*segments\[2\].*xxh3.*model\.onnx: holds.*model\.bin: differs",
         ),
     ):
         reader.verify()
@@ -110,8 +113,6 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_file_is_no_package(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe")
     for path, match in ((tmp_path / "pipe", "is not a file"), (tmp_path, "is not a file")):
         with pytest.raises(errors.PackageError, match=match):
