@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from aotpack.errors import FlexError
 from aotpack.flex.capabilities import LOWERINGS, Capabilities, Lowering, Options
+from aotpack.flex.dense import write_dense
 from aotpack.flex.emit import Emitter
 from aotpack.flex.function import keep, why_not_kept
 from aotpack.flex.fused import fits, meaning_of, write_fused
 from aotpack.flex.mask import Block
 from aotpack.flex.node import FlexNode
-from aotpack.flex.plain import write_block_sparse, write_dense
+from aotpack.flex.sparse import write_block_sparse
 from aotpack.flex.understand import Understanding, understand
 
 __all__ = ["Choice", "choose"]

@@ -9,7 +9,7 @@ S = 8192 is 64 MiB as a boolean and eight times that on the way there.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -144,6 +144,30 @@ class Program:
     def result(self) -> Value:
         """The value that the mod gives."""
         return self.values[-1]
+
+    def without_leading_scale(self) -> tuple[Program, float]:
+        """The program without the multiplication that is all it does with its scores at first, and the factor.
+
+        The factor then costs nothing, since Q is scaled anyway.
+        """
+        (score,) = (at for at, value in enumerate(self.values) if value.kind == "score")
+        users = [at for at, value in enumerate(self.values) if score in value.inputs]
+        if len(users) != 1:
+            return self, 1.0
+        user = self.values[users[0]]
+        factor = _factor(user, score, self.values)
+        if factor is None:
+            return self, 1.0
+        # The product takes the place of the score; what it multiplied by is left without a reader.
+        values = tuple(
+            replace(value, inputs=tuple(score if i == users[0] else i for i in value.inputs))
+            for value in self.values
+        )
+        if users[0] == len(values) - 1:
+            order = [score]
+        else:
+            order = _reachable(list(values), len(values) - 1)
+        return replace(self, values=_renumbered(values, order)), factor
 
     @property
     def uses_data(self) -> bool:
@@ -495,3 +519,25 @@ def _reachable(values: list[Value], result: int) -> list[int]:
         if position in wanted:
             wanted.update(i for i in values[position].inputs if i is not None)
     return sorted(wanted)
+
+
+def _renumbered(values: Sequence[Value], order: Sequence[int]) -> tuple[Value, ...]:
+    new = {old: position for position, old in enumerate(order)}
+    return tuple(
+        replace(values[old], inputs=tuple(None if i is None else new[i] for i in values[old].inputs))
+        for old in order
+    )
+
+
+def _factor(user: Value, score: int, values: Sequence[Value]) -> float | None:
+    """What `user` multiplies the score by, if that is one known number other than 0."""
+    if user.node is None or user.node.op_type not in {"Mul", "Div"} or user.inputs.count(score) != 1:
+        return None
+    other = next(i for i in user.inputs if i != score)
+    array = None if other is None else values[other].array
+    if array is None or array.size != 1 or (user.node.op_type == "Div" and user.inputs[0] != score):
+        return None
+    number = float(array.reshape(-1)[0])
+    if not 0 < abs(number) < np.inf:
+        return None
+    return 1 / number if user.node.op_type == "Div" else number
