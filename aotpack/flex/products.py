@@ -1,7 +1,7 @@
-"""The two matrix products of attention and what stands around them, as every lowering in plain ops writes them.
+"""The two matrix products of attention and what stands around them, for all lowerings in plain ops.
 
-The order of operations is the schema's: Q K^T in the type of Q, scores and softmax in the softmax precision, then
-V. K and V are never repeated for grouped heads: the queries of a group are stacked instead.
+The order of operations is the schema's: Q K^T in the type of Q, scores and softmax in the softmax precision,
+then V. K and V are never repeated for grouped heads: the queries of a group are stacked instead.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Program:
         return self.values[-1]
 
     def without_leading_scale(self) -> tuple[Program, float]:
-        """The program without the multiplication that is all it does with its scores at first, and the factor.
+        """The program without a multiplication that is the first use of its scores, and the factor.
 
         The factor then costs nothing, since Q is scaled anyway.
         """
@@ -163,11 +163,8 @@ class Program:
             replace(value, inputs=tuple(score if i == users[0] else i for i in value.inputs))
             for value in self.values
         )
-        if users[0] == len(values) - 1:
-            order = [score]
-        else:
-            order = _reachable(list(values), len(values) - 1)
-        return replace(self, values=_renumbered(values, order)), factor
+        result = score if users[0] == len(values) - 1 else len(values) - 1
+        return replace(self, values=_renumbered(values, _reachable(values, result))), factor
 
     @property
     def uses_data(self) -> bool:
@@ -513,7 +510,7 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     return len(shape) <= len(target) and all(dim in (1, size) for dim, size in zip(shape, tail, strict=True))
 
 
-def _reachable(values: list[Value], result: int) -> list[int]:
+def _reachable(values: Sequence[Value], result: int) -> list[int]:
     wanted = {result}
     for position in range(result, -1, -1):
         if position in wanted:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
 from aotpack.flex.capabilities import Capabilities, Options
 from aotpack.flex.emit import Dim, Emitter, numpy_type
@@ -89,7 +90,7 @@ class _Writer:
         self.zeros = options.masked_rows == "zeros"
 
     def groups(self, working_set: int) -> Iterator[list[_Row]]:
-        """The rows of blocks in order, equal ones together as long as their scores fit `working_set` bytes."""
+        """The rows of blocks in order, equal ones together while their scores fit `working_set` bytes."""
         group: list[_Row] = []
         for row in self._rows():
             if group and not self._joins(row, group, working_set):
@@ -161,8 +162,8 @@ class _Writer:
             self._modified(index, "value", row, bank)
         if any(len(tensor.dims) == 4 and tensor.dims[0] > 1 for tensor in scratch.initializers):
             return None
-        parts = [*scratch.nodes, *scratch.initializers]
-        return b"".join(part.SerializeToString(deterministic=True) for part in parts)
+        graph = onnx.GraphProto(node=scratch.nodes, initializer=scratch.initializers)
+        return bytes(graph.SerializeToString(deterministic=True))
 
     def _modified(self, index: int, value: str, row: _Row, bank: Bank) -> str:
         program, outer = self.mods[index]
@@ -182,7 +183,7 @@ class _Writer:
         return parts[0] if len(parts) == 1 else self.emitter.op("Concat", *parts, axis=2)
 
     def _windows(self, value: str, first: _Row, count: int, heads: int, width: Dim) -> str:
-        """The keys or values of `count` rows, each a window that is one block further, as (count * B, H, keys, X)."""
+        """K or V for `count` rows, each a window one block further on, as (count * B, H, keys, X)."""
         queries, keys = first.sizes
         ((start, _),) = first.keys
         parts = []

@@ -241,7 +241,7 @@ class _Writer:
         return None
 
     def _hide_by_data(self, condition: Tile, then: Tile, other: Tile, value: Value) -> Tile | None:
-        """A mask that captured data decide, as a sum too: made once for all heads, where Where would visit each."""
+        """A mask that captured data decide, added too: made once for all heads, not in each."""
         if condition.whole or not (_is_minus_inf(then) or _is_minus_inf(other)):
             return None
         kept = other if _is_minus_inf(then) else then
