@@ -132,7 +132,7 @@ def _block_sparse(node: FlexNode, known: Understanding, target: _Target) -> Iter
         yield Choice(
             lowering="block-sparse",
             cost=pairs * heads * (1 + _PASS * steps) + nodes * target.capabilities.node_cost,
-            why=f"of blocks of {mask.block[0]} x {mask.block[1]}, {mask.skipped:.0%} are masked, {partial:.0%} partly",
+            why=f"{mask.skipped:.0%} of {mask.block[0]} x {mask.block[1]} blocks masked, {partial:.0%} partly",
             skipped=mask.skipped,
             write=functools.partial(
                 write_block_sparse,
