@@ -6,6 +6,7 @@ In a profile None means "not known", which never counts as a fit, and an empty l
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import platform
@@ -98,6 +99,11 @@ class Machine(Value):
     eps: dict[str, Ep] | None = None
     #: Environment variables that change what an EP accepts.
     environment: dict[str, str] = Field(default={})
+
+    def key(self) -> str:
+        """sha256, hex, of all that decides which variant fits: another driver or EP is another machine."""
+        said = self.model_dump_json(exclude={"name", "memory"})
+        return hashlib.sha256(said.encode()).hexdigest()
 
 
 def read_profile(path: Path) -> Machine:

@@ -1,8 +1,8 @@
 """The OpenVINO EP's compatibility string, and its rules as a function of string and machine.
 
-The EP's own check was taken apart by asking it (release 1.8.1, tests/toolchain/test_openvino_rules.py asks it
-thousands of times more): the string is JSON, `ovep_compat_ver` and `ov_compat_string` are compared as texts, of
-`ovep_bin_ver` only the major version counts, and `ovep_ver` not at all.
+The EP's own check was taken apart by asking it (release 1.8.1; tests/toolchain/test_openvino_rules.py
+asks it thousands of times more): the string is JSON, `ovep_compat_ver` and `ov_compat_string` are compared as
+texts, of `ovep_bin_ver` only the major version counts, and `ovep_ver` not at all.
 """
 
 from __future__ import annotations

@@ -80,10 +80,11 @@ def string_for(arch: int, soc: int, backend_api: str) -> str:
 def judge(text: str | None, machine: Machine, *, emulate: bool) -> Verdict:
     """The EP's rules, in its order: backend, version, architecture and VTCM.
 
-    The blob's backend API must not be newer than the runtime's, patch versions left aside; on a machine whose
-    NPU has a user driver (the EP's detail ``user-driver``, its version) the SDK is compared with that instead.
-    Exactly the same architecture and VTCM is OPTIMAL, so a blob that was compiled offline, without a VTCM size,
-    never is. A lower architecture is PREFER_RECOMPILATION, but not across v73; the SoC is not compared.
+    The blob's backend API must not be newer than the runtime's, patch versions left aside; on a machine
+    whose NPU has a user driver (the EP's detail ``user-driver``, its version) the SDK is compared with that
+    instead. Exactly the same architecture and VTCM is OPTIMAL, so a blob that was compiled offline, without
+    a VTCM size, never is. A lower architecture is PREFER_RECOMPILATION, but not across v73; the SoC is not
+    compared.
 
     Args:
         text: the compatibility string; None if the blob has none.

@@ -1,8 +1,8 @@
 """The TensorRT-RTX EP's compatibility string, and rules for it as a function of string and machine.
 
-The string is the hex of the engine's first 64 bytes. The EP gives them to TensorRT-RTX's ``getEngineValidity``,
-which needs an RTX GPU to answer. The layout was inferred from engines that release 1.7.1.116 built for each
-compute capability and for several at once (little-endian)::
+The string is the hex of the engine's first 64 bytes. The EP gives them to the runtime's
+``getEngineValidity``, which needs an RTX GPU to answer. The layout was inferred from engines that release
+1.7.1.116 built for each compute capability and for several at once (little-endian)::
 
     0   "vtrt"            8   format (2)       16  length of the engine, 8 bytes
     24  release, 4 bytes  28  "vtrt" again     32  compute capabilities, a bit each
@@ -28,6 +28,7 @@ EP = "NvTensorRTRTXExecutionProvider"
 #: Of the engine, in bytes.
 HEADER_SIZE = 64
 
+_HEX = re.compile(f"[0-9a-fA-F]{{{2 * HEADER_SIZE}}}")
 _MAGIC = b"vtrt"
 _FORMAT = 2
 _LAYOUT = struct.Struct("<4s4xI4xQ4B4sI")
@@ -56,7 +57,7 @@ class EngineHeader:
     @classmethod
     def parse(cls, text: str) -> EngineHeader | None:
         """None if it is not of this form."""
-        if not re.fullmatch(r"[0-9a-fA-F]{%d}" % (2 * HEADER_SIZE), text):
+        if not _HEX.fullmatch(text):
             return None
         magic, number, length, *release, again, mask = _LAYOUT.unpack_from(bytes.fromhex(text))
         if magic != _MAGIC:
