@@ -15,8 +15,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from aotpack.builder.report import BuildReport
+from aotpack.difference import Difference
 from aotpack.documents import (
+    CacheDocument,
     ExtractDocument,
+    FlexDocument,
     RunDocument,
     SelectionDocument,
     TargetsDocument,
@@ -31,7 +34,10 @@ __all__ = ["DOCUMENTS", "schemas", "write"]
 #: The kinds of document, by name, and the value that each one is.
 DOCUMENTS: Mapping[str, type[BaseModel]] = {
     "build-report": BuildReport,
+    "cache": CacheDocument,
+    "difference": Difference,
     "extract": ExtractDocument,
+    "flex": FlexDocument,
     "machine": Machine,
     "manifest": Manifest,
     "run": RunDocument,

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+from aotpack.machine import probe
+from aotpack.target import find
+from aotpack.toolchain import toolchains
 from samples.real_models import fetch
+from tests.command_line import Done, aotpack
+
+# How long an example takes says nothing about whether it is right, and CI machines are slow.
+settings.register_profile("aotpack", deadline=None)
+settings.load_profile("aotpack")
+
+#: Of the package that most tests look at, in its order.
+VAD_TARGETS = (
+    "ort-cpu",
+    "openvino-cpu-amx",
+    "openvino-cpu-avx512",
+    "openvino-cpu-avx2",
+    "qnn-htp-v73",
+    "qnn-htp-v75",
+    "qnn-htp-v79",
+)
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +44,31 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AOTPACK_CACHE", str(folder))
         yield folder
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPackage:
+    """A package that the command line built, and what it said."""
+
+    path: Path
+    build: Done
+
+
+@pytest.fixture(scope="session")
+def vad(
+    real_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory, own_cache: Path
+) -> BuiltPackage:
+    """silero-vad for the targets of the demo, and the portable one. Read it; do not change it."""
+    path = tmp_path_factory.mktemp("vad") / "vad.aotpack"
+    model = real_model("silero_vad_16k_sequence")
+    machine, known = probe(), toolchains()
+    # A blob can only be compiled for what the CPU has: on one without AMX, say, six targets are left.
+    compilable = [
+        target.name
+        for target in map(find, VAD_TARGETS)
+        if known[target.toolchain].why_not_compile(target, machine) is None
+    ]
+    targets = [f"--target={name}" for name in compilable]
+    done = aotpack("build", model, "-o", path, "--shape", "input=1,576", *targets, "--json")
+    assert done.status == 0, done.err
+    return BuiltPackage(path, done)

@@ -16,6 +16,7 @@ import filelock
 import psutil
 
 from aotpack.builder.job import Built, Prepared, make_reference, run_job
+from aotpack.builder.lowering import lower_for
 from aotpack.builder.model import prepare
 from aotpack.builder.plan import ComponentPlan, Job, Plan, plan
 from aotpack.builder.report import BuildReport
@@ -26,6 +27,7 @@ from aotpack.errors import BuildFailed, OutputError, UsageError
 from aotpack.machine import probe
 from aotpack.manifest import Component, Manifest
 from aotpack.source.cache import Cache
+from aotpack.target import PORTABLE, find
 from aotpack.toolchain import toolchains
 
 __all__ = ["Event", "build", "build_spec"]
@@ -125,7 +127,12 @@ def _run(planned: Plan, scratch: Path, announce: Event) -> list[Built]:
     prepared: dict[str, Prepared] = {}
     for index, component in enumerate(planned.components):
         announce("reference", component.spec.name, "", None)
-        prepared[component.spec.name] = _prepare(component, scratch / f"source-{index}", limits)
+        try:
+            prepared[component.spec.name] = _prepare(component, scratch / f"source-{index}", limits)
+        except OSError as error:
+            raise OutputError(
+                error.strerror or str(error), where=scratch, hint="set TMPDIR to a folder with more room"
+            ) from error
 
     def work(item: tuple[int, Job]) -> Built:
         index, job = item
@@ -152,8 +159,12 @@ def _prepare(component: ComponentPlan, folder: Path, limits: Limits) -> Prepared
     prepared.mkdir(parents=True)
     reference.mkdir()
     model = prepare(component.model, component.spec.shapes, prepared)
+    # The bare operator runs nowhere; what the portable variant has instead is what the others are held to.
+    runnable = lower_for(find(PORTABLE), toolchains()["ort"], model, component.model, folder / "lowered")
     return Prepared(
-        component=component, model=model, reference=make_reference(component, model, reference, limits)
+        component=component,
+        model=model,
+        reference=make_reference(component, runnable.path, reference, limits),
     )
 
 

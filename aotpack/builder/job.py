@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aotpack.builder.lowering import lower_for
 from aotpack.builder.numerics import TOLERANCES
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
 from aotpack.builder.spec import Limits
 from aotpack.builder.supervise import Outcome, run_worker
 from aotpack.builder.worker import CompareRequest, CompileRequest, ReferenceRequest, Result
+from aotpack.errors import AotpackError, FlexError
 from aotpack.machine import Machine
 from aotpack.manifest import Compatibility, Coverage, Numerics, TensorInfo, Variant
 from aotpack.target import PORTABLE
@@ -22,6 +24,10 @@ __all__ = ["Built", "Prepared", "Reference", "make_reference", "run_job"]
 
 #: Of a log, in characters: enough for the vendor's last words.
 _LOG_IN_REPORT = 4000
+#: Of a reason, in characters: some vendors list every node of the model in one message.
+_REASON_IN_REPORT = 600
+#: What a worker reports for a difference that is not finite is above this.
+_NOT_FINITE = 1e300
 #: Of the nodes that are left out.
 _NAMED_NODES = 5
 
@@ -99,6 +105,23 @@ def run_job(
         tolerance: the largest error; None: by the target's precision.
     """
     spent = _Spent()
+    try:
+        return _run(job, prepared, folder, machine, limits, tolerance, spent)
+    except Exception as error:
+        # A toolchain may raise in this process too, when it is asked what it can do.
+        kind = "" if isinstance(error, AotpackError) else f"{type(error).__name__}: "
+        return _failed(job, spent, f"{kind}{error}")
+
+
+def _run(
+    job: Job,
+    prepared: Prepared,
+    folder: Path,
+    machine: Machine,
+    limits: Limits,
+    tolerance: float | None,
+    spent: _Spent,
+) -> Built:
     refused = job.toolchain.why_not_compile(job.target, machine)
     if refused is None and job.toolchain.needs_fixed_shapes and job.component.open:
         names = ", ".join(job.component.open)
@@ -106,10 +129,15 @@ def run_job(
         refused = f"input dimensions have no fixed size: {names}; give them with --shape {first}=SIZE,…"
     if refused is not None:
         return _failed(job, spent, refused)
+    source = job.component.model
+    base = source.path if job.target.name == PORTABLE else prepared.model
+    try:
+        lowered = lower_for(job.target, job.toolchain, base, source, folder / "lowered")
+    except FlexError as error:
+        return _failed(job, spent, str(error))
     if job.target.name == PORTABLE:
-        source = job.component.model
         result = Result(
-            files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files()), strict=True)),
+            files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files(lowered.path)), strict=True)),
             coverage=Coverage(nodes=source.nodes, compiled=0, partitions=0),
         )
         log = ""
@@ -119,9 +147,9 @@ def run_job(
         request = CompileRequest(
             toolchain=job.toolchain.name,
             target=job.target,
-            model=str(prepared.model),
+            model=str(lowered.path),
             folder=str(compiled),
-            nodes=job.component.model.nodes,
+            nodes=lowered.nodes,
         )
         outcome = spent.add(
             run_worker(request, _step(folder, "compile"), environment=job.target.environment, limits=limits)
@@ -130,7 +158,7 @@ def run_job(
             return _failed(job, spent, _in_their_words(outcome, job), outcome.log)
         result, log = outcome.result, outcome.log
         spent.compile_seconds = result.seconds
-    variant = _variant(job, result)
+    variant = _variant(job, result).model_copy(update={"flex": lowered.records})
     numerics, unchecked = _check(job, variant, prepared, result, folder, machine, limits, tolerance, spent)
     if isinstance(numerics, str):
         return _failed(job, spent, numerics, unchecked or "")
@@ -190,10 +218,8 @@ def _check(
         return f"it compiled, but does not run ({runs.how}): {_in_their_words(outcome, job)}", outcome.log
     max_abs, error = outcome.result.max_abs, outcome.result.difference
     if max_abs is None or error is None or error > allowed:
-        return (
-            f"its numbers are off: error {error:.3g} on seeded inputs; the tolerance is {allowed:g}",
-            outcome.log,
-        )
+        found = "not finite" if error is None or error > _NOT_FINITE else f"an error of {error:.3g}"
+        return f"its numbers are off: {found} on seeded inputs; the tolerance is {allowed:g}", outcome.log
     return Numerics(max_abs=max_abs, error=error, tolerance=allowed, ran_on=runs.how), None
 
 
@@ -221,6 +247,9 @@ def _step(folder: Path, name: str) -> Path:
 
 
 def _failed(job: Job, spent: _Spent, reason: str, log: str = "") -> Built:
+    sentence = " ".join(reason.split())
+    if len(sentence) > _REASON_IN_REPORT:
+        sentence = sentence[:_REASON_IN_REPORT] + " …"
     return Built(
         row=Row(
             target=job.target.name,
@@ -228,7 +257,7 @@ def _failed(job: Job, spent: _Spent, reason: str, log: str = "") -> Built:
             state="failed",
             seconds=time.monotonic() - spent.started,
             compile_seconds=spent.compile_seconds,
-            reason=" ".join(reason.split()),
+            reason=sentence,
             peak_memory=spent.peak_memory or None,
             log=log[-_LOG_IN_REPORT:] or None,
         )
@@ -255,7 +284,7 @@ def _left_out(result: Result, job: Job, log: str) -> str | None:
         kinds.append(f"{kind} ({shown})")
     remarks = job.toolchain.remarks(log)
     why = (
-        f" {job.target.ep}: {'; '.join(remarks[:_NAMED_NODES])}."
+        f" {job.target.ep}: {'; '.join(remarks[:_NAMED_NODES]).rstrip('.')}."
         if remarks
         else f" {job.target.ep} does not say why."
     )

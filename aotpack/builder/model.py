@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,7 @@ __all__ = [
     "SourceModel",
     "count_nodes",
     "fix_shapes",
+    "link_data",
     "open_dimensions",
     "prepare",
     "read_graph",
@@ -46,9 +48,9 @@ class SourceModel:
     #: Nodes at the top level and in nested graphs, constants left out.
     nodes: int
 
-    def files(self) -> tuple[Path, ...]:
-        """The model and its external data."""
-        return (self.path, *(self.path.parent / name for name in self.data))
+    def files(self, graph: Path | None = None) -> tuple[Path, ...]:
+        """The model, or a rewritten `graph` of it, and its external data."""
+        return (graph or self.path, *(self.path.parent / name for name in self.data))
 
 
 def read_model(path: Path) -> SourceModel:
@@ -58,6 +60,8 @@ def read_model(path: Path) -> SourceModel:
         ModelError: it is not there or no ONNX, or its external data is missing or outside its folder.
     """
     graph = read_graph(path)
+    # Workers run in folders of their own.
+    path = path.absolute()
     data = _external_data(graph.graph, path)
     digest = hashlib.sha256()
     size = 0
@@ -126,12 +130,14 @@ def count_nodes(graph: onnx.GraphProto) -> int:
 
 
 def prepare(model: SourceModel, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Path:
-    """The path of a model like `model` with fixed `shapes`: `model` itself if they change nothing.
+    """The path of a model like `model` that compilers take: shapes fixed, initializers constant.
+
+    It is `model` itself if nothing has to change.
 
     Args:
         model: the source.
         shapes: as in `ComponentSpec.shapes`.
-        folder: an empty folder that takes the prepared copy, the external data linked beside it.
+        folder: an empty folder that takes the prepared copy, the external data linked or copied beside it.
 
     Raises:
         ShapeError: a shape does not fit the input that it names.
@@ -140,16 +146,37 @@ def prepare(model: SourceModel, shapes: Mapping[str, tuple[int, ...]], folder: P
     import onnx
 
     graph = read_graph(model.path)
-    before = graph.SerializeToString(deterministic=True) if shapes else b""
-    if not shapes or fix_shapes(graph, shapes).SerializeToString(deterministic=True) == before:
+    changed = _separate_initializers(graph)
+    open_before = open_dimensions(graph)
+    if open_dimensions(fix_shapes(graph, shapes)) == open_before and not changed:
         return model.path
     prepared = folder / "prepared.onnx"
     onnx.save(graph, prepared)
+    link_data(model, folder)
+    return prepared
+
+
+def link_data(model: SourceModel, folder: Path) -> None:
+    """Make the external data of `model` appear in `folder`, without copying it."""
     for name in model.data:
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
         _link(model.path.parent / name, link)
-    return prepared
+
+
+def _separate_initializers(model: onnx.ModelProto) -> bool:
+    """Make all initializers constants, in place; say whether that changed anything.
+
+    Up to IR version 3 each initializer is an input too, whose value a caller may replace. Optimisers then
+    leave such inputs dangling when they fold what they are used for.
+    """
+    inputs = _inputs(model)
+    if len(inputs) == len(model.graph.input):
+        return False
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)
+    return True
 
 
 def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
@@ -159,7 +186,7 @@ def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     bound: dict[str, int] = {}
     for name, shape in shapes.items():
         if name in inputs:
-            dims = _dims(inputs[name])
+            dims = _ranked(inputs[name], len(shape))
             if len(dims) != len(shape):
                 raise ShapeError(
                     f"has {len(shape)} sizes",
@@ -191,13 +218,17 @@ def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
 
 def open_dimensions(model: onnx.ModelProto) -> list[str]:
     """Each input dimension without a fixed size, as ``input[0] (batch)``."""
-    return [
-        f"{value.name}[{index}]" + (f" ({dim.dim_param})" if dim.dim_param else "")
-        for value in _inputs(model)
-        for index, dim in enumerate(_dims(value))
-        # Exporters write 0 for "not known".
-        if dim.dim_value <= 0
-    ]
+    found = []
+    for value in _inputs(model):
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            found.append(f"{value.name}[…] (of any rank)")
+        found += [
+            f"{value.name}[{index}]" + (f" ({dim.dim_param})" if dim.dim_param else "")
+            for index, dim in enumerate(_dims(value))
+            # Exporters write 0 for "not known".
+            if dim.dim_value <= 0
+        ]
+    return found
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -208,6 +239,16 @@ def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
     return list(value.type.tensor_type.shape.dim)
+
+
+def _ranked(value: onnx.ValueInfoProto, rank: int) -> list[onnx.TensorShapeProto.Dimension]:
+    """The dimensions of `value`, which gets `rank` of them if it has no shape at all."""
+    if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+        shape = value.type.tensor_type.shape
+        shape.SetInParent()
+        for _ in range(rank):
+            shape.dim.add()
+    return _dims(value)
 
 
 def _tensor(value: onnx.ValueInfoProto) -> TensorInfo:
@@ -259,4 +300,5 @@ def _link(source: Path, link: Path) -> None:
     try:
         os.link(source.resolve(), link)
     except OSError:
-        link.symlink_to(source.resolve())
+        # On another file system. A symbolic link would not do: ORT refuses data outside the model's folder.
+        shutil.copyfile(source, link)

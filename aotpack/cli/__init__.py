@@ -14,6 +14,7 @@ from aotpack.errors import AotpackError
 
 __all__ = ["app", "main"]
 
+#: The typer application that `main` runs.
 app = typer.Typer(
     name="aotpack",
     help="Packages of ahead-of-time compiled ONNX models: build for many targets, load what fits.",
@@ -24,11 +25,30 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-#: In the order of ``aotpack --help``. Each module has a function of the verb's name.
-_VERBS = ("build", "inspect", "select", "run", "verify", "extract", "targets", "machine")
+#: In the order of ``aotpack --help``. Each module has a function, or a group of verbs, of the verb's name.
+_VERBS = (
+    "build",
+    "add",
+    "inspect",
+    "select",
+    "run",
+    "verify",
+    "extract",
+    "merge",
+    "prune",
+    "diff",
+    "flex",
+    "cache",
+    "targets",
+    "machine",
+)
 
 for _verb in _VERBS:
-    app.command(_verb)(getattr(import_module(f"aotpack.cli.{_verb}"), _verb))
+    _found = getattr(import_module(f"aotpack.cli.{_verb}"), _verb)
+    if isinstance(_found, typer.Typer):
+        app.add_typer(_found, name=_verb)
+    else:
+        app.command(_verb)(_found)
 
 
 @app.callback()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aotpack.builder.job import Built
     from aotpack.builder.report import BuildReport, Row
 
-__all__ = ["build"]
+__all__ = ["build", "show_report"]
 
 
 def build(
@@ -86,12 +86,13 @@ def build(
             )
         except BuildFailed as error:
             stack.close()
-            _show(error.report, as_json)
+            show_report(error.report, as_json)
             raise
-    _show(report, as_json)
+    show_report(report, as_json)
 
 
-def _show(report: BuildReport, as_json: bool) -> None:
+def show_report(report: BuildReport, as_json: bool) -> None:
+    """Print a build report."""
     if as_json:
         output.print_json(report)
         return

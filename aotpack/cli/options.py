@@ -10,14 +10,22 @@ import typer
 
 from aotpack.errors import UsageError
 
-__all__ = ["AsJson", "ComponentName", "Emulate", "PackagePath", "parse_size"]
+__all__ = ["AsJson", "ComponentName", "Emulate", "NewPackage", "PackagePath", "parse_size"]
 
+#: The package that a verb works on.
 PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="An .aotpack file.", show_default=False)]
+#: ``--json``.
+#: The package that a verb writes.
+NewPackage = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="The package to write.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (schemas/) instead of text.")]
+#: ``--component``.
 ComponentName = Annotated[
     str | None,
     typer.Option("--component", metavar="NAME", help="By default the first one.", show_default=False),
 ]
+#: ``--emulate``.
 Emulate = Annotated[bool, typer.Option("--emulate", help="Take a vendor's emulator for its device.")]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from rich.console import Console, RenderableType
 
@@ -23,6 +24,7 @@ __all__ = [
     "note",
     "print_json",
     "print_text",
+    "print_written",
     "size",
     "stderr_console",
     "table",
@@ -52,6 +54,18 @@ def print_json(value: BaseModel) -> None:
 def print_text(text: str) -> None:
     """A line of a result."""
     _stdout.write(text + "\n")
+
+
+def print_written(package: Path, as_json: bool) -> None:
+    """Say what was written: the package's manifest as JSON, or a line."""
+    from aotpack.package import open_package
+
+    with open_package(package) as opened:
+        if as_json:
+            print_json(opened.manifest)
+            return
+        count = sum(1 for _ in opened.manifest.variants())
+    print_text(f"{package}: {count} variants, {size(package.stat().st_size)}")
 
 
 def note(text: str) -> None:

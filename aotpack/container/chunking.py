@@ -12,14 +12,15 @@ from pyfastcdc import FastCDC
 
 __all__ = ["AVERAGE_CHUNK", "MAX_RUN", "Chunk", "cut", "runs"]
 
-#: Bytes. Smaller chunks find little more in compiled weights and cost a manifest entry where sharing ends.
-AVERAGE_CHUNK = 65536
+#: Bytes. Half of it is the least that a chunk has, so most are near it and few seams fall into large ones.
+#: Measured on compiled weights: 64 KiB misses relocated tiles (5 % of a blob), 4 KiB finds no more than this.
+AVERAGE_CHUNK = 16384
 
 #: Bytes of a segment. Some MiB keep the manifest short, and let several be read and checked at a time.
 MAX_RUN = 4 * 1024 * 1024
 
 #: Bytes that are cut at a time, so that memory does not grow with a file.
-_WINDOW = 8 * 1024 * 1024
+_WINDOW = 2 * 1024 * 1024
 
 #: (hash of the content, length in bytes)
 Chunk = tuple[bytes, int]
@@ -34,7 +35,8 @@ def cut(read: Callable[[int, int], bytes], size: int, seed: int) -> list[Chunk]:
         seed: of the hashes. xxh3 is quick and spreads well but is no defence against somebody who chooses
             the content; a seed that nobody could know beforehand is.
     """
-    cutter = FastCDC(AVERAGE_CHUNK)
+    half = AVERAGE_CHUNK // 2
+    cutter = FastCDC(half, min_size=half, max_size=4 * AVERAGE_CHUNK)
     chunks: list[Chunk] = []
     offset = 0
     while offset < size:

@@ -15,7 +15,7 @@ from aotpack.manifest import File, Segment
 
 __all__ = ["Content", "DiskExtent", "Extent", "StoredExtent", "StoredFile", "extents"]
 
-_BLOCK = 4 * 1024 * 1024
+_BLOCK = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class StoredFile:
     file: File
 
 
+#: What a file of a variant can be made of.
 Content = Path | StoredFile
 
 

@@ -41,6 +41,7 @@ MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 #: What one zstd frame may make its reader allocate beside the content: no more than the largest content.
 MAX_WINDOW_SIZE = MAX_SEGMENT_SIZE
 
+#: How bytes are stored.
 Codec = Literal["raw", "zstd"]
 _CODECS: tuple[Codec, ...] = ("raw", "zstd")
 

@@ -22,6 +22,7 @@ if sys.platform != "win32":
 
 __all__ = ["SUFFIX", "PartialFile", "replacing", "sweep"]
 
+#: The end of the name of a file that is being written.
 SUFFIX = ".aotpack-partial"
 
 

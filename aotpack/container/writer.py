@@ -132,6 +132,10 @@ def _stored(piece: Piece, level: int | None) -> tuple[Segment, bytes]:
     content = piece.read()
     if (whole := piece.stored) is not None:
         return whole.segment, whole.reader.read_stored(whole.index)
+    return _stored_anew(content, level)
+
+
+def _stored_anew(content: bytes, level: int | None) -> tuple[Segment, bytes]:
     stored = content
     if level is not None:
         packed = layout.compress(content, level)

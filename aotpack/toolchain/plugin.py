@@ -20,6 +20,7 @@ from aotpack.verdict import Grade
 if TYPE_CHECKING:
     import onnxruntime
 
+    from aotpack.flex.capabilities import Capabilities
     from aotpack.toolchain.asking import AskWorker
 
 __all__ = ["MODEL_NAME", "PluginToolchain", "installed_version"]
@@ -150,6 +151,12 @@ class PluginToolchain:
     def own_options(self) -> Mapping[str, str]:
         """Provider options that name something on this machine, so that no package can hold them."""
         return {}
+
+    def flex_capabilities(self, target: Target) -> Capabilities:
+        """Plain ONNX ops: no plugin EP has a kernel for a fused attention op that is faster."""
+        from aotpack.flex.capabilities import Capabilities
+
+        return Capabilities()
 
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
         """Compile with ORT's ModelCompiler, the blob in a file of its own.

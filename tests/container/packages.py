@@ -5,31 +5,42 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from aotpack.container import writer
-from aotpack.manifest import Component, Manifest, Source, Variant
+from aotpack.manifest import Compatibility, Component, Manifest, Requirements, Source, Variant
 
 #: component -> variant -> path -> bytes
 Files = Mapping[str, Mapping[str, Mapping[str, bytes]]]
 
 
-def manifest_of(files: Files, *, name: str = "sample", target: str = "ort-cpu") -> Manifest:
+def manifest_of(
+    files: Files,
+    *,
+    name: str = "sample",
+    target: str = "ort-cpu",
+    source: bytes = b"model",
+    requires: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Manifest:
     """A manifest without files and segments for the components and variants of `files`."""
     return Manifest(
         name=name,
         components=tuple(
             Component(
                 name=component,
-                source=Source(sha256=hashlib.sha256(component.encode()).hexdigest(), size=1, opsets={"": 17}),
+                source=Source(sha256=hashlib.sha256(source).hexdigest(), size=1, opsets={"": 17}),
                 inputs=(),
                 outputs=(),
                 variants=tuple(
                     Variant(
                         id=variant,
                         target=target,
-                        toolchain="ort-cpu",
+                        toolchain="ort",
                         ep="CPUExecutionProvider",
                         device="cpu",
+                        compatibility=Compatibility(
+                            requires=Requirements(**(requires or {}).get(variant, {}))
+                        ),
                     )
                     for variant in variants
                 ),
@@ -40,7 +51,13 @@ def manifest_of(files: Files, *, name: str = "sample", target: str = "ort-cpu") 
 
 
 def package(
-    folder: Path, files: Files, *, name: str = "sample", output: Path | None = None, compress: int | None = 3
+    folder: Path,
+    files: Files,
+    *,
+    name: str = "sample",
+    output: Path | None = None,
+    compress: int | None = 3,
+    **manifest: Any,
 ) -> Path:
     """Write `files` into a package in `folder`."""
     loose = folder / f"{name}.files"
@@ -54,7 +71,7 @@ def package(
                 place.write_bytes(data)
                 contents[component, variant].append((path, place))
     output = output or folder / f"{name}.aotpack"
-    writer.write(output, manifest_of(files, name=name), contents, compress=compress)
+    writer.write(output, manifest_of(files, name=name, **manifest), contents, compress=compress)
     return output
 
 

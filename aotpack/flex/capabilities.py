@@ -1,0 +1,80 @@
+"""What a target can run, as far as the lowering of FlexAttention has to know, and what the user wants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+
+from aotpack.errors import FlexError
+
+__all__ = ["LOWERINGS", "Capabilities", "FusedOp", "Lowering", "Options"]
+
+Lowering = Literal["function", "dense", "block-sparse", "fused"]
+LOWERINGS: tuple[Lowering, ...] = ("function", "dense", "block-sparse", "fused")
+
+_T = onnx.TensorProto
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedOp:
+    """A fused attention op that a target has a kernel for."""
+
+    #: ``""`` for ONNX's own.
+    domain: str
+    #: ``Attention``, ``MultiHeadAttention`` or ``GroupQueryAttention``.
+    name: str
+    #: The opsets of its domain at which the kernel exists.
+    opsets: tuple[int, int]
+    #: ``TensorProto`` types of Q, K and V.
+    element_types: frozenset[int] = frozenset({_T.FLOAT})
+    #: Time of one score, in units of the plain ops' (`Capabilities.matmul_cost`).
+    cost: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What a target's compiler or kernels take.
+
+    The defaults are what every EP runs: plain ONNX ops in float32.
+    """
+
+    #: It knows the node itself, and reads the function only where it does not.
+    knows_flex_attention: bool = False
+    fused_ops: frozenset[FusedOp] = frozenset()
+    #: Types that MatMul and Softmax run in; others are computed in the softmax precision.
+    element_types: frozenset[int] = frozenset({_T.FLOAT, _T.DOUBLE})
+    #: Fixed cost of one node, in units of one score of one head: what keeps blocks from being too small.
+    node_cost: float = 40_000.0
+    #: Bytes of scores that are best kept in a cache at once; decides how many equal blocks are batched.
+    working_set: int = 4 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user chooses.
+
+    Args:
+        lowering: one that every node must get, or None for the cheapest that the target runs.
+        masked_rows: what a query that sees no key gives. The schema's softmax gives NaN; PyTorch gives zeros.
+        block: queries and keys a block.
+        min_skipped: below this share of skipped blocks the dense lowering is taken.
+
+    """
+
+    lowering: Lowering | None = None
+    masked_rows: Literal["nan", "zeros"] = "nan"
+    block: tuple[int, int] = (128, 64)
+
+    def __post_init__(self) -> None:
+        if self.lowering is not None and self.lowering not in LOWERINGS:
+            raise FlexError(
+                "is no lowering", where="options.lowering", found=self.lowering, expected=", ".join(LOWERINGS)
+            )
+        if self.masked_rows not in ("nan", "zeros"):
+            raise FlexError(
+                "is no choice", where="options.masked_rows", found=self.masked_rows, expected="nan or zeros"
+            )
+        if min(self.block) < 1:
+            raise FlexError("is not positive", where="options.block", found=self.block)

@@ -1,0 +1,264 @@
+"""Writing the part of a mod that belongs to one tile of the scores: some queries against some ranges of keys.
+
+Positions and masks are known, so most of a mod disappears: conditions that hold all over the tile are left
+out, and a mask becomes one constant that is added, 0 or -inf.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from aotpack.flex.emit import Array, Emitter, numpy_type
+from aotpack.flex.mask import Ranges, region_of
+from aotpack.flex.program import Program, Value, run_node
+
+__all__ = ["Bank", "Tile", "write_tile"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tile:
+    """A value on one tile: known, or under a name; `hidden` is a mask still to be added to it."""
+
+    array: Array | None = None
+    name: str = ""
+    hidden: Array | None = None
+    #: Whether it has the shape of the scores, and not one that broadcasts to it.
+    whole: bool = False
+    #: How a known value is made from smaller ones.
+    made_by: onnx.NodeProto | None = None
+    made_of: tuple[Tile | None, ...] = ()
+
+
+class Bank:
+    """The constants of one node, and how much memory they may take together.
+
+    Optimisers fold what depends on constants only, so a mask that is put together from few small ones would
+    still take L x S in the session. Beyond the budget they are therefore tied to a value that a run brings.
+
+    Args:
+        emitter: to write to.
+        anchor: some value of rank 4 that a run brings.
+        budget: elements that constants may take.
+
+    """
+
+    def __init__(self, emitter: Emitter, anchor: str, budget: int = 1 << 20) -> None:
+        self.emitter = emitter
+        self._anchor = anchor
+        self._budget = budget
+        self._kept: set[str] = set()
+
+    def fits(self, array: Array) -> bool:
+        """Whether `array` may be a constant; if so, it is counted."""
+        if array.size <= 64:
+            return True
+        key = hashlib.sha256(array.tobytes()).hexdigest() + str(array.shape)
+        if key not in self._kept and array.size <= self._budget:
+            self._budget -= array.size
+            self._kept.add(key)
+        return key in self._kept
+
+    def write(self, array: Array) -> str:
+        """The name of a constant."""
+        return self.emitter.constant(
+            array.reshape(-1)[:1].reshape((1,) * array.ndim) if _uniform(array) else array
+        )
+
+    def loose(self, array: Array) -> str:
+        """The name of a constant that no optimiser takes for one."""
+        emitter, element = self.emitter, helper.np_dtype_to_tensor_dtype(array.dtype)
+        axes = emitter.ints(0, 1, 2, 3)
+        corner = emitter.op("Slice", self._anchor, emitter.ints(0, 0, 0, 0), emitter.ints(1, 1, 1, 1), axes)
+        same = emitter.op("Cast", corner, to=onnx.TensorProto.FLOAT)
+        same = emitter.op("Equal", same, same)
+        # False for every input, numbers or not.
+        never = emitter.op("And", same, emitter.op("Not", same))
+        if element == onnx.TensorProto.BOOL:
+            return emitter.op("Or", self.write(array), never)
+        return emitter.op("Add", self.write(array), emitter.op("Cast", never, to=element))
+
+    def joined(self, array: Array, columns: int) -> str:
+        """`array`, put together at run time from parts of `columns` columns; equal parts are kept once."""
+        parts, start = [], 0
+        while start < array.shape[-1]:
+            stop = min(start + columns, array.shape[-1])
+            first = array.reshape(-1, array.shape[-1])[0, start]
+            if (array[..., start:stop] == first).all():
+                while stop < array.shape[-1] and (array[..., stop : stop + columns] == first).all():
+                    stop = min(stop + columns, array.shape[-1])
+                shape = self.emitter.ints(*array.shape[:-1], stop - start)
+                parts.append(self.emitter.op("Expand", self.loose(first.reshape((1,) * array.ndim)), shape))
+            else:
+                parts.append(self.loose(array[..., start:stop]))
+            start = stop
+        return parts[0] if len(parts) == 1 else self.emitter.op("Concat", *parts, axis=-1)
+
+
+def write_tile(
+    program: Program,
+    bank: Bank,
+    outer: Mapping[str, str],
+    score: str,
+    q: tuple[int, int],
+    keys: Ranges,
+    columns: int = 0,
+) -> str:
+    """Write what a mod does to the scores of `q` against `keys`; returns the name of the result.
+
+    Args:
+        program: of the mod.
+        bank: to write to.
+        outer: the names of the program's data.
+        score: the name of the scores of this tile.
+        q: the first query and the one after the last.
+        keys: the ranges of keys, whose scores stand side by side.
+        columns: the keys of a block, where long constants may be cut.
+
+    """
+    writer = _Writer(program, bank, outer, q, keys, columns)
+    tiles: list[Tile] = []
+    for value in program.values:
+        if value.kind == "score":
+            tiles.append(Tile(name=score, whole=True))
+        elif value.kind == "const":
+            assert value.array is not None
+            tiles.append(Tile(array=value.array if value.table else region_of(value.array, program, q, keys)))
+        elif value.kind == "data":
+            tiles.append(Tile(name=writer.data(value)))
+        else:
+            tiles.append(writer.step(value, [None if i is None else tiles[i] for i in value.inputs]))
+    name = writer.name(tiles[-1])
+    if tiles[-1].whole:
+        return name
+    return bank.emitter.op("Expand", name, bank.emitter.op("Shape", score))
+
+
+class _Writer:
+    def __init__(
+        self,
+        program: Program,
+        bank: Bank,
+        outer: Mapping[str, str],
+        q: tuple[int, int],
+        keys: Ranges,
+        columns: int,
+    ) -> None:
+        self.program, self.bank, self.outer, self.q, self.keys, self.columns = (
+            program,
+            bank,
+            outer,
+            q,
+            keys,
+            columns,
+        )
+        self.emitter = bank.emitter
+
+    def data(self, value: Value) -> str:
+        name = self.outer[value.name]
+        _, _, length, width = self.program.shape
+        rank = len(value.shape)
+        if value.table:
+            return name
+        if rank >= 2 and value.shape[-2] == length > 1 and self.q != (0, length):
+            name = self._slice(name, *self.q, axis=rank - 2)
+        if rank >= 1 and value.shape[-1] == width > 1 and self.keys != ((0, width),):
+            parts = [self._slice(name, low, high, axis=rank - 1) for low, high in self.keys]
+            name = parts[0] if len(parts) == 1 else self.emitter.op("Concat", *parts, axis=rank - 1)
+        return name
+
+    def step(self, value: Value, inputs: Sequence[Tile | None]) -> Tile:
+        node = value.node
+        assert node is not None
+        given = [item for item in inputs if item is not None]
+        if all(item.array is not None for item in given):
+            names = [name for name in node.input if name]
+            arrays = {
+                name: item.array for name, item in zip(names, given, strict=True) if item.array is not None
+            }
+            return Tile(
+                array=run_node(node, arrays, self.program.opset)[0], made_by=node, made_of=tuple(inputs)
+            )
+        return self._simpler(value, node, given) or self._run(node, inputs)
+
+    def name(self, tile: Tile) -> str:
+        """The name of a tile, written now if it has none."""
+        array = tile.array
+        if array is not None:
+            if _uniform(array) or self.bank.fits(array):
+                return self.bank.write(array)
+            if tile.made_by is not None and any(item and item.array is not None for item in tile.made_of):
+                return self._run(tile.made_by, tile.made_of).name
+            return self.bank.loose(array)
+        if tile.hidden is None:
+            return tile.name
+        fits = self.bank.fits(tile.hidden)
+        mask = self.bank.write(tile.hidden) if fits else self.bank.joined(tile.hidden, self.columns)
+        return self.emitter.op("Add", tile.name, mask)
+
+    def _run(self, node: onnx.NodeProto, inputs: Sequence[Tile | None]) -> Tile:
+        names = {
+            name: self.name(item) for name, item in zip(node.input, inputs, strict=True) if item is not None
+        }
+        whole = any(item.whole for item in inputs if item is not None)
+        return Tile(name=self.emitter.copy(node, names)[0], whole=whole)
+
+    def _simpler(self, value: Value, node: onnx.NodeProto, inputs: Sequence[Tile]) -> Tile | None:
+        """What is left of a step if one of its inputs is known and makes it trivial."""
+        if node.op_type == "Where":
+            condition, then, other = inputs
+            if condition.array is None:
+                return None
+            if condition.array.all():
+                return then if then.array is None else None
+            if not condition.array.any():
+                return other if other.array is None else None
+            if _is_minus_inf(other) and then.array is None:
+                return self._hide(then, ~condition.array, value)
+            if _is_minus_inf(then) and other.array is None:
+                return self._hide(other, condition.array, value)
+            return None
+        if node.op_type not in _NEUTRAL or len(inputs) != 2:
+            return None
+        known, named = (inputs[0], inputs[1]) if inputs[0].array is not None else (inputs[1], inputs[0])
+        if known.array is None:
+            return None
+        if node.op_type in {"Sub", "Div"} and known is inputs[0]:
+            return None
+        if (known.array == _NEUTRAL[node.op_type]).all():
+            return named
+        if (
+            node.op_type == "Add"
+            and known.array.dtype.kind == "f"
+            and np.isin(known.array, (0.0, -np.inf)).all()
+        ):
+            return self._hide(named, known.array == -np.inf, value)
+        return None
+
+    def _hide(self, tile: Tile, hidden: Array, value: Value) -> Tile:
+        kind = numpy_type(value.element_type)
+        mask = np.where(hidden, kind.type(-np.inf), kind.type(0)).astype(kind)
+        return Tile(
+            name=tile.name, whole=tile.whole, hidden=mask if tile.hidden is None else tile.hidden + mask
+        )
+
+    def _slice(self, name: str, low: int, high: int, axis: int) -> str:
+        ints = self.emitter.ints
+        return self.emitter.op("Slice", name, ints(low), ints(high), ints(axis))
+
+
+#: The operand that leaves the other one as it is.
+_NEUTRAL = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1, "And": True, "Or": False}
+
+
+def _is_minus_inf(tile: Tile) -> bool:
+    return tile.array is not None and tile.array.dtype.kind in "fV" and bool((tile.array == -np.inf).all())
+
+
+def _uniform(array: Array) -> bool:
+    return bool((array == array.flat[0]).all())
