@@ -18,6 +18,7 @@ from aotpack.builder.report import BuildReport
 from aotpack.difference import Difference
 from aotpack.documents import (
     CacheDocument,
+    CoverageDocument,
     DoctorDocument,
     ExtractDocument,
     FlexDocument,
