@@ -39,7 +39,17 @@ ABSENT = object()
 
 COMPAT = ("1.0", "1.1", "2.0", "0.9", "", "1", "1.0.0", " 1.0", 1.0, None, ABSENT)
 BINARY = ("1.1", "1.0", "1.2", "2.0", "0.9", "", "1", "+1", " 1.1", "01.1", "1x", "x", "-1.1", "11.1", ABSENT)
-STRANGE_BINARY = ("1.x", "1\u0000", "99999999999999999999", "4294967297.0", "\u0661.1", 1.1, None, "\t1", "0x1")
+STRANGE_BINARY = (
+    "1.x",
+    "1\u0000",
+    "99999999999999999999",
+    "4294967297.0",
+    "\u0661.1",
+    1.1,
+    None,
+    "\t1",
+    "0x1",
+)
 EP_VERSIONS = ("1.8.1+95d534b.ci.79", "", "x", None, 7, ABSENT)
 RELEASES = (RELEASE, "2026.4.0", "2025.1.0", "", RELEASE + "-1", "9999.9.9")
 CLASSES = tuple(known.described for known in ISA_CLASSES)
@@ -88,7 +98,9 @@ strings = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
     st.recursive(
         st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
-        lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=5), inside, max_size=3),
+        lambda inside: (
+            st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=5), inside, max_size=3)
+        ),
         max_leaves=5,
     ).map(json.dumps),
 )
@@ -159,7 +171,9 @@ def test_a_capped_machine_is_judged_as_the_ep_judges_it(variable: str, cap: str)
     machine = probe().model_copy(update={"environment": {variable: cap}})
     said = answers(TOOLCHAIN.name, asked, {variable: cap})
     wrong = [
-        (string, grade) for string, grade in zip(asked, said, strict=True) if our(string, machine) is not theirs(grade)
+        (string, grade)
+        for string, grade in zip(asked, said, strict=True)
+        if our(string, machine) is not theirs(grade)
     ]
     assert not wrong
     assert Grade.OPTIMAL in said
