@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnxruntime as ort
+
 from aotpack import flex
 from aotpack.errors import FlexError
 
