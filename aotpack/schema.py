@@ -18,6 +18,8 @@ from aotpack.builder.report import BuildReport
 from aotpack.difference import Difference
 from aotpack.documents import (
     CacheDocument,
+    CoverageDocument,
+    DoctorDocument,
     ExtractDocument,
     FlexDocument,
     RunDocument,
@@ -28,6 +30,7 @@ from aotpack.documents import (
 from aotpack.errors import AotpackError, OutputError
 from aotpack.machine import Machine
 from aotpack.manifest import Manifest
+from aotpack.tuning import Tuning
 
 __all__ = ["DOCUMENTS", "schemas", "write"]
 
@@ -35,7 +38,9 @@ __all__ = ["DOCUMENTS", "schemas", "write"]
 DOCUMENTS: Mapping[str, type[BaseModel]] = {
     "build-report": BuildReport,
     "cache": CacheDocument,
+    "coverage": CoverageDocument,
     "difference": Difference,
+    "doctor": DoctorDocument,
     "extract": ExtractDocument,
     "flex": FlexDocument,
     "machine": Machine,
@@ -43,6 +48,7 @@ DOCUMENTS: Mapping[str, type[BaseModel]] = {
     "run": RunDocument,
     "selection": SelectionDocument,
     "targets": TargetsDocument,
+    "tuning": Tuning,
     "verify": VerifyDocument,
 }
 

@@ -19,7 +19,7 @@ from aotpack._values import Name, Value
 from aotpack.errors import UnknownName, UsageError
 from aotpack.manifest import Requirements
 
-__all__ = ["PORTABLE", "Target", "catalogue", "find", "pci_vendors", "read_catalogue"]
+__all__ = ["PORTABLE", "Target", "catalogue", "find", "npu_architectures", "pci_vendors", "read_catalogue"]
 
 #: The target whose variant is the untouched ONNX; there by default and last in every order.
 PORTABLE = "portable"
@@ -76,6 +76,13 @@ def _built_in() -> tuple[Target, ...]:
 def pci_vendors() -> Mapping[str, str]:
     """PCI vendor numbers (lower-case hex) of makers of GPUs and NPUs, and their names."""
     names: dict[str, str] = tomllib.loads(_text())["pci_vendors"]
+    return MappingProxyType(names)
+
+
+@functools.cache
+def npu_architectures() -> Mapping[str, str]:
+    """PCI vendor and device numbers of NPUs (``8086:7d1d``), and their makers' names of the architecture."""
+    names: dict[str, str] = tomllib.loads(_text())["npu_architectures"]
     return MappingProxyType(names)
 
 

@@ -16,7 +16,7 @@ import psutil
 from pydantic import ValidationError
 
 from aotpack.builder.spec import Limits
-from aotpack.builder.worker import CompareRequest, CompileRequest, ReferenceRequest, Result
+from aotpack.builder.worker import AnyRequest, Result
 
 __all__ = ["Outcome", "run_worker"]
 
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def run_worker(
-    request: CompileRequest | ReferenceRequest | CompareRequest,
+    request: AnyRequest,
     folder: Path,
     *,
     environment: Mapping[str, str],

@@ -19,11 +19,21 @@ from aotpack._values import Value
 from aotpack.errors import AotpackError, CompileError
 from aotpack.manifest import Coverage, TensorInfo, Variant, path_issue
 from aotpack.target import Target
+from aotpack.tuning import Measurement
 
 if TYPE_CHECKING:
     from aotpack.builder.numerics import Array
 
-__all__ = ["CompareRequest", "CompileRequest", "ReferenceRequest", "Request", "Result", "main"]
+__all__ = [
+    "AnyRequest",
+    "CompareRequest",
+    "CompileRequest",
+    "MeasureRequest",
+    "ReferenceRequest",
+    "Request",
+    "Result",
+    "main",
+]
 
 #: Of integer inputs, in the order they are tried: bytes, then flags and small indices, then zero.
 _HIGHEST_INTEGERS = (256, 2, 1)
@@ -60,8 +70,23 @@ class CompareRequest(Value):
     emulate: bool
 
 
-#: What a worker can be asked for; ``step`` tells which.
-Request = Annotated[CompileRequest | ReferenceRequest | CompareRequest, Field(discriminator="step")]
+class MeasureRequest(Value):
+    """Time a variant (`aotpack.builder.measure`)."""
+
+    step: Literal["measure"] = "measure"
+    variant: Variant
+    model: str
+    inputs: tuple[TensorInfo, ...]
+    runs: int
+    seconds: float
+    emulate: bool
+
+
+#: What a worker can be asked for.
+AnyRequest = CompileRequest | ReferenceRequest | CompareRequest | MeasureRequest
+
+#: The same as JSON: ``step`` tells which it is.
+Request = Annotated[AnyRequest, Field(discriminator="step")]
 
 
 class Result(Value):
@@ -79,14 +104,13 @@ class Result(Value):
     left: dict[str, tuple[str, ...]] = Field(default={})
     max_abs: float | None = None
     difference: float | None = None
+    measurement: Measurement | None = None
 
 
 def main(request: Path, result: Path) -> None:
     """Do what the file `request` asks and write `result`, atomically."""
     _die_with_the_parent()
-    asked: CompileRequest | ReferenceRequest | CompareRequest = TypeAdapter(Request).validate_json(
-        request.read_bytes()
-    )
+    asked: AnyRequest = TypeAdapter(Request).validate_json(request.read_bytes())
     try:
         answer = (
             _compile(asked)
@@ -94,6 +118,8 @@ def main(request: Path, result: Path) -> None:
             else _reference(asked)
             if asked.step == "reference"
             else _compare(asked)
+            if asked.step == "compare"
+            else _measure(asked)
         )
     except AotpackError as error:
         answer = Result(error=str(error))
@@ -208,6 +234,20 @@ def _compare(asked: CompareRequest) -> Result:
     outputs = session.run(names, {name: value for name, value in inputs.items() if name in known})
     max_abs, error = difference(outputs, wanted)
     return Result(max_abs=_finite(max_abs), difference=_finite(error))
+
+
+def _measure(asked: MeasureRequest) -> Result:
+    from aotpack.builder.measure import measure
+
+    measurement = measure(
+        asked.variant,
+        Path(asked.model),
+        asked.inputs,
+        runs=asked.runs,
+        seconds=asked.seconds,
+        emulate=asked.emulate,
+    )
+    return Result(measurement=measurement)
 
 
 def _finite(value: float) -> float:

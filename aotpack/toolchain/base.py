@@ -105,6 +105,9 @@ class Toolchain(Protocol):
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """Judge the compatibility string by rules; reads nothing but its arguments."""
 
+    def foreseen(self, target: Target) -> str | None:
+        """The compatibility string of a variant for `target`; None if it has none or nobody knows."""
+
     def ask(self, ep_string: str) -> Grade | None:
         """What the EP on this machine says of a compatibility string; None where it has no answer."""
 

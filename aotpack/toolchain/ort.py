@@ -127,6 +127,10 @@ class OrtToolchain:
             Grade.OPTIMAL, Code.FITS, "It runs on every CPU with this release of ONNX Runtime or a later one."
         )
 
+    def foreseen(self, target: Target) -> str | None:
+        """It writes none."""
+        return None
+
     def ask(self, ep_string: str) -> Grade | None:
         """It writes no string and has no check."""
         return None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from aotpack.flex.capabilities import Capabilities
+    from aotpack.toolchain.asking import AskWorker
 
 __all__ = ["MODEL_NAME", "PluginToolchain", "installed_version"]
 
@@ -62,11 +63,15 @@ class PluginToolchain:
     extra: str
     environment: tuple[str, ...] = ()
     needs_fixed_shapes: bool = False
+    #: The EP's check of a compatibility string can crash.
+    ask_in_worker: bool = False
     #: ORT's severity while compiling; 0 makes some EPs say why they leave a node alone.
     compile_log_severity: int = 2
 
     def __init__(self) -> None:
         self._answers: dict[str, Grade | None] = {}
+        self._asking: AskWorker | None = None
+        self._devices: list[Any] | None = None
 
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""
@@ -112,19 +117,36 @@ class PluginToolchain:
         """None: most EPs do not say why they leave a node alone."""
         return ()
 
-    def ask(self, ep_string: str) -> Grade | None:
-        """The EP's own check. Its NOT_APPLICABLE is a refusal: such blobs do not load (FACTS.md, 1)."""
-        if ep_string not in self._answers:
-            from onnxruntime.capi import _pybind_state as state
+    def foreseen(self, target: Target) -> str | None:
+        """None: not known before it is compiled."""
+        return None
 
-            try:
-                said = state.get_model_compatibility_for_ep_devices(self.devices()[:1], ep_string)
-                self._answers[ep_string] = _GRADES[said.name]
-            except Exception as error:
-                # Some EPs raise where they find no device of their kind: then the rules decide.
-                _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)
-                self._answers[ep_string] = None
+    def ask(self, ep_string: str) -> Grade | None:
+        """The EP's own check, in a process of its own where it can take the process down."""
+        if ep_string not in self._answers:
+            if self.ask_in_worker and self._asking is None:
+                from aotpack.toolchain.asking import AskWorker
+
+                self._asking = AskWorker(self.name)
+            ask = self._asking.ask if self._asking is not None else self.ask_here
+            self._answers[ep_string] = ask(ep_string)
         return self._answers[ep_string]
+
+    def ask_here(self, ep_string: str) -> Grade | None:
+        """The EP's own check, in this process.
+
+        Its NOT_APPLICABLE is a refusal: such blobs do not load (FACTS.md, 1).
+        """
+        from onnxruntime.capi import _pybind_state as state
+
+        try:
+            if self._devices is None:
+                self._devices = self.devices()[:1]
+            return _GRADES[state.get_model_compatibility_for_ep_devices(self._devices, ep_string).name]
+        except Exception as error:
+            # Some EPs raise on what they cannot read, others where they find no device of their kind.
+            _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)
+            return None
 
     def own_options(self) -> Mapping[str, str]:
         """Provider options that name something on this machine, so that no package can hold them."""

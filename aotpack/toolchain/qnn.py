@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
 
 from aotpack.machine import Machine, Npu
@@ -12,61 +11,27 @@ from aotpack.manifest import Variant
 from aotpack.target import Target
 from aotpack.toolchain.base import RunsHere
 from aotpack.toolchain.plugin import PluginToolchain
-from aotpack.verdict import Code, Comparison, Grade, Verdict
+from aotpack.toolchain.qnn_string import BACKEND_API, EP, judge, string_for
+from aotpack.verdict import Verdict
 
-__all__ = ["BACKEND_API", "QnnString", "QnnToolchain"]
-
-#: QNN's backend API version in each release of the EP's package, read from the strings that they write.
-BACKEND_API = {"2.5.0": "5.49.0", "2.6.0": "5.50.0", "2.7.0": "5.51.0"}
+__all__ = ["QnnToolchain"]
 
 #: `Validation FAILED` blocks of the EP's verbose log name the node and give its reason.
 _REASON = re.compile(r"REASON : (.{1,400})")
 _ERROR = re.compile(r"\[E:onnxruntime:[^\]]*\] ?(.{1,400})")
 
 
-@dataclass(frozen=True, slots=True)
-class QnnString:
-    """A ``v2`` compatibility string: ``v2:backend:sdk:backend api:archs:socs:vtcm MB:user driver``."""
-
-    backend: str
-    sdk: str
-    backend_api: tuple[int, ...]
-    archs: tuple[int, ...]
-    socs: tuple[int, ...]
-    vtcm_mb: tuple[int, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> QnnString | None:
-        """None if it is not of this form."""
-        parts = text.split(":")
-        if len(parts) != 8 or parts[0] != "v2":
-            return None
-        try:
-            return cls(
-                backend=parts[1],
-                sdk=parts[2],
-                backend_api=_numbers(parts[3], "."),
-                archs=_numbers(parts[4], ","),
-                socs=_numbers(parts[5], ","),
-                vtcm_mb=_numbers(parts[6], ","),
-            )
-        except ValueError:
-            return None
-
-
-def _numbers(text: str, separator: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(separator) if len(part) <= 9)
-
-
 class QnnToolchain(PluginToolchain):
     """The QNN EP with its HTP backend."""
 
     name = "qnn"
-    ep = "QNNExecutionProvider"
+    ep = EP
     distribution = "onnxruntime-qnn"
     module = "onnxruntime_qnn"
     extra = "qnn"
     needs_fixed_shapes = True
+    # It segfaulted in a process that had compiled before (FACTS.md, 1).
+    ask_in_worker = True
     # Only its verbose log says why a node is left alone.
     compile_log_severity = 0
 
@@ -105,129 +70,18 @@ class QnnToolchain(PluginToolchain):
         return {"backend_path": import_module(self.module).get_qnn_htp_path()}
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
-        """The EP's rules on its v2 string (source: QnnEpFactory's compatibility check; FACTS.md, 1, QNN HTP).
+        """The EP's rules on its string (`aotpack.toolchain.qnn_string.judge`)."""
+        return judge(variant.compatibility.ep_string, machine, emulate=emulate)
 
-        The blob's backend API must not be newer than the runtime's; architecture and VTCM equal is
-        OPTIMAL, lower PREFER_RECOMPILATION, higher UNSUPPORTED, and a v6x blob on v7x UNSUPPORTED. The
-        SoC is not compared. The emulator ignores the architecture.
-        """
-        text = variant.compatibility.ep_string
-        string = QnnString.parse(text) if text else None
-        if text and re.match(r"v(?!2:)\d+:", text):
-            return Verdict(
-                Grade.UNKNOWN, Code.STRING_NEWER, "Its compatibility string is of another version than v2."
-            )
-        if string is None or not string.archs:
-            return Verdict(
-                Grade.UNSUPPORTED, Code.STRING_MALFORMED, "QNN cannot read its compatibility string."
-            )
-        compared = [self._backend_api(string, machine)]
-        if compared[0].fits is False:
-            return Verdict(
-                Grade.UNSUPPORTED,
-                Code.RUNTIME_VERSION,
-                f"It needs QNN's backend API {compared[0].needed}; here it is {compared[0].found}.",
-                tuple(compared),
-            )
-        npu = _hexagon(machine)
-        if npu is None:
-            return self._without_npu(string, machine, emulate, compared)
-        if compared[0].fits is None:
-            return Verdict(
-                Grade.UNKNOWN,
-                Code.NOT_IN_PROFILE,
-                "The version of QNN's backend API on the machine is not known.",
-                tuple(compared),
-            )
-        return _on_npu(string, npu, compared)
-
-    def _backend_api(self, string: QnnString, machine: Machine) -> Comparison:
-        installed = (machine.eps or {}).get(self.ep)
-        found = installed.details.get("qnn-backend-api") if installed else None
-        needed = ".".join(map(str, string.backend_api))
-        fits = None if found is None else string.backend_api <= _numbers(found, ".")
-        return Comparison(
-            "QNN backend API", found, f"at least {needed}" if fits is not False else needed, fits
-        )
-
-    def _without_npu(
-        self, string: QnnString, machine: Machine, emulate: bool, compared: list[Comparison]
-    ) -> Verdict:
-        archs = _names(string.archs)
-        if machine.npus is None:
-            compared.append(Comparison("NPU", None, archs, None))
-            return Verdict(
-                Grade.UNKNOWN,
-                Code.NOT_IN_PROFILE,
-                "The machine profile does not say its NPU.",
-                tuple(compared),
-            )
-        compared.append(Comparison("NPU", "no Hexagon NPU", archs, False))
-        if machine.arch != "x86_64" or len(string.archs) > 1:
-            # The emulator cannot load a blob for several SoCs (FACTS.md, 1).
-            return Verdict(
-                Grade.UNSUPPORTED, Code.NO_DEVICE, f"It needs a Hexagon NPU ({archs}).", tuple(compared)
-            )
-        if emulate:
-            return Verdict(
-                Grade.OPTIMAL,
-                Code.EMULATED,
-                f"It runs in Qualcomm's x86 emulator ({archs}).",
-                tuple(compared),
-            )
-        return Verdict(
-            Grade.UNSUPPORTED,
-            Code.EMULATION_NOT_ASKED,
-            f"It needs a Hexagon NPU ({archs}); the x86 emulator is taken only when asked for.",
-            tuple(compared),
-        )
+    def foreseen(self, target: Target) -> str | None:
+        """The string for the target's architecture and SoC and the installed release."""
+        options, api = target.provider_options, BACKEND_API.get(self.version() or "")
+        try:
+            return string_for(int(options["htp_arch"]), int(options["soc_model"]), api) if api else None
+        except (KeyError, ValueError):
+            # A target with several SoCs, or a third party's.
+            return None
 
 
 def _hexagon(machine: Machine) -> Npu | None:
     return next((npu for npu in machine.npus or () if npu.vendor == "qualcomm"), None)
-
-
-def _names(archs: tuple[int, ...]) -> str:
-    return ", ".join(f"v{arch}" for arch in archs)
-
-
-def _on_npu(string: QnnString, npu: Npu, compared: list[Comparison]) -> Verdict:
-    match = re.fullmatch(r"v?(\d{2,3})", npu.architecture or "")
-    if match is None:
-        compared.append(Comparison("Hexagon architecture", None, _names(string.archs), None))
-        return Verdict(
-            Grade.UNKNOWN,
-            Code.NOT_IN_PROFILE,
-            "The machine profile does not say its Hexagon architecture.",
-            tuple(compared),
-        )
-    own = int(match[1])
-    # A blob for several SoCs holds a graph for each: the best one for this NPU counts.
-    usable = [arch for arch in string.archs if arch <= own and (arch >= 70 or own < 70)]
-    compared.append(Comparison("Hexagon architecture", f"v{own}", _names(string.archs), bool(usable)))
-    if not usable:
-        return Verdict(
-            Grade.UNSUPPORTED,
-            Code.OTHER_DEVICE,
-            f"It was compiled for Hexagon {_names(string.archs)}; this NPU is v{own}.",
-            tuple(compared),
-        )
-    best = max(usable)
-    vtcm = string.vtcm_mb[string.archs.index(best)] if len(string.vtcm_mb) == len(string.archs) else 0
-    if vtcm and npu.vtcm_mb is not None:
-        compared.append(Comparison("VTCM", f"{npu.vtcm_mb} MB", f"{vtcm} MB", vtcm <= npu.vtcm_mb))
-        if vtcm > npu.vtcm_mb:
-            return Verdict(
-                Grade.UNSUPPORTED,
-                Code.OTHER_DEVICE,
-                f"It needs {vtcm} MB of VTCM; here it is {npu.vtcm_mb} MB.",
-                tuple(compared),
-            )
-    if best == own and not (vtcm and npu.vtcm_mb is not None and vtcm < npu.vtcm_mb):
-        return Verdict(Grade.OPTIMAL, Code.FITS, f"It was compiled for Hexagon v{own}.", tuple(compared))
-    return Verdict(
-        Grade.PREFER_RECOMPILATION,
-        Code.OLDER_DEVICE,
-        f"It was compiled for Hexagon v{best} and runs on v{own}, slower than one compiled for it.",
-        tuple(compared),
-    )
