@@ -26,8 +26,8 @@ from aotpack.source.file import FileSource
 
 __all__ = ["MAX_EXPANSION", "MIN_EXPANDED_BYTES", "PackageReader"]
 
-#: All files of a package together may hold so many times the bytes of the package. A file may name one
-#: segment over and over: without a bound, a package of a kilobyte could fill any disk.
+#: All distinct files of a package together may hold so many times the bytes of the package. A file may name
+#: one segment over and over: without a bound, a package of a kilobyte could fill any disk.
 MAX_EXPANSION = 1024
 #: ... but so much is always allowed, for tiny models of many targets.
 MIN_EXPANDED_BYTES = 4 * 1024**3
@@ -307,7 +307,7 @@ def _check_extent(manifest: Manifest, start: int, size: int, name: str) -> None:
         end = max(end, segment.offset + segment.stored)
     if end != size:
         raise FormatError("has bytes after its last segment", where=name, found=size, expected=f"{end} bytes")
-    expanded = sum(variant.size for variant in manifest.variants())
+    expanded = sum(file.size for _, file in _distinct_files(manifest))
     allowed = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * size)
     if expanded > allowed:
         raise LimitExceeded(
