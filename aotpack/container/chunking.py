@@ -6,6 +6,7 @@ This is the writer's affair alone. A reader sees segments and need not know how 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import xxhash
 from pyfastcdc import FastCDC
@@ -26,7 +27,12 @@ _WINDOW = 2 * 1024 * 1024
 Chunk = tuple[bytes, int]
 
 
-def cut(read: Callable[[int, int], bytes], size: int, seed: int) -> list[Chunk]:
+def cut(
+    read: Callable[[int, int], bytes],
+    size: int,
+    seed: int,
+    beside: Callable[[memoryview], object] = len,
+) -> list[Chunk]:
     """Cut a content of `size` bytes into chunks, at places that depend on the bytes around them only.
 
     Args:
@@ -34,22 +40,26 @@ def cut(read: Callable[[int, int], bytes], size: int, seed: int) -> list[Chunk]:
         size: length of the content, in bytes.
         seed: of the hashes. xxh3 is quick and spreads well but is no defence against somebody who chooses
             the content; a seed that nobody could know beforehand is.
+        beside: given all of the content, part by part, by another thread while the part is cut, so that one
+            reading serves both.
     """
     half = AVERAGE_CHUNK // 2
     cutter = FastCDC(half, min_size=half, max_size=4 * AVERAGE_CHUNK)
     chunks: list[Chunk] = []
-    offset = 0
-    while offset < size:
-        window = memoryview(read(offset, min(_WINDOW, size - offset)))
-        is_last = offset + len(window) >= size
-        start = offset
-        for chunk in cutter.cut_buf(window):
-            end = chunk.offset + chunk.length
-            # Where a window ends is no place to cut: that chunk is cut again from the next window.
-            if end == len(window) and not is_last and chunk.offset:
-                break
-            chunks.append((xxhash.xxh3_128_digest(window[chunk.offset : end], seed), chunk.length))
-            offset = start + end
+    offset = given = 0
+    with ThreadPoolExecutor(1) as other:
+        while offset < size:
+            window = memoryview(read(offset, min(_WINDOW, size - offset)))
+            doing = other.submit(beside, window[given - offset :])
+            start, given = offset, offset + len(window)
+            for chunk in cutter.cut_buf(window):
+                end = chunk.offset + chunk.length
+                # Where a window ends is no place to cut: that chunk is cut again from the next window.
+                if end == len(window) and given < size and chunk.offset:
+                    break
+                chunks.append((xxhash.xxh3_128_digest(window[chunk.offset : end], seed), chunk.length))
+                offset = start + end
+            doing.result()
     return chunks
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ from aotpack.errors import OutputError
 from aotpack.manifest import File, Segment
 
 __all__ = ["Content", "DiskExtent", "Extent", "StoredExtent", "StoredFile", "extents"]
-
-_BLOCK = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +67,6 @@ class DiskExtent:
                 "changed while it was packed", where=self.path, hint="pack files that stand still"
             )
         return data
-
-    def sha256(self) -> str:
-        """Of the whole file, in hex."""
-        digest = hashlib.sha256()
-        for offset in range(0, self.size, _BLOCK):
-            digest.update(self.read(offset, min(_BLOCK, self.size - offset)))
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import itertools
 import secrets
 from collections import defaultdict
@@ -20,7 +21,7 @@ import xxhash
 
 from aotpack.container import chunking
 from aotpack.container.chunking import Chunk
-from aotpack.container.content import Content, Extent, StoredExtent, extents
+from aotpack.container.content import Content, Extent, StoredExtent, StoredFile, extents
 
 __all__ = ["Piece", "Plan", "plan"]
 
@@ -53,10 +54,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The pieces to store, and each file as the numbers of its pieces."""
+    """What a package stores."""
 
     pieces: tuple[Piece, ...]
+    #: Each file as the numbers of its pieces.
     files: tuple[tuple[int, ...], ...]
+    #: sha256 of each file, hex.
+    digests: tuple[str, ...]
 
 
 def plan(contents: Sequence[Content], pool: Executor) -> Plan:
@@ -72,6 +76,8 @@ def plan(contents: Sequence[Content], pool: Executor) -> Plan:
     files = [list(extents(content)) for content in contents]
     distinct = list(dict.fromkeys(extent for file in files for extent in file))
     stored = [extent for extent in distinct if isinstance(extent, StoredExtent)]
+    # Of the files on the disk; the digests of those in packages are in their manifests.
+    hashes = {extent: hashlib.sha256() for extent in distinct if not isinstance(extent, StoredExtent)}
     if len(stored) == len(distinct) and len({extent.reader.digest for extent in stored}) <= 1:
         # All come from one package: what they share is known, and nothing needs to be read for it.
         cuts: dict[Extent, list[Chunk]] = {
@@ -79,9 +85,19 @@ def plan(contents: Sequence[Content], pool: Executor) -> Plan:
         }
     else:
         seed = secrets.randbits(64)
-        results = pool.map(lambda extent: chunking.cut(extent.read, extent.size, seed), distinct)
+        results = pool.map(lambda extent: _cut(extent, seed, hashes.get(extent)), distinct)
         cuts = _split(_Numbered(dict(zip(distinct, results, strict=True))), seed)
-    return _joined(files, _Numbered(cuts))
+    digests = (
+        content.file.sha256 if isinstance(content, StoredFile) else hashes[file[0]].hexdigest()
+        for content, file in zip(contents, files, strict=True)
+    )
+    return Plan(*_joined(files, _Numbered(cuts)), tuple(digests))
+
+
+def _cut(extent: Extent, seed: int, digest: hashlib._Hash | None) -> list[Chunk]:
+    if digest is None:
+        return chunking.cut(extent.read, extent.size, seed)
+    return chunking.cut(extent.read, extent.size, seed, digest.update)
 
 
 class _Numbered:
@@ -181,9 +197,11 @@ def _common_suffix(one: bytes, other: bytes) -> int:
     return _common_prefix(one[::-1], other[::-1])
 
 
-def _joined(files: Sequence[Sequence[Extent]], numbered: _Numbered) -> Plan:
+def _joined(
+    files: Sequence[Sequence[Extent]], numbered: _Numbered
+) -> tuple[tuple[Piece, ...], tuple[tuple[int, ...], ...]]:
     breaks = {chunks[0] for extent, chunks in numbered.chunks.items() if isinstance(extent, StoredExtent)}
     chunked = [[chunk for extent in file for chunk in numbered.chunks[extent]] for file in files]
     joined, used = chunking.runs(chunked, numbered.sizes, breaks)
     pieces = (Piece(*numbered.places[run[0]], sum(numbered.sizes[chunk] for chunk in run)) for run in joined)
-    return Plan(tuple(pieces), tuple(map(tuple, used)))
+    return tuple(pieces), tuple(map(tuple, used))

@@ -18,7 +18,7 @@ from typing import TypeVar
 import xxhash
 
 from aotpack.container import format as layout
-from aotpack.container.content import Content, DiskExtent, StoredFile
+from aotpack.container.content import Content, StoredFile
 from aotpack.container.format import PREAMBLE_SIZE, Preamble
 from aotpack.container.partial import replacing
 from aotpack.container.reader import PackageReader, write_at
@@ -76,21 +76,12 @@ def write(
         raise UsageError("variants and contents differ", where=output, found=odd)
     entries = [(key, path, content) for key in keys for path, content in contents[key]]
     with ThreadPoolExecutor(_WORKERS) as pool:
-        hashing = {
-            content: pool.submit(DiskExtent.of(content).sha256)
-            for _, _, content in entries
-            if isinstance(content, Path)
-        }
         planned = plan([content for _, _, content in entries], pool)
         start = PREAMBLE_SIZE + _estimated_length(manifest, entries, planned)
         with replacing(output) as partial:
             while True:
                 segments, end = _write_segments(partial.fd, start, planned.pieces, compress, pool, progress)
-                digests = [
-                    hashing[content].result() if isinstance(content, Path) else content.file.sha256
-                    for _, _, content in entries
-                ]
-                final = _filled(manifest, entries, planned, digests, segments)
+                final = _filled(manifest, entries, planned, planned.digests, segments)
                 head = _head(final)
                 if len(head) <= start:
                     break
