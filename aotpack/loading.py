@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from aotpack.errors import NothingToLoad, UsageError
+from aotpack.errors import NothingToLoad, ToolchainMissing, UsageError
 from aotpack.events import EventCode, OnEvent, announcer
 from aotpack.machine import probe
 from aotpack.selection import Candidate, Selection, select
@@ -125,8 +125,14 @@ class _Load:
         variant = candidate.variant
         emulate = candidate.verdict.code is Code.EMULATED
         try:
-            model = files(variant) / variant.files[0].path
-            session = create(variant, model, toolchains()[variant.toolchain], emulate=emulate)
+            toolchain = toolchains().get(variant.toolchain)
+            if toolchain is None:
+                raise ToolchainMissing(
+                    "is not known here",
+                    where=f"toolchain {variant.toolchain}",
+                    hint=f"install the package that adds it; the variant's EP is {variant.ep}",
+                )
+            session = create(variant, files(variant) / variant.files[0].path, toolchain, emulate=emulate)
         except Exception as error:
             # Vendors' libraries raise what they like; the next candidate may load all the same.
             sentence = " ".join(str(error).split()) or type(error).__name__

@@ -28,6 +28,7 @@ __all__ = [
     "MAX_FILES",
     "MAX_SEGMENTS",
     "MAX_SEGMENT_SIZE",
+    "MAX_VALUES",
     "MAX_VARIANTS",
     "PAGE_SIZE",
     "Compatibility",
@@ -53,11 +54,14 @@ FORMAT_VERSION = "1.0"
 #: A pipeline has tens of models, a model some hundreds of attention subgraphs.
 MAX_COMPONENTS = 4096
 #: Of one component. ORT's own model packages slow down visibly at 1,000 (FACTS.md, 2).
-MAX_VARIANTS = 16384
+MAX_VARIANTS = 4096
 #: Of one variant: an EPContext model has one sidecar a partition.
 MAX_FILES = 4096
-#: At 4 MiB a segment this is half a terabyte.
-MAX_SEGMENTS = 131072
+#: At 4 MiB a segment this is a quarter of a terabyte.
+MAX_SEGMENTS = 65536
+#: Values in the manifest's JSON, of any kind. A JSON parser takes some hundred bytes for each, however short
+#: its text is, and the limits above are only known to be kept when it is done.
+MAX_VALUES = 1048576
 #: Bounds what one decompression can allocate.
 MAX_SEGMENT_SIZE = 64 * 1024 * 1024
 #: A path of more than 1,024 characters cannot be made on every system.
@@ -256,6 +260,10 @@ def parse(text: bytes) -> Manifest:
         ManifestError: it is not JSON, has duplicate or unknown keys, or contradicts itself.
     """
     newer_minor = _check_version(text)
+    # No more than that, as strings may hold these characters too.
+    values = text.count(b"{") + text.count(b"[") + text.count(b",")
+    if values > MAX_VALUES:
+        raise LimitExceeded("too many values", where="manifest", found=values, expected=f"<= {MAX_VALUES}")
     with _collecting_no_garbage():
         try:
             # A newer minor version may add keys; nothing else may.
@@ -326,13 +334,12 @@ def _as_manifest_error(error: ValidationError) -> ManifestError | LimitExceeded:
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     kind = LimitExceeded if first["type"] in {"too_long", "string_too_long"} else ManifestError
-    found = first["input"]
     # Not a whole manifest, nor an attacker's megabyte.
-    is_short = isinstance(found, (int, float)) or (isinstance(found, str) and len(found) <= 60)
+    is_short = isinstance(first["input"], (bool, int, float, str)) and len(repr(first["input"])) <= 60
     return kind(
         first["msg"] + more,
         where=where if len(where) <= 200 else f"{where[:200]}...",
-        found=repr(found) if is_short and first["type"] != "json_invalid" else None,
+        found=repr(first["input"]) if is_short and first["type"] != "json_invalid" else None,
     )
 
 

@@ -5,7 +5,8 @@ Selection is five numbered steps on values. Asking the EP on this machine is the
 1. Judge each variant (`aotpack.verdict.judge`), equal ones once.
 2. Let the policy leave variants out. It narrows and reorders; it never turns UNSUPPORTED into anything else.
 3. Split into accepted (OPTIMAL, PREFER_RECOMPILATION, and UNKNOWN where it is asked for) and rejected.
-4. Rank the accepted (`aotpack.policy.Policy`), and the rejected by verdict; equals stay in the package's order.
+4. Rank the accepted (`aotpack.policy.Policy`), and the rejected by verdict; equals stay in the package's
+   order.
 5. If nothing is accepted, UNKNOWN ones become the last resort, and the selection says so.
 """
 

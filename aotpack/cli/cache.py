@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cache"]
 
+#: The group of verbs.
 cache = typer.Typer(
     help="The local cache of variants that were loaded.", no_args_is_help=True, rich_markup_mode=None
 )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["flex"]
 
+#: The group of verbs.
 flex = typer.Typer(
     help="FlexAttention: packages of one attention, and pictures of masks.",
     no_args_is_help=True,

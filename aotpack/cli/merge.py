@@ -30,5 +30,6 @@ def merge(
 
     with ExitStack() as stack:
         readers = [stack.enter_context(PackageReader.open(path)) for path in packages]
-        merge_packages(readers, out, name=name, version=version)
+        progress = stack.enter_context(output.progress("merging"))
+        merge_packages(readers, out, name=name, version=version, progress=progress)
     output.print_written(out, as_json)

@@ -19,6 +19,7 @@ PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="An .aotpac
 NewPackage = Annotated[
     Path, typer.Option("--output", "-o", metavar="FILE", help="The package to write.", show_default=False)
 ]
+#: Every verb that prints a result has it.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (schemas/) instead of text.")]
 #: ``--component``.
 ComponentName = Annotated[

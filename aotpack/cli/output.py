@@ -5,6 +5,7 @@ Tables fit 80 columns when nobody says how wide the terminal is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import IO, TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from rich.console import Console, RenderableType
@@ -25,6 +26,7 @@ __all__ = [
     "print_json",
     "print_text",
     "print_written",
+    "progress",
     "size",
     "stderr_console",
     "table",
@@ -87,6 +89,21 @@ def stderr_console() -> Console:
     return Console(
         file=sys.stderr, highlight=False, markup=False, width=None if sys.stderr.isatty() else _width()
     )
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on the terminal for what reports (bytes done, bytes in all); None where nobody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=stderr_console(), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def table(

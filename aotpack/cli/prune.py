@@ -40,6 +40,6 @@ def prune(
             "nothing says what to keep", where="aotpack prune", hint="give --keep, --drop or --machine"
         )
     machines = [find_machine(name) for name in machine or []]
-    with PackageReader.open(package) as reader:
-        prune_package(reader, out, keep=keep or [], drop=drop or [], machines=machines)
+    with PackageReader.open(package) as reader, output.progress("writing") as progress:
+        prune_package(reader, out, keep=keep or [], drop=drop or [], machines=machines, progress=progress)
     output.print_written(out, as_json)

@@ -35,8 +35,8 @@ PREAMBLE_SIZE = _LAYOUT.size
 #: What a reader asks for first: preamble and manifest of a package of some twenty variants.
 FIRST_READ = 65536
 
-#: Of the manifest's JSON. A parsed manifest takes some ten times its text; this keeps that under a gigabyte.
-MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+#: Of the manifest's JSON. A parsed manifest takes some ten times its text: this keeps it in memory.
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 #: What one zstd frame may make its reader allocate beside the content: no more than the largest content.
 MAX_WINDOW_SIZE = MAX_SEGMENT_SIZE

@@ -15,9 +15,9 @@ from aotpack.errors import ShapeError, UnknownName, UsageError
 from aotpack.toolchain import toolchains
 
 
-def spec(model: Path, *targets: str, portable: bool = True, **shapes: tuple[int, ...]) -> BuildSpec:
+def planned(model: Path, *targets: str, portable: bool = True, **shapes: tuple[int, ...]) -> Plan:
     component = ComponentSpec(name="main", model=model, shapes=shapes)
-    return BuildSpec(
+    spec = BuildSpec(
         name="p",
         version="0",
         output=Path("p.aotpack"),
@@ -25,10 +25,7 @@ def spec(model: Path, *targets: str, portable: bool = True, **shapes: tuple[int,
         targets=targets,
         portable=portable,
     )
-
-
-def planned(model: Path, *targets: str, portable: bool = True, **shapes: tuple[int, ...]) -> Plan:
-    return plan(spec(model, *targets, portable=portable, **shapes), toolchains())
+    return plan(spec, toolchains())
 
 
 def names(made: Plan) -> list[str]:
@@ -80,7 +77,7 @@ def test_shapes_are_checked_before_anything_is_compiled(small_model: Path) -> No
 
 def test_an_id_changes_with_what_goes_in_and_with_nothing_else(small_model: Path, tmp_path: Path) -> None:
     def ids(*targets: str, model: Path = small_model, **shapes: tuple[int, ...]) -> list[str]:
-        return [job.variant_id for job in planned(model, *targets, **shapes).jobs]
+        return [job.variant_id for job in planned(model, *targets, portable=True, **shapes).jobs]
 
     (tmp_path / "renamed.onnx").write_bytes(small_model.read_bytes())
     assert ids("ort-cpu") == ids("ort-cpu", model=tmp_path / "renamed.onnx")
@@ -92,7 +89,7 @@ def test_an_id_changes_with_what_goes_in_and_with_nothing_else(small_model: Path
     assert ids("ort-cpu", model=tmp_path / "other.onnx")[0] != ids("ort-cpu")[0]
 
 
-def test_an_id_changes_with_the_toolchain(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_id_changes_with_the_toolchain(small_model: Path) -> None:
     (job, _) = planned(small_model, "ort-cpu").jobs
     before = job.variant_id
     target = job.target.model_copy(update={"provider_options": {"a": "b"}})

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from aotpack import flex
+from aotpack.toolchain import toolchains
 from tests.flex.running import CPU, session
 
 
@@ -57,17 +58,10 @@ def test_our_reference(case) -> None:
 @pytest.fixture(scope="module")
 def device():
     """The CPU device of a plugin EP whose compiler takes whole graphs."""
-    import onnxruntime as ort
-
-    plugin = pytest.importorskip("onnxruntime_ep_openvino")
-    name = "OpenVINOExecutionProvider"
-    ort.register_execution_provider_library(name, plugin.get_library_path())
-    yield next(
-        item
-        for item in ort.get_ep_devices()
-        if item.ep_name == name and item.device.type == ort.OrtHardwareDeviceType.CPU
-    )
-    ort.unregister_execution_provider_library(name)
+    toolchain = toolchains()["openvino"]
+    if toolchain.version() is None:
+        pytest.skip("OpenVINO's EP is not installed")
+    return toolchain.devices()[0]
 
 
 @pytest.mark.parametrize("lowering", ["dense", "block-sparse"])

@@ -1,0 +1,217 @@
+"""Killed at any moment, and on a full disk: the old file or the new one, and nothing else for long."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from aotpack import edit
+from aotpack.container.partial import SUFFIX, replacing
+from aotpack.container.reader import PackageReader
+from aotpack.errors import OutputError
+from aotpack.source.cache import Cache
+from tests.container.packages import Files, contents_of, package
+
+NOISE = random.Random(11).randbytes(6_000_000)
+FILES: Files = {
+    "main": {
+        "a": {"m.onnx": b"a", "m.bin": NOISE},
+        "b": {"m.onnx": b"b", "m.bin": NOISE[:3_000_000] + b"b" * 1_000_000},
+    }
+}
+OTHER: Files = {"main": {"c": {"m.onnx": b"c", "m.bin": b"c" + NOISE}}}
+KILLS = 25
+
+
+def killed_at(work: Callable[[], object], seconds: float) -> bool:
+    """Do `work` in a process that is killed after so long; whether it was still at it."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            work()
+        os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def moments(work: Callable[[], object]) -> Iterator[float]:
+    """`KILLS` moments spread over the time that `work` takes."""
+    start = time.perf_counter()
+    work()
+    took = time.perf_counter() - start
+    pick = random.Random(1)
+    for _ in range(KILLS):
+        yield pick.uniform(0, took)
+
+
+def litter(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name.endswith(SUFFIX)]
+
+
+@pytest.mark.parametrize("verb", ["write", "merge", "prune"])
+def test_a_killed_writer_leaves_the_old_package_or_the_new(tmp_path: Path, verb: str) -> None:
+    one, other = package(tmp_path, FILES, name="one"), package(tmp_path, OTHER, name="other")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    output = folder / "out.aotpack"
+
+    def work() -> None:
+        with PackageReader.open(one) as first, PackageReader.open(other) as second:
+            if verb == "write":
+                package(tmp_path, FILES, name="one", output=output)
+            elif verb == "merge":
+                edit.merge([first, second], output)
+            else:
+                edit.prune(first, output, keep=["a"])
+
+    killed = 0
+    new: bytes | None = None
+    for moment in moments(work):
+        new = new or output.read_bytes()
+        old = output.write_bytes(other.read_bytes()) and output.read_bytes()
+        killed += killed_at(work, moment)
+        assert output.read_bytes() in (old, new)
+        assert len(litter(folder)) <= 1
+        if killed % 5 == 0:
+            work()
+            assert output.read_bytes() == new
+            assert litter(folder) == []
+    assert killed > KILLS // 2
+    work()
+    assert litter(folder) == []
+
+
+def test_a_killed_materialise_leaves_a_cache_that_works(tmp_path: Path) -> None:
+    path = package(tmp_path, FILES)
+    root = tmp_path / "cache"
+
+    def work() -> None:
+        with PackageReader.open(path) as reader:
+            component = reader.manifest.components[0]
+            for variant in component.variants:
+                Cache(root).materialise(reader, component, variant)
+
+    def holds() -> dict[str, dict[str, bytes]]:
+        return {
+            entry.variant: {str(p.relative_to(entry.path)): p.read_bytes() for p in entry.path.rglob("*")}
+            for entry in Cache(root).entries()
+        }
+
+    killed = 0
+    for moment in moments(work):
+        Cache(root).prune(0)
+        killed += killed_at(work, moment)
+        assert holds().items() <= FILES["main"].items()
+        if killed % 5 == 0:
+            work()
+            assert holds() == FILES["main"]
+    assert killed > KILLS // 2
+    Cache(root).prune()
+    assert list((root / "work").iterdir()) == []
+    work()
+    assert holds() == FILES["main"]
+    assert Cache(root).verify() == []
+
+
+def test_a_writer_leaves_the_partial_file_of_a_living_one_alone(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with replacing(output) as first:
+        with replacing(output) as second:
+            os.write(second.fd, b"second")
+        assert first.path.exists()
+        assert output.read_bytes() == b"second"
+        os.write(first.fd, b"first")
+    assert output.read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.write_bytes(b"old")
+    with pytest.raises(KeyError), replacing(output) as partial:
+        os.write(partial.fd, b"half")
+        raise KeyError
+    assert output.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_output_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for output, match in (
+        (tmp_path / "nowhere" / "out", "No such file"),
+        (tmp_path / "file" / "out", "Not a directory"),
+        (tmp_path, "is a folder"),
+    ):
+        with pytest.raises(OutputError, match=match), replacing(output):
+            pass
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """As on a full disk, each write beyond `size` fails; the kernel's own way to make one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_writes_that_fail_half_way_leave_what_was(tmp_path: Path) -> None:
+    path = package(tmp_path, FILES)
+    before = path.read_bytes()
+    with PackageReader.open(path) as reader:
+        with files_no_larger_than(2_000_000), pytest.raises(OutputError, match="File too large"):
+            edit.prune(reader, path, keep=["a"])
+        assert path.read_bytes() == before
+        assert litter(tmp_path) == []
+        component = reader.manifest.components[0]
+        cache = Cache(tmp_path / "cache")
+        with files_no_larger_than(2_000_000), pytest.raises(OutputError, match="File too large"):
+            cache.materialise(reader, component, component.variants[0])
+        assert cache.entries() == []
+        assert list((cache.root / "work").iterdir()) == []
+        cache.materialise(reader, component, component.variants[0])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True
+    )
+    if done.returncode:
+        pytest.skip("only root may mount a disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
+    path = package(tmp_path, FILES)
+    old = small_disk / "out.aotpack"
+    package(tmp_path, {"main": {"a": {"m.onnx": b"old"}}}, name="old", output=old)
+    with PackageReader.open(path) as reader:
+        with pytest.raises(OutputError, match="No space left on device"):
+            edit.prune(reader, old, keep=["a"])
+        assert contents_of(old) == {"main": {"a": {"m.onnx": b"old"}}}
+        assert litter(small_disk) == []
+        component = reader.manifest.components[0]
+        cache = Cache(small_disk / "cache")
+        with pytest.raises(OutputError, match="the disk is too small"):
+            cache.materialise(reader, component, component.variants[0])
+        assert cache.entries() == []
+        assert cache.size() == 0
