@@ -184,8 +184,8 @@ _IMPLIES = {
 }
 
 
-@functools.lru_cache(maxsize=64)
-def _cpu_contradiction(arch: str | None, features: tuple[str, ...] | None) -> str | None:
+def contradiction(arch: str | None, features: tuple[str, ...] | None) -> str | None:
+    """What of a CPU cannot be true, in a few words; None if nothing is seen to be wrong."""
     has = frozenset(features or ())
     for feature, other in _IMPLIES.items():
         if feature in has and other not in has:
@@ -193,11 +193,6 @@ def _cpu_contradiction(arch: str | None, features: tuple[str, ...] | None) -> st
         if feature in has and arch not in (None, "x86_64"):
             return f"no {arch} CPU has {feature}"
     return None
-
-
-def contradiction(machine: Machine) -> str | None:
-    """What of `machine`'s CPU cannot be true, in a few words; None if nothing is seen to be wrong."""
-    return _cpu_contradiction(machine.arch, machine.cpu.features)
 
 
 def probe() -> Machine:

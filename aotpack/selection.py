@@ -5,7 +5,8 @@ Selection is five numbered steps on values. Asking the EP on this machine is the
 1. Judge each variant (`aotpack.verdict.judge`), equal ones once.
 2. Let the policy leave variants out. It narrows and reorders; it never turns UNSUPPORTED into anything else.
 3. Split into accepted (OPTIMAL, PREFER_RECOMPILATION, and UNKNOWN where it is asked for) and rejected.
-4. Rank the accepted (`aotpack.policy.Policy`); what is still equal stays in the package's order.
+4. Rank the accepted (`aotpack.policy.Policy`), and the rejected by verdict; equals stay in the package's
+   order.
 5. If nothing is accepted, UNKNOWN ones become the last resort, and the selection says so.
 """
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 
 from aotpack.errors import UnknownName
 from aotpack.machine import Machine
-from aotpack.manifest import Compatibility, Component, Variant
+from aotpack.manifest import Component, Variant
 from aotpack.policy import Measured, Policy
 from aotpack.target import PORTABLE
 from aotpack.verdict import Grade, Rules, Verdict, judge
@@ -111,31 +112,43 @@ def select(
             policy.variant,
             (variant.id for variant in component.variants),
         )
-    verdicts: dict[tuple[str, str, bool, Compatibility], Verdict] = {}
-    narrow, order = policy.narrow, policy.order
+    verdicts: dict[tuple[object, ...], Verdict] = {}
     narrowed: list[tuple[Variant, Verdict]] = []
     for variant in component.variants:
-        # All that a verdict depends on.
-        key = (variant.toolchain, variant.ep, variant.target == PORTABLE, variant.compatibility)
+        key = _decides(variant)
         verdict = verdicts.get(key)
         if verdict is None:
             rules = toolchains.get(variant.toolchain)
             verdict = judge(variant, machine, rules, here=here, emulate=policy.emulate)
             verdicts[key] = verdict
-        narrowed.append((variant, narrow(variant, verdict, measured.get(variant.id))))
-    fitting = {Grade.OPTIMAL, Grade.PREFER_RECOMPILATION}
+        narrowed.append((variant, policy.narrow(variant, verdict, measured.get(variant.id))))
+    fitting: tuple[Grade, ...] = (Grade.OPTIMAL, Grade.PREFER_RECOMPILATION)
     if policy.allow_unknown:
-        fitting.add(Grade.UNKNOWN)
-    grades = {verdict.grade for _, verdict in narrowed}
-    last_resort = not grades & fitting and Grade.UNKNOWN in grades
-    if last_resort:
-        fitting = {Grade.UNKNOWN}
-    candidates = [Candidate(variant, verdict, verdict.grade in fitting) for variant, verdict in narrowed]
-    # Sorting is stable: equals stay in the package's order.
-    candidates.sort(
-        key=lambda item: (
-            not item.accepted,
-            *order(item.variant, item.verdict, measured.get(item.variant.id)),
-        )
+        fitting = (*fitting, Grade.UNKNOWN)
+    last_resort = not any(verdict.grade in fitting for _, verdict in narrowed) and any(
+        verdict.grade is Grade.UNKNOWN for _, verdict in narrowed
     )
-    return Selection(component.name, tuple(candidates), last_resort, policy)
+    if last_resort:
+        fitting = (Grade.UNKNOWN,)
+    accepted = [Candidate(*item, True) for item in narrowed if item[1].grade in fitting]
+    rejected = [Candidate(*item, False) for item in narrowed if item[1].grade not in fitting]
+    # Sorting is stable: equals stay in the package's order.
+    accepted.sort(key=lambda item: policy.order(item.variant, item.verdict, measured.get(item.id)))
+    rejected.sort(key=lambda item: item.verdict.grade.rank)
+    return Selection(component.name, (*accepted, *rejected), last_resort, policy)
+
+
+def _decides(variant: Variant) -> tuple[object, ...]:
+    """All of a variant that its verdict depends on. The values themselves: models compare slowly."""
+    requires, ep_string = variant.compatibility.requires, variant.compatibility.ep_string
+    return (
+        variant.toolchain,
+        variant.ep,
+        variant.target == PORTABLE,
+        ep_string,
+        requires.os,
+        requires.arch,
+        requires.isa,
+        requires.onnxruntime,
+        requires.ep,
+    )

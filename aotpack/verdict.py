@@ -7,6 +7,7 @@ is an EP's "this string is not mine" and never means that the variant fits (FACT
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
@@ -14,6 +15,7 @@ from typing import Protocol
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from aotpack._remember import remember_last
 from aotpack.machine import Ep, Machine, contradiction
 from aotpack.manifest import Variant
 
@@ -38,13 +40,13 @@ class Grade(StrEnum):
     UNKNOWN = "UNKNOWN"
     UNSUPPORTED = "UNSUPPORTED"
 
-    @property
-    def rank(self) -> int:
-        """0 for the best."""
-        return _RANKS[self]
+    #: 0 for the best.
+    rank: int
 
 
-_RANKS = {grade: rank for rank, grade in enumerate(Grade)}
+for _rank, _grade in enumerate(Grade):
+    # An attribute, since a table by grade would hash an enum for every variant.
+    _grade.rank = _rank
 
 
 class Code(StrEnum):
@@ -131,6 +133,8 @@ class Rules(Protocol):
     """What `judge` needs of a toolchain."""
 
     ep: str
+    #: Releases of the EP for which tests hold `judge` to the EP's own check.
+    verified: Collection[str]
 
     def pip_command(self) -> str:
         """How to install what the EP needs."""
@@ -173,14 +177,20 @@ def judge(
             f"{variant.ep} is not installed ({rules.pip_command()}).",
             (Comparison(variant.ep, "not installed", "installed", False),),
         )
-    items, failed = _requirements(variant, machine, installed)
+    requires = variant.compatibility.requires
+    items, failed = _requiring(machine)(
+        (requires.os, requires.arch, requires.isa, requires.onnxruntime, requires.ep),
+        variant.ep,
+        installed.version if installed else None,
+    )
     if failed is not None:
         return failed
     own = rules.judge(variant, machine, emulate=emulate)
     if items:
-        own = replace(own, compared=(*items, *own.compared))
+        # As dataclasses.replace, which takes three times as long: this is done for every variant.
+        own = Verdict(own.grade, own.code, own.reason, items + own.compared, own.by)
     ep_string = variant.compatibility.ep_string
-    if here and ep_string is not None and own.code not in _SETTLED_BY_RULES:
+    if here and ep_string is not None and not _settled(own, rules, installed):
         said = rules.ask(ep_string)
         if said is not None:
             return _by_ep(said, own)
@@ -206,36 +216,53 @@ def _by_ep(said: Grade, own: Verdict) -> Verdict:
     )
 
 
-#: Where the EP on this machine has nothing to add.
-_SETTLED_BY_RULES = {Code.PORTABLE, Code.NO_DEVICE, Code.EMULATED, Code.EMULATION_NOT_ASKED}
+def _settled(own: Verdict, rules: Rules, installed: Ep | None) -> bool:
+    """Whether the EP on this machine has nothing to add."""
+    # Of what is loaded the EP has the last word; of what is not, where its rules are not known by heart.
+    if own.grade is Grade.UNSUPPORTED and installed is not None and installed.version in rules.verified:
+        return True
+    return own.code in (Code.PORTABLE, Code.NO_DEVICE, Code.EMULATED, Code.EMULATION_NOT_ASKED)
 
 
-def _requirements(
-    variant: Variant, machine: Machine, installed: Ep | None
-) -> tuple[tuple[Comparison, ...], Verdict | None]:
-    """What was compared, and the verdict if that settles it."""
-    requires = variant.compatibility.requires
+#: os, arch, CPU features and onnxruntime of a machine.
+_Found = tuple[str | None, str | None, tuple[str, ...] | None, str | None]
+
+#: os, arch, isa, onnxruntime and EP of `aotpack.manifest.Requirements`.
+_Required = tuple[tuple[str, ...] | None, str | None, tuple[str, ...] | None, str | None, str | None]
+
+#: What was compared, and the verdict if that settles it.
+_Compared = tuple[tuple[Comparison, ...], Verdict | None]
+
+
+@remember_last
+def _requiring(machine: Machine) -> Callable[[_Required, str, str | None], _Compared]:
+    """What compares requirements with a machine; most variants of a package require the same."""
+    found = (machine.os, machine.arch, machine.cpu.features, machine.onnxruntime)
+    return functools.lru_cache(maxsize=1024)(functools.partial(_requirements, found))
+
+
+def _requirements(found: _Found, required: _Required, ep: str, ep_version: str | None) -> _Compared:
     compared: list[tuple[Code, Comparison]] = []
-    if requires.os is not None:
-        fits = None if machine.os is None else machine.os in requires.os
-        compared.append((Code.OS, Comparison("os", machine.os, " or ".join(requires.os), fits)))
-    if requires.arch is not None:
-        fits = None if machine.arch is None else machine.arch == requires.arch
-        compared.append((Code.ARCH, Comparison("arch", machine.arch, requires.arch, fits)))
-    if requires.isa is not None:
-        compared.append((Code.ISA, _features(requires.isa, machine.cpu.features)))
-    if requires.onnxruntime is not None:
-        item = _version("onnxruntime", machine.onnxruntime, requires.onnxruntime)
-        compared.append((Code.ORT_VERSION, item))
-    if requires.ep is not None or installed is None:
-        found = installed.version if installed else None
-        compared.append((Code.EP_VERSION, _version(variant.ep, found, requires.ep or "installed")))
+    needs_os, needs_arch, needs_isa, needs_ort, needs_ep = required
+    os, arch, features, ort = found
+    if needs_os is not None:
+        fits = None if os is None else os in needs_os
+        compared.append((Code.OS, Comparison("os", os, " or ".join(needs_os), fits)))
+    if needs_arch is not None:
+        fits = None if arch is None else arch == needs_arch
+        compared.append((Code.ARCH, Comparison("arch", arch, needs_arch, fits)))
+    if needs_isa is not None:
+        compared.append((Code.ISA, _features(needs_isa, features)))
+    if needs_ort is not None:
+        compared.append((Code.ORT_VERSION, _version("onnxruntime", ort, needs_ort)))
+    if needs_ep is not None or ep_version is None:
+        compared.append((Code.EP_VERSION, _version(ep, ep_version, needs_ep or "installed")))
     items = tuple(item for _, item in compared)
-    lie = contradiction(machine) if requires.isa is not None or requires.arch is not None else None
-    if lie is not None:
-        return items, Verdict(
-            Grade.UNKNOWN, Code.PROFILE_CONTRADICTS, f"The machine profile contradicts itself: {lie}.", items
-        )
+    if needs_isa is not None or needs_arch is not None:
+        lie = contradiction(arch, features)
+        if lie is not None:
+            sentence = f"The machine profile contradicts itself: {lie}."
+            return items, Verdict(Grade.UNKNOWN, Code.PROFILE_CONTRADICTS, sentence, items)
     for code, item in compared:
         if item.fits is False:
             sentence = f"It needs {item.what} {item.needed}; here it is {item.found}."
@@ -246,7 +273,6 @@ def _requirements(
     return items, None
 
 
-@functools.lru_cache(maxsize=256)
 def _features(needed: tuple[str, ...], found: tuple[str, ...] | None) -> Comparison:
     missing = [name for name in needed if found is not None and name not in found]
     return Comparison(
@@ -257,7 +283,6 @@ def _features(needed: tuple[str, ...], found: tuple[str, ...] | None) -> Compari
     )
 
 
-@functools.lru_cache(maxsize=256)
 def _version(what: str, found: str | None, needed: str) -> Comparison:
     return Comparison(what, found, needed, None if found is None else version_fits(found, needed))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from importlib import metadata
 
 from aotpack.machine import Machine
@@ -16,6 +16,7 @@ from aotpack.toolchain.openvino_string import (
     EP,
     FORMER_CAP,
     ISA_CLASSES,
+    OpenVinoString,
     cap_of,
     isa_class,
     judge,
@@ -37,6 +38,7 @@ class OpenVinoToolchain(PluginToolchain):
     distribution = "onnxruntime-ep-openvino"
     module = "onnxruntime_ep_openvino"
     extra = "openvino"
+    verified = ("1.8.1",)
     environment = (CAP, FORMER_CAP)
 
     def runtime_details(self) -> Mapping[str, str]:
@@ -68,6 +70,10 @@ class OpenVinoToolchain(PluginToolchain):
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """The EP's rules on its string (`aotpack.toolchain.openvino_string.judge`)."""
         return judge(variant.compatibility.ep_string, machine)
+
+    def asked_as(self, ep_string: str) -> Hashable:
+        """The EP's own version in the string does not count (`aotpack.toolchain.openvino_string`)."""
+        return OpenVinoString.parse(ep_string) or ep_string
 
     def foreseen(self, target: Target) -> str | None:
         """The string for the target's ISA class and the installed release."""

@@ -7,13 +7,15 @@ texts, of `ovep_bin_ver` only the major version counts, and `ovep_ver` not at al
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from aotpack._remember import remember_last
 from aotpack.machine import Machine
 from aotpack.verdict import Code, Comparison, Grade, Verdict, not_in_profile
 
@@ -44,6 +46,12 @@ _COMPAT_VERSION = "1.0"
 
 #: The major version of the blob's format that the EP reads, as C++'s stoi finds it in front of a text.
 _BINARY_VERSION = re.compile(r"[ \t\n\v\f\r]*\+?0*1(?![0-9])")
+
+#: As the EP writes it; all else that JSON allows is parsed.
+_USUAL = re.compile(
+    r'\{"ovep_compat_ver":"([0-9.]*)","ovep_ver":"[0-9A-Za-z.+-]*",'
+    r'"ovep_bin_ver":"([0-9.]*)","ov_compat_string":"([^"\\\x00-\x1f\ud800-\udfff]*)"\}'
+)
 
 _INNER = re.compile(r"meta=1\.0;ov=([^;]*);isa=([^;]*)")
 
@@ -122,8 +130,7 @@ def isa_class(features: Iterable[str], cap: str | None = None) -> IsaClass | Non
     return next((known for known in ISA_CLASSES if known.features <= available), None)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenVinoString:
+class OpenVinoString(NamedTuple):
     """The string taken apart. An absent key is an empty text, as the EP has it."""
 
     compat_version: str
@@ -134,6 +141,8 @@ class OpenVinoString:
     @classmethod
     def parse(cls, text: str) -> OpenVinoString | None:
         """None where the EP's JSON parser, or the EP, raises."""
+        if usual := _USUAL.fullmatch(text):
+            return cls._make(usual.groups())
         try:
             # As the EP gets it: a C string, in which a byte order mark is allowed.
             keys = _json(text.partition("\0")[0].removeprefix("\ufeff"))
@@ -173,29 +182,34 @@ def judge(text: str | None, machine: Machine) -> Verdict:
         return Verdict(
             Grade.UNSUPPORTED, Code.STRING_NEWER, "Its blob is of another format than this EP reads."
         )
-    parts = _INNER.fullmatch(string.inner)
+    return _comparing(machine)(string.inner)
+
+
+@remember_last
+def _comparing(machine: Machine) -> Callable[[str], Verdict]:
+    """What judges OpenVINO's part of a string for a machine."""
+    installed = (machine.eps or {}).get(EP)
+    release = installed.details.get("openvino") if installed else None
+    described: str | None = None
+    if machine.cpu.features is not None:
+        isa = isa_class(machine.cpu.features, cap_of(machine))
+        described = isa.described if isa else "none"
+    return functools.lru_cache(maxsize=1024)(
+        functools.partial(_compare, release=release, described=described)
+    )
+
+
+def _compare(inner: str, *, release: str | None, described: str | None) -> Verdict:
+    parts = _INNER.fullmatch(inner)
     if parts is None:
         return Verdict(
             Grade.UNSUPPORTED,
             Code.STRING_NEWER,
             "OpenVINO's part of its compatibility string is of another form than this release writes.",
         )
-    return _compare(parts[1], parts[2], machine)
-
-
-def _compare(needed_release: str, needed_class: str, machine: Machine) -> Verdict:
-    installed = (machine.eps or {}).get(EP)
-    release = installed.details.get("openvino") if installed else None
-    features = machine.cpu.features
-    own: str | None = None
-    if features is not None:
-        isa = isa_class(features, cap_of(machine))
-        own = isa.described if isa else "none"
-    compared = (
-        Comparison(
-            "OpenVINO", release, needed_release, None if release is None else release == needed_release
-        ),
-        Comparison("ISA class", own, needed_class, None if own is None else own == needed_class),
+    compared = tuple(
+        Comparison(what, found, needed, None if found is None else found == needed)
+        for what, found, needed in (("OpenVINO", release, parts[1]), ("ISA class", described, parts[2]))
     )
     for item, code in zip(compared, (Code.RUNTIME_VERSION, Code.ISA), strict=True):
         if item.fits is False:
@@ -204,13 +218,12 @@ def _compare(needed_release: str, needed_class: str, machine: Machine) -> Verdic
     for item in compared:
         if item.fits is None:
             return not_in_profile(item.what, compared)
-    return Verdict(
-        Grade.OPTIMAL, Code.FITS, f"It was compiled for this ISA class ({needed_class}).", compared
-    )
+    sentence = f"It was compiled for this ISA class ({parts[2]})."
+    return Verdict(Grade.OPTIMAL, Code.FITS, sentence, compared)
 
 
 def _json(text: str) -> dict[str, Any]:
-    keys = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_finite)
+    keys = _DECODER.decode(text)
     if not isinstance(keys, dict):
         raise TypeError(keys)
     if "\\u" in text:
@@ -227,6 +240,10 @@ def _finite(number: str) -> float:
 
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
+
+
+#: The EP's parser has no NaN, and refuses numbers that no double holds.
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_finite)
 
 
 def _text(keys: dict[str, Any], key: str) -> str:

@@ -6,7 +6,7 @@ can be done ahead of time is the graph, and its weights stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ class OrtToolchain:
     name = "ort"
     ep = "CPUExecutionProvider"
     environment: tuple[str, ...] = ()
+    verified: Collection[str] = ()
     needs_fixed_shapes = False
 
     def targets(self) -> tuple[Target, ...]:

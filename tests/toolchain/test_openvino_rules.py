@@ -66,7 +66,9 @@ def text(compat: object, binary: object, version: object, inside: object) -> str
         "ovep_bin_ver": binary,
         "ov_compat_string": inside,
     }
-    return json.dumps({key: value for key, value in keys.items() if value is not ABSENT})
+    # As the EP writes it; other strategies put spaces in.
+    written = {key: value for key, value in keys.items() if value is not ABSENT}
+    return json.dumps(written, separators=(",", ":"), ensure_ascii=False)
 
 
 FITTING = text("1.0", "1.1", "1.8.1", inner("1.0", RELEASE, OWN.described if OWN else ""))
