@@ -16,9 +16,9 @@ from aotpack.errors import BuildFailed
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from aotpack.builder.build import Event
-    from aotpack.builder.job import Built
     from aotpack.builder.report import BuildReport, Row
+    from aotpack.builder.schedule import Event
+    from aotpack.builder.variant import Built
 
 __all__ = ["build"]
 

@@ -15,7 +15,7 @@ from aotpack.errors import CompileError
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
 from aotpack.target import PORTABLE, Target
-from aotpack.toolchain.base import Compiled, RunsHere
+from aotpack.toolchain.base import Compiled, RunsHere, Toolchain
 from aotpack.toolchain.plugin import MODEL_NAME
 from aotpack.verdict import Code, Grade, Verdict
 
@@ -28,12 +28,12 @@ __all__ = ["OrtToolchain"]
 _EXTERNAL_FROM = 1024
 
 
-class OrtToolchain:
+class OrtToolchain(Toolchain):
     """onnxruntime itself."""
 
     name = "ort"
     ep = "CPUExecutionProvider"
-    environment: tuple[str, ...] = ()
+    environment = ()
     needs_fixed_shapes = False
 
     def targets(self) -> tuple[Target, ...]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import logging
+import re
 import threading
 from collections.abc import Mapping
 from importlib import import_module, metadata, util
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from aotpack.errors import CompileError, ToolchainError, ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
 from aotpack.target import Target
-from aotpack.toolchain.base import Compiled
+from aotpack.toolchain.base import Compiled, Toolchain
 from aotpack.verdict import Grade
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
-class PluginToolchain:
+class PluginToolchain(Toolchain):
     """The common part of toolchains whose EP is a plugin library.
 
     Subclasses set the class attributes and add what is their vendor's alone.
@@ -59,7 +62,9 @@ class PluginToolchain:
     module: str
     extra: str
     environment: tuple[str, ...] = ()
-    needs_fixed_shapes: bool = False
+    needs_fixed_shapes = False
+    #: Provider options that a target may set, and a regular expression that a value must match as a whole.
+    options: Mapping[str, str] = MappingProxyType({})
     #: ORT's severity while compiling; 0 makes some EPs say why they leave a node alone.
     compile_log_severity: int = 2
 
@@ -69,6 +74,16 @@ class PluginToolchain:
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""
         return ()
+
+    def option_issue(self, name: str, value: str) -> str | None:
+        """Checked against `options`, since most EPs ignore in silence what they do not know."""
+        if name not in self.options:
+            near = difflib.get_close_matches(name, self.options, n=3, cutoff=0.5) or sorted(self.options)
+            return f"{self.ep} has no such option; did you mean {', '.join(near[:12])}?"
+        pattern = self.options[name]
+        if re.fullmatch(pattern, value):
+            return None
+        return f"is {value!r}; expected {pattern.replace('|', ' or ')}"
 
     def version(self) -> str | None:
         """The installed version of the EP's package, or None."""
@@ -127,6 +142,10 @@ class PluginToolchain:
     def own_options(self) -> Mapping[str, str]:
         """Provider options that name something on this machine, so that no package can hold them."""
         return {}
+
+    def load(self) -> None:
+        """Load and register the EP's library."""
+        self.devices()
 
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
         """Compile with ORT's ModelCompiler, the blob in a file of its own.
