@@ -44,6 +44,8 @@ class Target(Value):
     precision: Precision | None = None
     #: Among variants that fit a machine equally well the higher one is taken.
     specificity: int = 0
+    #: Generations of the hardware in its vendor's numbers, for toolchains that are told so by no option.
+    architectures: tuple[str, ...] = ()
     #: Given to the EP when compiling and again when loading.
     provider_options: dict[str, str] = Field(default={})
     #: Set in the process that compiles, and in the one that emulates this target here.

@@ -35,7 +35,7 @@ from aotpack.manifest import Component, Manifest
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 
-__all__ = ["build", "build_spec"]
+__all__ = ["build", "build_spec", "package_name"]
 
 
 def build(
@@ -87,7 +87,7 @@ def build(
     """
     path = Path(model)
     spec = BuildSpec(
-        name=name or _package_name(path),
+        name=name or package_name(path),
         version=version,
         output=Path(output),
         components=(ComponentSpec(name="main", model=path, shapes=dict(shapes or {})),),
@@ -248,7 +248,12 @@ def _one_at_a_time(on_event: Event | None) -> Event:
     return announce
 
 
-def _package_name(model: Path) -> str:
+def package_name(model: Path) -> str:
+    """A package's name out of a model's file name.
+
+    Raises:
+        UsageError: there is none in it.
+    """
     kept = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._+-") else "-"
         for letter in model.stem

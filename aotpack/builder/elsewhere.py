@@ -35,7 +35,7 @@ class Offer:
     #: Its version of aotpack.
     aotpack: str
     machine: str
-    #: Each installed toolchain with the versions that compile.
+    #: Each toolchain that can compile some target there, with the versions that compile.
     toolchains: Mapping[str, Mapping[str, str]]
 
 
@@ -67,15 +67,19 @@ class _Answer:
 
 def describe() -> Offer:
     """What this process has."""
+    from aotpack.machine import probe
+    from aotpack.target import catalogue
     from aotpack.toolchain import toolchains
 
+    machine, known = probe(), toolchains()
+    targets = catalogue(target for toolchain in known.values() for target in toolchain.targets()).values()
     return Offer(
         aotpack=VERSION,
         machine=platform.node(),
         toolchains={
-            name: dict(toolchain.built_with())
-            for name, toolchain in toolchains().items()
-            if toolchain.version() is not None
+            target.toolchain: dict(known[target.toolchain].built_with())
+            for target in targets
+            if known[target.toolchain].why_not_compile(target, machine) is None
         },
     )
 

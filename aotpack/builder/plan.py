@@ -63,7 +63,7 @@ class Job:
                 for part in self.components
             },
             "target": self.target.model_dump(
-                mode="json", include={"name", "toolchain", "ep", "device", "precision"}
+                mode="json", include={"name", "toolchain", "ep", "device", "precision", "architectures"}
             ),
             "options": dict(self.target.provider_options),
             "environment": dict(self.target.environment),

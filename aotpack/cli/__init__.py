@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 #: In the order of ``aotpack --help``. Each module has a function of the verb's name.
-_VERBS = ("build", "inspect", "select", "run", "verify", "extract", "targets", "machine")
+_VERBS = ("build", "init", "inspect", "select", "run", "verify", "extract", "targets", "machine")
 
 for _verb in _VERBS:
     app.command(_verb)(getattr(import_module(f"aotpack.cli.{_verb}"), _verb))
