@@ -9,11 +9,16 @@ from __future__ import annotations
 from aotpack._values import Value
 from aotpack.manifest import TensorInfo
 from aotpack.selection import Candidate, Selection
+from aotpack.source.cache import CacheEntry
 
 __all__ = [
+    "CacheDocument",
+    "CacheEntryDocument",
     "CandidateDocument",
     "ComparisonDocument",
     "ExtractDocument",
+    "FlexDocument",
+    "FlexNodeDocument",
     "RunDocument",
     "SelectionDocument",
     "TargetDocument",
@@ -114,6 +119,29 @@ class TargetsDocument(Value):
     targets: tuple[TargetDocument, ...]
 
 
+class FlexNodeDocument(Value):
+    """A FlexAttention node and what is known of its mask."""
+
+    node: str
+    #: (B, Hq, L, E), (B, Hkv, S, E) and (B, Hkv, S, Ev); a name or None where a size is not known.
+    q_shape: tuple[int | str | None, ...]
+    k_shape: tuple[int | str | None, ...]
+    v_shape: tuple[int | str | None, ...]
+    #: Share of the blocks that need not be computed, 0 to 1.
+    blocks_skipped: float
+    #: Why no block can be skipped.
+    why_dense: str | None
+    #: Path of the PNG.
+    picture: str | None
+
+
+class FlexDocument(Value):
+    """``aotpack flex show --json``."""
+
+    model: str
+    nodes: tuple[FlexNodeDocument, ...]
+
+
 class RunDocument(Value):
     """``aotpack run --json``."""
 
@@ -142,6 +170,43 @@ class VerifyDocument(Value):
     digest: str
     segments: int
     size: int
+
+
+class CacheEntryDocument(Value):
+    """A variant in the local cache."""
+
+    package: str
+    component: str
+    variant: str
+    target: str
+    #: Bytes of its files, shared ones included.
+    size: int
+    #: Seconds since the epoch.
+    used: float
+    path: str
+
+    @classmethod
+    def of(cls, entry: CacheEntry) -> CacheEntryDocument:
+        """The document for an entry."""
+        return cls(
+            package=entry.package,
+            component=entry.component,
+            variant=entry.variant,
+            target=entry.target,
+            size=entry.size,
+            used=entry.used,
+            path=str(entry.path),
+        )
+
+
+class CacheDocument(Value):
+    """``aotpack cache list|prune|verify --json``: what is there, or what was removed."""
+
+    root: str
+    #: Bytes that the whole cache holds, shared ones once, and may hold.
+    size: int
+    limit: int
+    entries: tuple[CacheEntryDocument, ...]
 
 
 class ExtractDocument(Value):

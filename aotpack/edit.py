@@ -15,10 +15,11 @@ from aotpack.container.writer import write
 from aotpack.errors import UnknownName, UsageError
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Manifest, Variant
+from aotpack.target import PORTABLE
 from aotpack.toolchain import toolchains
 from aotpack.verdict import Grade, judge
 
-__all__ = ["merge", "prune", "stored"]
+__all__ = ["adopt", "merge", "prune", "stored"]
 
 _Contents = dict[tuple[str, str], list[tuple[str, Content]]]
 
@@ -82,6 +83,46 @@ def merge(
         }
     )
     return write(output, manifest, contents, compress=compress, progress=progress)
+
+
+def adopt(
+    reader: PackageReader,
+    component: Component,
+    other: PackageReader,
+    output: Path,
+    *,
+    compress: int | None = 3,
+) -> Manifest:
+    """Write `reader`'s package with the variants of the only component of `other` in `component` as well.
+
+    Variants that `component` has already, by their ids, are taken from `other`.
+
+    Args:
+        reader: the open package; it may be that at `output`.
+        component: one of its components.
+        other: an open package whose variants were compiled from the same model.
+        output: the package to write.
+        compress: zstd level for what `other` does not share.
+
+    Raises:
+        PackageError: a package is damaged.
+        OutputError: `output` cannot be written.
+    """
+    (source,) = other.manifest.components
+    new = {variant.id: variant for variant in source.variants}
+    kept = [variant for variant in component.variants if variant.id not in new]
+    portable = [variant for variant in kept if variant.target == PORTABLE]
+    others = [variant for variant in kept if variant.target != PORTABLE]
+    # The portable one is last in a package.
+    grown = _with(component, (*others, *new.values(), *portable))
+    components = tuple(grown if each is component else each for each in reader.manifest.components)
+    contents = stored(reader, (_with(component, kept), *(each for each in components if each is not grown)))
+    contents |= {
+        (component.name, variant.id): [(file.path, StoredFile(other, file)) for file in variant.files]
+        for variant in new.values()
+    }
+    manifest = reader.manifest.model_copy(update={"components": components})
+    return write(output, manifest, contents, compress=compress)
 
 
 def prune(

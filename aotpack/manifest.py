@@ -6,11 +6,14 @@ checks all that can be checked without the segments; `Manifest.to_json` writes t
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -53,14 +56,12 @@ MAX_COMPONENTS = 4096
 MAX_VARIANTS = 16384
 #: Of one variant: an EPContext model has one sidecar a partition.
 MAX_FILES = 4096
-#: At 1 MiB a segment this is half a terabyte.
-MAX_SEGMENTS = 524288
+#: At 4 MiB a segment this is half a terabyte.
+MAX_SEGMENTS = 131072
 #: Bounds what one decompression can allocate.
 MAX_SEGMENT_SIZE = 64 * 1024 * 1024
 #: A path of more than 1,024 characters cannot be made on every system.
 MAX_PATH = 1024
-#: A manifest that is wrong in a thousand places is told about the first few.
-MAX_ISSUES = 20
 #: Raw segments of `ALIGNED_FROM` bytes and more start at a multiple of this, so that they can be mapped and
 #: reflinked. Smaller ones are packed close: padding would cost them up to their own size.
 PAGE_SIZE = 4096
@@ -69,6 +70,7 @@ ALIGNED_FROM = 65536
 
 _Text = Annotated[str, Field(max_length=65536)]
 _Options = Annotated[dict[str, _Text], Field(max_length=1024)]
+_Counts = Annotated[dict[str, Count], Field(max_length=1024)]
 
 
 class TensorInfo(Value):
@@ -78,7 +80,7 @@ class TensorInfo(Value):
     #: numpy's name of the element type, such as ``float32``; ONNX's where numpy has none (``bfloat16``).
     dtype: _Text
     #: A size, a symbolic name, or None where nothing is known; None instead of a shape if the rank is open.
-    shape: Annotated[tuple[int | _Text | None, ...], Field(max_length=64)] | None = None
+    shape: Annotated[tuple[int | _Text | None, ...], Field(max_length=64, fail_fast=True)] | None = None
 
 
 class Source(Value):
@@ -87,7 +89,7 @@ class Source(Value):
     #: Over the model file, and then over each external data file in the order of their paths.
     sha256: Sha256
     size: Count
-    opsets: dict[str, int]
+    opsets: _Counts
 
 
 class Requirements(Value):
@@ -131,7 +133,7 @@ class Coverage(Value):
     compiled: Count
     partitions: Count
     #: Operator type to number of nodes that stay outside every partition.
-    left_on_cpu: dict[str, Count] = {}
+    left_on_cpu: _Counts = {}
 
 
 class Numerics(Value):
@@ -177,7 +179,7 @@ class File(Value):
     path: _Text
     size: Count
     sha256: Sha256
-    segments: Annotated[tuple[Count, ...], Field(max_length=MAX_SEGMENTS)]
+    segments: Annotated[tuple[Count, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)]
 
 
 class Variant(Value):
@@ -201,7 +203,7 @@ class Variant(Value):
     numerics: Numerics | None = None
     flex: tuple[FlexLowering, ...] = ()
     #: Empty only on the way to the writer, which fills it in.
-    files: Annotated[tuple[File, ...], Field(max_length=MAX_FILES)] = ()
+    files: Annotated[tuple[File, ...], Field(max_length=MAX_FILES, fail_fast=True)] = ()
 
     @property
     def size(self) -> int:
@@ -217,7 +219,7 @@ class Component(Value):
     source: Source
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
-    variants: Annotated[tuple[Variant, ...], Field(max_length=MAX_VARIANTS)]
+    variants: Annotated[tuple[Variant, ...], Field(max_length=MAX_VARIANTS, fail_fast=True)]
 
 
 class Manifest(Value):
@@ -226,8 +228,12 @@ class Manifest(Value):
     aotpack: Annotated[str, Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")] = FORMAT_VERSION
     name: Name
     version: _Text = "0"
-    components: Annotated[tuple[Component, ...], Field(min_length=1, max_length=MAX_COMPONENTS)]
-    segments: Annotated[tuple[Segment, ...], Field(max_length=MAX_SEGMENTS)] = ()
+    #: SPDX expression of what the models are licensed under.
+    license: _Text | None = None
+    components: Annotated[
+        tuple[Component, ...], Field(min_length=1, max_length=MAX_COMPONENTS, fail_fast=True)
+    ]
+    segments: Annotated[tuple[Segment, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
 
     def to_json(self) -> bytes:
         """The canonical form: UTF-8, no white space, keys in the order of docs/format.md, maps sorted."""
@@ -252,16 +258,17 @@ def parse(text: bytes) -> Manifest:
         ManifestError: it is not JSON, has duplicate or unknown keys, or contradicts itself.
     """
     newer_minor = _check_version(text)
-    try:
-        # A newer minor version may add keys; nothing else may.
-        manifest = Manifest.model_validate_json(text, extra="ignore" if newer_minor else "forbid")
-    except ValidationError as error:
-        raise _as_manifest_error(error) from None
-    if manifest.model_dump_json(exclude_none=True).encode() != text:
-        # pydantic lets duplicate keys and NaN through. Bytes that it writes back as they were have
-        # neither; all others are read once more by a parser that can refuse them.
-        _refuse_ambiguous_json(text)
-    issues = list(_contradictions(manifest))
+    with _collecting_no_garbage():
+        try:
+            # A newer minor version may add keys; nothing else may.
+            manifest = Manifest.model_validate_json(text, extra="ignore" if newer_minor else "forbid")
+        except ValidationError as error:
+            raise _as_manifest_error(error) from None
+        if manifest.model_dump_json(exclude_none=True).encode() != text:
+            # pydantic lets duplicate keys and NaN through. Bytes that it writes back as they were have
+            # neither; all others are read once more by a parser that can refuse them.
+            _refuse_ambiguous_json(text)
+        issues = list(_contradictions(manifest))
     if issues:
         where, what = issues[0]
         more = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
@@ -282,6 +289,18 @@ def _in_order(value: object) -> Any:
     if isinstance(value, tuple):
         return [_in_order(item) for item in value]
     return value
+
+
+@contextlib.contextmanager
+def _collecting_no_garbage() -> Iterator[None]:
+    # None of thousands of new values is garbage yet: looking for it takes a third of the time.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _check_version(text: bytes) -> bool:
@@ -309,11 +328,13 @@ def _as_manifest_error(error: ValidationError) -> ManifestError | LimitExceeded:
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     kind = LimitExceeded if first["type"] in {"too_long", "string_too_long"} else ManifestError
-    found = repr(first["input"])
+    found = first["input"]
+    # Not a whole manifest, nor an attacker's megabyte.
+    is_short = isinstance(found, (int, float)) or (isinstance(found, str) and len(found) <= 60)
     return kind(
         first["msg"] + more,
-        where=where or "manifest",
-        found=found if len(found) <= 60 and first["type"] != "json_invalid" else None,
+        where=where if len(where) <= 200 else f"{where[:200]}...",
+        found=repr(found) if is_short and first["type"] != "json_invalid" else None,
     )
 
 
@@ -341,29 +362,45 @@ def _refuse_ambiguous_json(text: bytes) -> None:
 
 def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Each place where the manifest contradicts itself, as (where, what)."""
-    yield from _segment_contradictions(manifest.segments)
-    sizes = [segment.size for segment in manifest.segments]
-    yield from _twins("components", (component.name for component in manifest.components))
+    segments = manifest.segments
+    yield from _segment_contradictions(segments)
+    yield from _twins("components", tuple([component.name for component in manifest.components]))
+    used: set[int] = set()
     for c, component in enumerate(manifest.components):
-        yield from _twins(f"components[{c}].variants", (variant.id for variant in component.variants))
+        yield from _twins(f"components[{c}].variants", tuple([variant.id for variant in component.variants]))
         for v, variant in enumerate(component.variants):
             if not variant.files:
                 yield f"components[{c}].variants[{v}].files", "is empty; a variant has at least an ONNX file"
+            for where, what in _path_contradictions(tuple([file.path for file in variant.files])):
+                yield f"components[{c}].variants[{v}].{where}", what
             for f, file in enumerate(variant.files):
-                where = f"components[{c}].variants[{v}].files[{f}]"
-                if wrong := path_issue(file.path):
-                    yield f"{where}.path", wrong
-                try:
-                    total = sum([sizes[index] for index in file.segments])
-                except IndexError:
-                    yield f"{where}.segments", f"names a segment beyond the {len(sizes)} there are"
-                    continue
-                if total != file.size:
-                    yield f"{where}.size", f"is {file.size} but its segments hold {total} bytes"
-            if len(variant.files) > 1:
-                paths = [_as_one_name(file.path) for file in variant.files]
-                yield from _twins(f"components[{c}].variants[{v}].files", paths)
-                yield from _nested(f"components[{c}].variants[{v}].files", paths)
+                used.update(file.segments)
+                if (wrong := _file_contradiction(file, segments)) is not None:
+                    yield f"components[{c}].variants[{v}].files[{f}].{wrong[0]}", wrong[1]
+    if len(used) < len(segments):
+        yield f"segments[{min(set(range(len(segments))) - used)}]", "belongs to no file"
+
+
+def _file_contradiction(file: File, segments: tuple[Segment, ...]) -> tuple[str, str] | None:
+    parts = file.segments
+    try:
+        total = sum([segments[part].size for part in parts])
+    except IndexError:
+        return "segments", f"names a segment beyond the {len(segments)} there are"
+    if total != file.size:
+        return "size", f"is {file.size} but its segments hold {total} bytes"
+    if len(parts) == 1 and file.sha256 != segments[parts[0]].sha256:
+        return "sha256", "differs from that of its only segment"
+    return None
+
+
+# Most variants of a package have files of the same names.
+@functools.lru_cache(maxsize=64)
+def _path_contradictions(paths: tuple[str, ...]) -> list[tuple[str, str]]:
+    issues = [(f"files[{f}].path", issue) for f, path in enumerate(paths) if (issue := path_issue(path))]
+    # macOS normalises and Windows folds case: paths that differ only so are one file there.
+    plain = tuple([unicodedata.normalize("NFC", path).casefold() for path in paths])
+    return [*issues, *_twins("files", plain), *_nested("files", plain)]
 
 
 def _segment_contradictions(segments: tuple[Segment, ...]) -> Iterator[tuple[str, str]]:
@@ -383,7 +420,7 @@ def _segment_contradictions(segments: tuple[Segment, ...]) -> Iterator[tuple[str
         end, last = segment.offset + segment.stored, s
 
 
-def _twins(where: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _twins(where: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
         first = seen.setdefault(name.casefold(), index)
@@ -391,24 +428,17 @@ def _twins(where: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield f"{where}[{index}]", f"{name!r} is the same name as that of {where}[{first}]"
 
 
-def _nested(where: str, paths: list[str]) -> Iterator[tuple[str, str]]:
+def _nested(where: str, paths: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     known = set(paths)
     for index, path in enumerate(paths):
-        parts = path.split("/")
-        if any("/".join(parts[:depth]) in known for depth in range(1, len(parts))):
+        if any(folder in known for folder in map(str, PurePosixPath(path).parents)):
             yield f"{where}[{index}].path", f"{path!r} lies inside another file"
-
-
-def _as_one_name(path: str) -> str:
-    # macOS normalises and Windows folds case: paths that differ only so are one file there.
-    return path if path.isascii() and path.islower() else unicodedata.normalize("NFC", path).casefold()
 
 
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?$")
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 
 
-@functools.lru_cache(maxsize=1024)
 def path_issue(path: str) -> str | None:
     """Why `path` is not a relative path that means the same file on every system, or None."""
     if not path or len(path) > MAX_PATH:

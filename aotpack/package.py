@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from aotpack.container.reader import PackageReader
-from aotpack.errors import AotpackError, NothingToLoad, OutputError, UnknownName
+from aotpack.errors import AotpackError, NothingToLoad, OutputError, ToolchainMissing, UnknownName
 from aotpack.machine import Machine, probe
 from aotpack.manifest import Component, Manifest, Variant
 from aotpack.selection import Candidate, Policy, Selection, select
@@ -222,10 +222,16 @@ class Package:
 
     def _session(self, component: Component, candidate: Candidate) -> onnxruntime.InferenceSession:
         variant = candidate.variant
+        toolchain = toolchains().get(variant.toolchain)
+        if toolchain is None:
+            raise ToolchainMissing(
+                "is not known here",
+                where=f"toolchain {variant.toolchain}",
+                hint=f"install the package that adds it; the variant's EP is {variant.ep}",
+            )
         cache = self._cache or Cache()
         folder = cache.materialise(self._reader, component, variant)
         _log.debug("%s: files in %s", variant.id, folder)
-        toolchain = toolchains()[variant.toolchain]
         emulate = candidate.verdict.code == "emulated"
         return create(variant, folder / variant.files[0].path, toolchain, emulate=emulate)
 

@@ -16,8 +16,11 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from aotpack.builder.report import BuildReport
 from aotpack.builder.spec_file import BuildFile
+from aotpack.difference import Difference
 from aotpack.documents import (
+    CacheDocument,
     ExtractDocument,
+    FlexDocument,
     RunDocument,
     SelectionDocument,
     TargetsDocument,
@@ -33,7 +36,10 @@ __all__ = ["DOCUMENTS", "schemas", "write"]
 DOCUMENTS: Mapping[str, type[BaseModel]] = {
     "build-file": BuildFile,
     "build-report": BuildReport,
+    "cache": CacheDocument,
+    "difference": Difference,
     "extract": ExtractDocument,
+    "flex": FlexDocument,
     "machine": Machine,
     "manifest": Manifest,
     "run": RunDocument,

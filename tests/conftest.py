@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from aotpack.machine import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 from samples.real_models import fetch
 from tests.command_line import Done, aotpack
+
+# How long an example takes says nothing about whether it is right, and CI machines are slow.
+settings.register_profile("aotpack", deadline=None)
+settings.load_profile("aotpack")
 
 #: Of the package that most tests look at, in its order.
 VAD_TARGETS = (

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import filelock
 import psutil
@@ -35,7 +36,7 @@ from aotpack.manifest import Component, Manifest
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 
-__all__ = ["build", "build_spec", "package_name"]
+__all__ = ["build", "build_spec", "one_model", "package_name"]
 
 
 def build(
@@ -85,13 +86,13 @@ def build(
             package holds those that did; the error has the report.
         OutputError: the package cannot be written.
     """
-    path = Path(model)
-    spec = BuildSpec(
-        name=name or package_name(path),
-        version=version,
+    spec = one_model(
+        Path(model),
+        targets=targets,
         output=Path(output),
-        components=(ComponentSpec(name="main", model=path, shapes=dict(shapes or {})),),
-        targets=tuple(TargetSpec(target=each) if isinstance(each, str) else each for each in targets),
+        shapes=shapes,
+        name=name,
+        version=version,
         portable=portable,
         tolerance=tolerance,
         limits=Limits(seconds=time_limit, memory=memory_limit),
@@ -100,6 +101,37 @@ def build(
         compress=compress,
     )
     return build_spec(spec, executor=executor, keep_going=keep_going, on_event=on_event)
+
+
+def one_model(
+    model: Path,
+    *,
+    targets: Iterable[str | TargetSpec],
+    output: Path,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    name: str | None = None,
+    **settings: Any,
+) -> BuildSpec:
+    """The spec of a package with one model.
+
+    Args:
+        model: path of the ONNX model.
+        targets: as `build`'s.
+        output: path of the package to write.
+        shapes: as `build`'s.
+        name: of the package; by default the model's file name.
+        settings: of the `BuildSpec`.
+
+    Raises:
+        UsageError: a setting makes no sense.
+    """
+    return BuildSpec(
+        name=name or package_name(model),
+        output=output,
+        components=(ComponentSpec(name="main", model=model, shapes=dict(shapes or {})),),
+        targets=tuple(TargetSpec(target=each) if isinstance(each, str) else each for each in targets),
+        **settings,
+    )
 
 
 def build_spec(
@@ -148,7 +180,7 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
             place = elsewhere
         results = Results(Cache()) if spec.reuse else None
         sources = Sources(planned.components, scratch, workers, limits)
-        finished = do_all(planned, place, sources, results, scratch, limits, announce)
+        finished = do_all(planned, place, sources, results, scratch, announce)
         if results is not None:
             results.trim()
         return finished
@@ -178,7 +210,7 @@ def _pack(spec: BuildSpec, finished: list[Finished], announce: Event, started: f
     ordered = tuple(components[each.name] for each in spec.components if each.name in components)
     manifest = write(
         spec.output,
-        Manifest(name=spec.name, version=spec.version, components=ordered),
+        Manifest(name=spec.name, version=spec.version, license=spec.license, components=ordered),
         contents,
         compress=spec.compress,
     )

@@ -11,7 +11,7 @@ __all__ = ["with_footprints"]
 
 
 def with_footprints(rows: Iterable[Row], manifest: Manifest) -> tuple[Row, ...]:
-    """`rows` with `adds` and `shares` filled in, in bytes as they are stored.
+    """`rows` with `stored`, `adds` and `shares` filled in, in bytes as they are stored.
 
     Args:
         rows: of the build; their order decides who adds what several have.
@@ -36,7 +36,13 @@ def with_footprints(rows: Iterable[Row], manifest: Manifest) -> tuple[Row, ...]:
             if (component, variant) != (row.component, row.id) and own & theirs
         }
         filled.append(
-            row.model_copy(update={"adds": sum(stored[index] for index in own - seen), "shares": shares})
+            row.model_copy(
+                update={
+                    "stored": sum(stored[index] for index in own),
+                    "adds": sum(stored[index] for index in own - seen),
+                    "shares": shares,
+                }
+            )
         )
         seen |= own
     return tuple(filled)

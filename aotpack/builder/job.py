@@ -16,8 +16,9 @@ from aotpack._values import Value
 from aotpack.builder.spec import Limits
 from aotpack.builder.supervise import Outcome, Workers
 from aotpack.builder.worker import CompareRequest, CompiledPart, CompileRequest, Part, ReferenceRequest
+from aotpack.errors import AotpackError
 from aotpack.machine import Machine
-from aotpack.manifest import Compatibility, Coverage, Requirements, SessionSettings, Variant
+from aotpack.manifest import Compatibility, Coverage, FlexLowering, Requirements, SessionSettings, Variant
 from aotpack.target import Target
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.base import RunsHere, Toolchain
@@ -48,6 +49,8 @@ class TaskPart:
     #: Constants left out.
     nodes: int
     reference: Reference
+    #: How FlexAttention was lowered in it.
+    flex: tuple[FlexLowering, ...] = ()
     #: What there is to know of how the model was prepared.
     note: str | None = None
 
@@ -84,6 +87,7 @@ class PartDone(Value):
     #: None: it was not run, for the reason in `unchecked`.
     measured: Measured | None = None
     unchecked: str | None = None
+    flex: tuple[FlexLowering, ...] = ()
     note: str | None = None
 
 
@@ -139,7 +143,13 @@ def carry_out(task: Task, folder: Path, workers: Workers, machine: Machine) -> D
         workers: start the processes that load the vendor's libraries.
         machine: this computer.
     """
-    return _Work(task, folder, workers, machine).do()
+    work = _Work(task, folder, workers, machine)
+    try:
+        return work.do()
+    except Exception as error:
+        # A toolchain may raise in this process too, when it is asked what it can do.
+        kind = "" if isinstance(error, AotpackError) else f"{type(error).__name__}: "
+        return Done(failure=f"{kind}{error}")
 
 
 class _Work:
@@ -194,6 +204,7 @@ class _Work:
                     left=made.left,
                     measured=measured,
                     unchecked=why_not,
+                    flex=part.flex,
                     note=part.note,
                 )
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ __all__ = [
     "count_nodes",
     "external_data",
     "fix_shapes",
+    "link_data",
     "open_dimensions",
     "prepare",
     "read_graph",
@@ -48,9 +50,9 @@ class SourceModel:
     #: Nodes at the top level and in nested graphs, constants left out.
     nodes: int
 
-    def files(self) -> tuple[Path, ...]:
-        """The model and its external data."""
-        return (self.path, *(self.path.parent / name for name in self.data))
+    def files(self, graph: Path | None = None) -> tuple[Path, ...]:
+        """The model, or a rewritten `graph` of it, and its external data."""
+        return (graph or self.path, *(self.path.parent / name for name in self.data))
 
 
 def read_model(path: Path) -> SourceModel:
@@ -143,7 +145,7 @@ def prepare(
     Args:
         model: the source.
         shapes: as in `ComponentSpec.shapes`.
-        folder: an empty folder that takes the prepared copy, the external data linked beside it.
+        folder: an empty folder that takes the prepared copy, the external data linked or copied beside it.
         widen: low-bit type to the one that its weights are rewritten into (`widen_weights`).
 
     Raises:
@@ -160,11 +162,16 @@ def prepare(
         return model.path, widened
     prepared = folder / "prepared.onnx"
     onnx.save(graph, prepared)
+    link_data(model, folder)
+    return prepared, widened
+
+
+def link_data(model: SourceModel, folder: Path) -> None:
+    """Make the external data of `model` appear in `folder`, without copying it."""
     for name in model.data:
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
         _link(model.path.parent / name, link)
-    return prepared, widened
 
 
 def _separate_initializers(model: onnx.ModelProto) -> bool:
@@ -189,7 +196,7 @@ def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     bound: dict[str, int] = {}
     for name, shape in shapes.items():
         if name in inputs:
-            dims = _dims(inputs[name])
+            dims = _ranked(inputs[name], len(shape))
             if len(dims) != len(shape):
                 raise ShapeError(
                     f"has {len(shape)} sizes",
@@ -221,13 +228,17 @@ def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
 
 def open_dimensions(model: onnx.ModelProto) -> list[str]:
     """Each input dimension without a fixed size, as ``input[0] (batch)``."""
-    return [
-        f"{value.name}[{index}]" + (f" ({dim.dim_param})" if dim.dim_param else "")
-        for value in _inputs(model)
-        for index, dim in enumerate(_dims(value))
-        # Exporters write 0 for "not known".
-        if dim.dim_value <= 0
-    ]
+    found = []
+    for value in _inputs(model):
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            found.append(f"{value.name}[…] (of any rank)")
+        found += [
+            f"{value.name}[{index}]" + (f" ({dim.dim_param})" if dim.dim_param else "")
+            for index, dim in enumerate(_dims(value))
+            # Exporters write 0 for "not known".
+            if dim.dim_value <= 0
+        ]
+    return found
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -238,6 +249,16 @@ def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
     return list(value.type.tensor_type.shape.dim)
+
+
+def _ranked(value: onnx.ValueInfoProto, rank: int) -> list[onnx.TensorShapeProto.Dimension]:
+    """The dimensions of `value`, which gets `rank` of them if it has no shape at all."""
+    if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+        shape = value.type.tensor_type.shape
+        shape.SetInParent()
+        for _ in range(rank):
+            shape.dim.add()
+    return _dims(value)
 
 
 def _tensor(value: onnx.ValueInfoProto) -> TensorInfo:
@@ -294,4 +315,5 @@ def _link(source: Path, link: Path) -> None:
     try:
         os.link(source.resolve(), link)
     except OSError:
-        link.symlink_to(source.resolve())
+        # On another file system. A symbolic link would not do: ORT refuses data outside the model's folder.
+        shutil.copyfile(source, link)

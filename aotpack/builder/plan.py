@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aotpack.builder.low_bits import low_bit_types
 from aotpack.builder.model import SourceModel, fix_shapes, open_dimensions, read_graph, read_model
@@ -15,8 +15,15 @@ from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UsageError
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain.base import Toolchain
+from aotpack.version import VERSION
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["ComponentPlan", "Job", "Plan", "ingredients_digest", "plan"]
+
+#: The domain of FlexAttention.
+_PREVIEW = "ai.onnx.preview"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +36,8 @@ class ComponentPlan:
     open: tuple[str, ...]
     #: ONNX's names of the element types of less than 8 bits that its weights have.
     low_bits: frozenset[str]
+    #: It may have FlexAttention nodes, which are lowered for each target.
+    flex: bool
 
     @property
     def name(self) -> str:
@@ -53,11 +62,17 @@ class Job:
     @functools.cached_property
     def ingredients(self) -> dict[str, Any]:
         """All that decides what comes out, as JSON."""
+        ours = any(part.flex for part in self.components) or bool(self.widen)
+        ingredients: dict[str, Any] = {
+            "source": {part.name: part.model.source.sha256 for part in self.components},
+            # What is done to a model here is another thing in another release.
+            **({"aotpack": VERSION} if ours else {}),
+        }
         if self.target.name == PORTABLE:
             # It is the same whatever built it.
-            return {"source": {part.name: part.model.source.sha256 for part in self.components}}
+            return ingredients
         return {
-            "source": {part.name: part.model.source.sha256 for part in self.components},
+            **ingredients,
             "shapes": {
                 part.name: {name: list(shape) for name, shape in part.spec.shapes.items()}
                 for part in self.components
@@ -195,5 +210,13 @@ def _read(spec: ComponentSpec) -> ComponentPlan:
     model = read_model(spec.model)
     graph = fix_shapes(read_graph(spec.model), spec.shapes)
     return ComponentPlan(
-        spec=spec, model=model, open=tuple(open_dimensions(graph)), low_bits=low_bit_types(graph)
+        spec=spec,
+        model=model,
+        open=tuple(open_dimensions(graph)),
+        low_bits=low_bit_types(graph),
+        flex=any(opset.domain == _PREVIEW for opset in _imports(graph)),
     )
+
+
+def _imports(model: onnx.ModelProto) -> list[onnx.OperatorSetIdProto]:
+    return [*model.opset_import, *(item for function in model.functions for item in function.opset_import)]

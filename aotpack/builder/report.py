@@ -36,6 +36,8 @@ class Row(Value):
     id: str | None = None
     #: Bytes of its files, before sharing.
     size: int | None = None
+    #: Bytes that its files take in the package, shared ones included.
+    stored: int | None = None
     #: Bytes that it added to the package: those that no variant before it has.
     adds: int | None = None
     #: ``component/id`` of other variants to the bytes of the package that they share with it.

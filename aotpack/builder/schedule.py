@@ -12,8 +12,8 @@ from aotpack.builder.plan import ComponentPlan, Job, Plan
 from aotpack.builder.pools import Place
 from aotpack.builder.results import Results
 from aotpack.builder.sources import Sources, refusal
-from aotpack.builder.spec import Limits
 from aotpack.builder.variant import Built, finish, portable
+from aotpack.errors import FlexError
 from aotpack.target import PORTABLE
 
 __all__ = ["Event", "Finished", "do_all"]
@@ -36,7 +36,6 @@ def do_all(
     sources: Sources,
     results: Results | None,
     scratch: Path,
-    limits: Limits,
     announce: Event,
 ) -> list[Finished]:
     """Do all jobs; give what came of them in the plan's order.
@@ -47,7 +46,6 @@ def do_all(
         sources: prepares the models.
         results: of earlier builds; None: build all anew, and keep nothing.
         scratch: an empty folder, which has the files of what was built.
-        limits: of each worker.
         announce: told of each step.
 
     Raises:
@@ -59,14 +57,18 @@ def do_all(
     for index, job in enumerate(planned.jobs):
         folder = scratch / f"job-{index}"
         folder.mkdir()
-        known, why = _without_work(job, results, folder, str(planned.spec.output.resolve()))
+        known, why = _without_work(job, sources, results, folder, str(planned.spec.output.resolve()))
         if known is not None:
             finished[index] = finish(job, known, cached=why is None and job.target.name != PORTABLE, why=why)
             _announce_end(job, finished[index], announce)
             continue
-        task = sources.task(job, limits, announce)
-        future = place.submit(task, folder, _begun(job, announce))
-        waiting[future] = (index, why)
+        try:
+            task = sources.task(job, announce)
+        except FlexError as error:
+            finished[index] = finish(job, Done(failure=str(error)), cached=False, why=why)
+            _announce_end(job, finished[index], announce)
+            continue
+        waiting[place.submit(task, folder, _begun(job, announce))] = (index, why)
     for future in as_completed(waiting):
         index, why = waiting[future]
         job = planned.jobs[index]
@@ -93,11 +95,14 @@ def do_all(
 
 
 def _without_work(
-    job: Job, results: Results | None, folder: Path, output: str
+    job: Job, sources: Sources, results: Results | None, folder: Path, output: str
 ) -> tuple[Done | None, str | None]:
     """What there is of a job before anything is done for it, and why there is nothing in the cache."""
     if job.target.name == PORTABLE:
-        return portable(job), None
+        try:
+            return portable(job, sources.portable(job)), None
+        except FlexError as error:
+            return Done(failure=str(error)), None
     if refused := refusal(job):
         return Done(failure=refused), "The model does not fit the target."
     if results is None:

@@ -22,6 +22,13 @@ class Limits:
     #: Bytes of resident memory of the worker and its children; None: no limit.
     memory: int | None = None
 
+    def __post_init__(self) -> None:
+        # Not `<= 0`: a limit that is no number would never be reached.
+        if not self.seconds > 0:
+            raise UsageError("is no time limit", found=f"{self.seconds:g}", expected="more than 0 seconds")
+        if self.memory is not None and not self.memory > 0:
+            raise UsageError("is no memory limit", found=self.memory, expected="more than 0 bytes")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentSpec:
@@ -58,10 +65,12 @@ class BuildSpec:
     """A package to build."""
 
     name: str
-    version: str
     output: Path
     components: tuple[ComponentSpec, ...]
     targets: tuple[TargetSpec, ...]
+    version: str = "0"
+    #: SPDX expression.
+    license: str | None = None
     #: Add the untouched ONNX as a variant of its own.
     portable: bool = True
     #: The largest error that a variant may have; None: by the target's precision.
@@ -74,6 +83,20 @@ class BuildSpec:
     #: zstd level for segments that shrink by it; None: store all of them raw.
     compress: int | None = 3
 
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UsageError(
+                "is no name for a package",
+                where=self.name,
+                expected="at most 128 letters, digits, and . _ + - after the first",
+            )
+        # Nothing is larger than NaN: it would let every variant through.
+        if self.tolerance is not None and not self.tolerance >= 0:
+            raise UsageError("is no tolerance", found=f"{self.tolerance:g}", expected="0 or more")
+
+
+#: As `aotpack.manifest.Manifest.name`.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 _SHAPE = re.compile(r"(?P<name>.+?)=(?P<sizes>\d+(?:[,x]\d+)*|)")
 

@@ -87,9 +87,8 @@ class BuildFile(Value):
     version: str = "0"
     #: Where the package goes; by default the name with ``.aotpack``, beside this file.
     output: str | None = None
-    #: SPDX expression, and files with the texts.
+    #: SPDX expression of what the models are licensed under.
     license: str | None = None
-    license_files: tuple[str, ...] = ()
     #: Add the untouched ONNX.
     portable: bool = True
     tolerance: Annotated[float, Field(gt=0)] | None = None
@@ -156,6 +155,7 @@ def _spec(file: BuildFile, path: Path, text: str) -> BuildSpec:
     return BuildSpec(
         name=file.name,
         version=file.version,
+        license=file.license,
         output=output,
         components=components,
         targets=tuple(targets),

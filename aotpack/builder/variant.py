@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from aotpack.builder.job import Done, Measured, PartDone
+from aotpack.builder.lowering import Lowered
 from aotpack.builder.numerics import TOLERANCES
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
@@ -34,17 +36,23 @@ class Built:
     files: tuple[tuple[str, Path], ...] = ()
 
 
-def portable(job: Job) -> Done:
-    """The untouched ONNX, which nothing has to be done for: it is what the others are compared with."""
+def portable(job: Job, lowered: Mapping[str, Lowered]) -> Done:
+    """The ONNX itself, which nothing has to be done for: it is what the others are compared with.
+
+    Args:
+        job: of the portable target.
+        lowered: component to what any EP can run.
+    """
     parts = []
     for component in job.components:
-        source = component.model
+        source, mine = component.model, lowered[component.name]
         parts.append(
             PartDone(
                 component=component.name,
-                files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files()), strict=True)),
+                files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files(mine.path)), strict=True)),
                 coverage=Coverage(nodes=source.nodes, compiled=0, partitions=0),
                 measured=Measured(max_abs=0.0, error=0.0, ran_on="host"),
+                flex=mine.records,
             )
         )
     return Done(parts=tuple(parts))
@@ -118,6 +126,7 @@ def _finish(
         built_with=done.built_with if target.name != PORTABLE else {},
         coverage=part.coverage,
         numerics=numerics,
+        flex=part.flex,
     )
     notes = (part.note, _left_out(part, job, done.remarks), part.unchecked)
     return Built(
@@ -155,5 +164,9 @@ def _left_out(part: PartDone, job: Job, remarks: tuple[str, ...]) -> str | None:
     for kind, names in sorted(part.left.items()):
         shown = ", ".join(names[:_NAMED_NODES]) + (", …" if len(names) > _NAMED_NODES else "")
         kinds.append(f"{kind} ({shown})")
-    why = f" {job.target.ep}: {'; '.join(remarks)}." if remarks else f" {job.target.ep} does not say why."
+    why = (
+        f" {job.target.ep}: {'; '.join(remarks).rstrip('.')}."
+        if remarks
+        else f" {job.target.ep} does not say why."
+    )
     return f"{count} of {part.coverage.nodes} nodes stay on the CPU: {', '.join(kinds)}.{why}"

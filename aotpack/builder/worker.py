@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 
 from aotpack._values import Value
 from aotpack.errors import AotpackError, CompileError
-from aotpack.manifest import Coverage, TensorInfo, Variant
+from aotpack.manifest import Coverage, TensorInfo, Variant, path_issue
 from aotpack.target import Target
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ def _die_with_the_parent() -> None:
     """End this process when the one that started it is gone: stdin is a pipe that it holds open."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin: at its end the interpreter aborts when a thread holds the lock of a buffer.
+        while os.read(0, 4096):
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -164,6 +166,11 @@ def _compile(asked: CompileRequest) -> Result:
 
 
 def _part(part: Part, compiled: Compiled) -> CompiledPart:
+    for name, path in compiled.files:
+        if issue := path_issue(name):
+            raise CompileError(f"a file's name {issue}", where=part.component)
+        if not path.is_file():
+            raise CompileError("was not written", where=path)
     partitions, left = _partitions(compiled.files[0][1])
     count = sum(len(names) for names in left.values())
     if partitions:
@@ -257,3 +264,7 @@ def _finite(value: float) -> float:
 if __name__ == "__main__":
     _die_with_the_parent()
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Some vendors' libraries abort or hang when the interpreter tears them down; the work is done.
+    os._exit(0)

@@ -25,11 +25,31 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-#: In the order of ``aotpack --help``. Each module has a function of the verb's name.
-_VERBS = ("build", "init", "inspect", "select", "run", "verify", "extract", "targets", "machine")
+#: In the order of ``aotpack --help``. Each module has a function, or a group of verbs, of the verb's name.
+_VERBS = (
+    "build",
+    "init",
+    "add",
+    "inspect",
+    "select",
+    "run",
+    "verify",
+    "extract",
+    "merge",
+    "prune",
+    "diff",
+    "flex",
+    "cache",
+    "targets",
+    "machine",
+)
 
 for _verb in _VERBS:
-    app.command(_verb)(getattr(import_module(f"aotpack.cli.{_verb}"), _verb))
+    _found = getattr(import_module(f"aotpack.cli.{_verb}"), _verb)
+    if isinstance(_found, typer.Typer):
+        app.add_typer(_found, name=_verb)
+    else:
+        app.command(_verb)(_found)
 
 
 @app.callback()

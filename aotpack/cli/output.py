@@ -5,6 +5,7 @@ Tables fit 80 columns when nobody says how wide the terminal is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import IO, TYPE_CHECKING
@@ -12,7 +13,8 @@ from typing import IO, TYPE_CHECKING
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from rich.console import Console, RenderableType
 
@@ -23,6 +25,8 @@ __all__ = [
     "note",
     "print_json",
     "print_text",
+    "print_written",
+    "progress",
     "size",
     "stderr_console",
     "table",
@@ -54,6 +58,18 @@ def print_text(text: str) -> None:
     _stdout.write(text + "\n")
 
 
+def print_written(package: Path, as_json: bool) -> None:
+    """Say what was written: the package's manifest as JSON, or a line."""
+    from aotpack.package import open_package
+
+    with open_package(package) as opened:
+        if as_json:
+            print_json(opened.manifest)
+            return
+        count = sum(1 for _ in opened.manifest.variants())
+    print_text(f"{package}: {count} variants, {size(package.stat().st_size)}")
+
+
 def note(text: str) -> None:
     """A line for the user that is no result."""
     print(text, file=sys.stderr)  # noqa: T201
@@ -73,6 +89,21 @@ def stderr_console() -> Console:
     return Console(
         file=sys.stderr, highlight=False, markup=False, width=None if sys.stderr.isatty() else _width()
     )
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on the terminal for what reports (bytes done, bytes in all); None where nobody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=stderr_console(), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def table(

@@ -104,10 +104,8 @@ def _feeds(session: onnxruntime.InferenceSession, given: Sequence[str]) -> dict[
     for name in arrays:
         if name not in wanted:
             raise UnknownName("input", name, wanted)
-    return {
-        **seeded_inputs(_tensor_infos([value for name, value in wanted.items() if name not in arrays])),
-        **arrays,
-    }
+    made_up = seeded_inputs(_tensor_infos([value for name, value in wanted.items() if name not in arrays]))
+    return {name: arrays[name] if name in arrays else made_up[name] for name in wanted}
 
 
 def _read(text: str) -> tuple[str, Any]:

@@ -14,7 +14,8 @@ def verify(package: PackagePath, as_json: AsJson = False) -> None:
     from aotpack.package import open_package
 
     with open_package(package) as opened:
-        opened.verify()
+        with output.progress("verifying") as progress:
+            opened.verify(progress)
         document = VerifyDocument(
             package=str(package),
             digest=opened.digest,

@@ -1,6 +1,8 @@
 """FlexAttention: write it, read it, understand its mods, lower it for a target, and see what it masks."""
 
+from aotpack.flex.buckets import at_sizes, buckets, choose_bucket
 from aotpack.flex.capabilities import Capabilities, FusedOp, Options
+from aotpack.flex.extract import extract
 from aotpack.flex.library import (
     alibi,
     causal,
@@ -20,6 +22,7 @@ from aotpack.flex.lower import lower, read
 from aotpack.flex.mask import Block, BlockMask
 from aotpack.flex.mod import Mask, Mod, from_graph, mask, mod
 from aotpack.flex.node import FlexNode, has_flex
+from aotpack.flex.picture import caption, to_png, to_text
 from aotpack.flex.reference import reference
 from aotpack.flex.trace import Capture, Table, Tensor, maximum, minimum, where
 from aotpack.flex.understand import Understanding, understand
@@ -39,10 +42,15 @@ __all__ = [
     "Tensor",
     "Understanding",
     "alibi",
+    "at_sizes",
     "attention",
+    "buckets",
+    "caption",
     "causal",
+    "choose_bucket",
     "dilated_window",
     "document",
+    "extract",
     "first_keys",
     "from_graph",
     "has_flex",
@@ -62,6 +70,8 @@ __all__ = [
     "sink_logits",
     "sliding_window",
     "softcap",
+    "to_png",
+    "to_text",
     "understand",
     "where",
 ]

@@ -10,7 +10,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-__all__ = ["FLOATS", "RANDOM", "Array", "Emitter", "captures", "names_of", "numpy_type", "renamed", "size_of"]
+__all__ = [
+    "FLOATS",
+    "RANDOM",
+    "Array",
+    "Dim",
+    "Emitter",
+    "captures",
+    "names_of",
+    "numpy_type",
+    "renamed",
+    "size_of",
+]
 
 #: Two of these are never the same node.
 RANDOM = frozenset(
@@ -37,6 +48,9 @@ FLOATS = frozenset(
 
 #: bfloat16 and the like are numpy types too, of ml_dtypes.
 Array = NDArray[Any]
+
+#: A size, a symbolic name, or None where nothing is known.
+Dim = int | str | None
 
 
 def numpy_type(element: int) -> np.dtype[Any]:
@@ -120,9 +134,16 @@ class Emitter:
         twin.name = ""
         return self._write(twin, hints)
 
-    def inline(self, graph: onnx.GraphProto, value: str) -> str:
-        """Write the nodes of a graph of one input, which is `value`; returns the name of its output."""
-        names = {graph.input[0].name: value}
+    def inline(self, graph: onnx.GraphProto, value: str, outer: Mapping[str, str] | None = None) -> str:
+        """Write the nodes of a graph of one input, which is `value`; returns the name of its output.
+
+        Args:
+            graph: to be written.
+            value: the name of its input.
+            outer: new names of what it captures, where they change.
+
+        """
+        names = {**(outer or {}), graph.input[0].name: value}
         for tensor in graph.initializer:
             names[tensor.name] = self.constant(numpy_helper.to_array(tensor))
         for node in graph.node:

@@ -10,13 +10,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from aotpack.errors import FlexError
-from aotpack.flex.emit import FLOATS, Array, captures
+from aotpack.flex.check import check_mod
+from aotpack.flex.emit import FLOATS, Array, Dim, captures
 from aotpack.flex.schema import DOMAIN, OP_TYPE, VERSION, check_schema
 
 __all__ = ["Dim", "FlexNode", "Place", "graphs_of", "has_flex", "is_flex", "places", "read_node", "skeleton"]
-
-#: A size, a symbolic name, or None where nothing is known.
-Dim = int | str | None
 
 _TYPES = onnx.TensorProto
 
@@ -163,9 +161,10 @@ def read_node(model: onnx.ModelProto, place: Place, types: Mapping[str, onnx.Typ
         )
     scale = attributes["scale"].f if "scale" in attributes else 1 / math.sqrt(_int(shapes[0][3]))
     mods = {}
+    scores = (*shapes[0][:3], shapes[1][2])
     for name in ("score_mod", "prob_mod"):
         if name in attributes:
-            _check_mod(attributes[name], f"{where}.{name}", precision)
+            check_mod(attributes[name], f"{where}.{name}", precision, scores, types, versions)
             mods[name] = attributes[name].g
     outer = [name for graph in mods.values() for name in captures(graph)]
     known = _constants(place.scopes, set(outer))
@@ -264,29 +263,6 @@ def _check_shapes(where: str, q: tuple[Dim, ...], k: tuple[Dim, ...], v: tuple[D
             raise FlexError(
                 f"{names} differ in dimension {axis}", where=where, found=f"{list(one)} and {list(other)}"
             )
-
-
-def _check_mod(attribute: onnx.AttributeProto, where: str, precision: int) -> None:
-    if attribute.type != _AttributeProto.GRAPH:
-        raise FlexError("is not a graph", where=where)
-    graph = attribute.g
-    if len(graph.input) != 1 or len(graph.output) != 1:
-        raise FlexError(
-            "does not take one tensor and give one",
-            where=where,
-            found=f"{len(graph.input)} inputs, {len(graph.output)} outputs",
-        )
-    for value in (graph.input[0], graph.output[0]):
-        tensor = value.type.tensor_type
-        if tensor.elem_type and tensor.elem_type != precision:
-            raise FlexError(
-                "type differs from the softmax precision",
-                where=f"{where}.{value.name}",
-                found=_TYPES.DataType.Name(tensor.elem_type),
-                expected=_TYPES.DataType.Name(precision),
-            )
-        if tensor.HasField("shape") and len(tensor.shape.dim) != 4:
-            raise FlexError("is not of rank 4", where=f"{where}.{value.name}", found=len(tensor.shape.dim))
 
 
 def _constants(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from aotpack.flex.capabilities import Capabilities, Options
-from aotpack.flex.emit import Emitter, numpy_type
+from aotpack.flex.emit import Dim, Emitter, numpy_type
 from aotpack.flex.mask import BlockMask, Ranges
-from aotpack.flex.node import Dim, FlexNode
+from aotpack.flex.node import FlexNode
 from aotpack.flex.program import Program
 from aotpack.flex.tiles import Bank, write_tile
 

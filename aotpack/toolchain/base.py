@@ -23,6 +23,8 @@ from aotpack.verdict import Grade, Verdict
 if TYPE_CHECKING:
     import onnxruntime
 
+    from aotpack.flex.capabilities import Capabilities
+
 __all__ = ["Compiled", "RunsHere", "Toolchain"]
 
 
@@ -115,6 +117,9 @@ class Toolchain(Protocol):
         Raises:
             ToolchainMissing: the vendor's package is not installed.
         """
+
+    def flex_capabilities(self, target: Target) -> Capabilities:
+        """What `target` runs of attention, for the lowering of FlexAttention nodes. Imports onnx."""
 
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
         """Compile `model` into the empty `folder`. Called in a process of its own, which it may take down.

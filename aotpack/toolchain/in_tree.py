@@ -22,6 +22,8 @@ from aotpack.verdict import Code, Grade, Verdict
 if TYPE_CHECKING:
     import onnxruntime
 
+    from aotpack.flex.capabilities import Capabilities
+
 __all__ = ["InTreeToolchain", "MiGraphXToolchain", "TensorRtToolchain", "VitisAiToolchain"]
 
 
@@ -62,6 +64,12 @@ class InTreeToolchain(Toolchain):
     def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
         """Not with this build of onnxruntime."""
         return RunsHere(None, self.why_not_compile(target, machine) or "")
+
+    def flex_capabilities(self, target: Target) -> Capabilities:
+        """Plain ONNX ops."""
+        from aotpack.flex.capabilities import Capabilities
+
+        return Capabilities()
 
     def load(self) -> None:
         """There is nothing to load."""

@@ -22,6 +22,8 @@ from aotpack.verdict import Code, Grade, Verdict
 if TYPE_CHECKING:
     import onnxruntime
 
+    from aotpack.flex.capabilities import Capabilities
+
 __all__ = ["OrtToolchain", "write_optimised"]
 
 #: Initializers of at least this many bytes are written beside the graph, where they can be mapped.
@@ -78,6 +80,20 @@ class OrtToolchain(Toolchain):
     def session_settings(self, target: Target) -> SessionSettings:
         """ORT's defaults: what depends on this very CPU is left to the load."""
         return SessionSettings()
+
+    def flex_capabilities(self, target: Target) -> Capabilities:
+        """The CPU EP's fused attention kernels. Attention has none from opset 25 on (FACTS.md, 4)."""
+        from aotpack.flex.capabilities import Capabilities, FusedOp
+
+        return Capabilities(
+            fused_ops=frozenset(
+                {
+                    FusedOp(domain="com.microsoft", name="GroupQueryAttention", opsets=(1, 1)),
+                    FusedOp(domain="com.microsoft", name="MultiHeadAttention", opsets=(1, 1)),
+                    FusedOp(domain="", name="Attention", opsets=(23, 24)),
+                }
+            )
+        )
 
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
         """Optimise the graph, to the highest level that does not depend on the CPU (extended)."""

@@ -23,6 +23,8 @@ from aotpack.verdict import Grade
 if TYPE_CHECKING:
     import onnxruntime
 
+    from aotpack.flex.capabilities import Capabilities
+
 __all__ = ["MODEL_NAME", "PluginToolchain", "installed_version"]
 
 #: What the ONNX of every compiled variant is called; sidecars are named after it.
@@ -146,6 +148,12 @@ class PluginToolchain(Toolchain):
     def load(self) -> None:
         """Load and register the EP's library."""
         self.devices()
+
+    def flex_capabilities(self, target: Target) -> Capabilities:
+        """Plain ONNX ops: no plugin EP has a kernel for a fused attention op that is faster."""
+        from aotpack.flex.capabilities import Capabilities
+
+        return Capabilities()
 
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
         """Compile with ORT's ModelCompiler, the blob in a file of its own.

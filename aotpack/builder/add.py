@@ -1,0 +1,69 @@
+"""One more target for a package that is there already, compiled from the portable ONNX that it holds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aotpack.builder.build import build
+from aotpack.builder.report import BuildReport
+from aotpack.edit import adopt
+from aotpack.errors import UsageError
+from aotpack.package import open_package
+from aotpack.target import PORTABLE
+
+__all__ = ["add"]
+
+
+def add(
+    package: Path,
+    *,
+    targets: Iterable[str],
+    output: Path | None = None,
+    component: str | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    keep_going: bool = False,
+    **settings: Any,
+) -> BuildReport:
+    """Compile a component of a package for more targets and write the package with them.
+
+    Args:
+        package: the package, which is left as it is unless it is `output`.
+        targets: names from the catalogue, or aliases.
+        output: the package to write; by default `package`, replaced in one step.
+        component: whose portable ONNX is compiled; by default the first one's.
+        shapes: as `aotpack.build` takes them.
+        keep_going: as for `aotpack.build`.
+        settings: passed on to `aotpack.build`.
+
+    Raises:
+        UsageError: the component has no portable variant.
+        BuildFailed: as for `aotpack.build`; what did not fail was added if `keep_going`, else nothing was.
+    """
+    with open_package(package) as opened, tempfile.TemporaryDirectory(prefix="aotpack-add-") as scratch:
+        grown = opened.component(component)
+        portable = next((variant for variant in grown.variants if variant.target == PORTABLE), None)
+        if portable is None:
+            raise UsageError(
+                "has no portable variant to compile from",
+                where=f"{package}: component {grown.name}",
+                hint="build it again with `aotpack build`",
+            )
+        model, *_ = opened.extract(portable.id, Path(scratch) / "portable", component=grown.name)
+        built = Path(scratch) / "added.aotpack"
+        report = build(
+            model,
+            targets=targets,
+            output=built,
+            shapes=shapes,
+            name=grown.name,
+            portable=False,
+            keep_going=keep_going,
+            **settings,
+        )
+        target = output or package
+        with open_package(built) as other:
+            adopt(opened.reader, grown, other.reader, target)
+    return report.model_copy(update={"package": str(target), "size": target.stat().st_size})

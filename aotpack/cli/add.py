@@ -1,0 +1,53 @@
+"""``aotpack add``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aotpack.cli import output
+from aotpack.cli.build import show_report
+from aotpack.cli.options import AsJson, ComponentName, PackagePath
+from aotpack.errors import BuildFailed
+
+__all__ = ["add"]
+
+
+def add(
+    package: PackagePath,
+    target: Annotated[list[str], typer.Option("--target", "-t", metavar="NAME", help="Again for each.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="By default the package itself.", show_default=False
+        ),
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option("--shape", metavar="NAME=SIZES", help="As for `aotpack build`.")
+    ] = None,
+    component: ComponentName = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile a package's portable ONNX for more targets."""
+    from aotpack.builder.add import add as add_targets
+    from aotpack.builder.spec import parse_shape
+
+    try:
+        report = add_targets(
+            package,
+            targets=target,
+            output=out,
+            component=component,
+            shapes=parse_shape(shape or []),
+            keep_going=keep_going,
+            on_event=lambda what, part, name, built: output.note(f"{what} {part}/{name}"),
+        )
+    except BuildFailed as error:
+        show_report(error.report, as_json)
+        raise
+    show_report(report, as_json)

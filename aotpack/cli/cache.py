@@ -1,0 +1,91 @@
+"""``aotpack cache list|prune|verify``."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aotpack.cli import output
+from aotpack.cli.options import AsJson, parse_size
+
+if TYPE_CHECKING:
+    from aotpack.source.cache import Cache, CacheEntry
+
+__all__ = ["cache"]
+
+#: The group of verbs.
+cache = typer.Typer(
+    help="The local cache of variants that were loaded.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@cache.command("list")
+def _list(as_json: AsJson = False) -> None:
+    """List what is in the cache, the least recently used first."""
+    from aotpack.source.cache import Cache
+
+    opened = Cache()
+    _show(opened, opened.entries(), "in", as_json)
+
+
+@cache.command()
+def prune(
+    limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Such as 2G; by default the cache's own limit.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the least recently used variants until the cache is within its limit."""
+    from aotpack.source.cache import Cache
+
+    opened = Cache()
+    removed = opened.prune(None if limit is None else parse_size(limit, "--limit"))
+    _show(opened, removed, "removed from", as_json)
+
+
+@cache.command()
+def verify(as_json: AsJson = False) -> None:
+    """Check every byte in the cache; what is damaged is removed and put right at the next load."""
+    from aotpack.source.cache import Cache
+
+    opened = Cache()
+    _show(opened, opened.verify(), "damaged and removed from", as_json)
+
+
+def _show(opened: Cache, entries: Sequence[CacheEntry], what: str, as_json: bool) -> None:
+    from aotpack.documents import CacheDocument, CacheEntryDocument
+
+    if as_json:
+        output.print_json(
+            CacheDocument(
+                root=str(opened.root),
+                size=opened.size(),
+                limit=opened.limit,
+                entries=tuple(CacheEntryDocument.of(entry) for entry in entries),
+            )
+        )
+        return
+    if entries:
+        output.table(
+            ["package", "variant", "size", "last used"],
+            [
+                [
+                    entry.package,
+                    f"{entry.component}/{entry.variant}",
+                    output.size(entry.size),
+                    f"{datetime.datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}",
+                ]
+                for entry in entries
+            ],
+            right=["size"],
+        )
+    output.print_text(
+        f"{len(entries)} {what} {opened.root}, which holds {output.size(opened.size())} "
+        f"of at most {output.size(opened.limit)}"
+    )

@@ -1,0 +1,59 @@
+"""``aotpack diff``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aotpack.cli import output
+from aotpack.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from aotpack.difference import Difference
+
+__all__ = ["diff"]
+
+
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A package.", show_default=False)],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Show how two packages differ: targets, strings, sizes, and the bytes that they share."""
+    from aotpack.container.reader import PackageReader
+    from aotpack.difference import diff as compare
+
+    with PackageReader.open(before) as one, PackageReader.open(after) as other:
+        found = compare(one, other)
+    if as_json:
+        output.print_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: Difference) -> None:
+    for change in found.changes:
+        output.print_text(f"{change.field}: {change.before or '-'} -> {change.after or '-'}")
+    if found.variants:
+        output.table(
+            ["", "variant", "before", "after"],
+            [
+                [
+                    {"added": "+", "removed": "-", "changed": "~"}[each.kind],
+                    f"{each.component}/{each.id}",
+                    output.size(each.size_before) if each.kind != "added" else "",
+                    output.size(each.size_after) if each.kind != "removed" else "",
+                ]
+                for each in found.variants
+            ],
+            right=["before", "after"],
+        )
+    for each in found.variants:
+        for change in each.changes:
+            output.print_text(f"{each.id} {change.field}: {change.before or '-'} -> {change.after or '-'}")
+    output.print_text(
+        f"distinct bytes: {output.size(found.bytes_before)} before, {output.size(found.bytes_after)} after, "
+        f"{output.size(found.bytes_shared)} in both"
+    )

@@ -1,0 +1,150 @@
+"""``aotpack flex build|show``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aotpack.cli import output
+from aotpack.cli.build import build as build_model
+from aotpack.cli.options import AsJson, NewPackage
+from aotpack.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from aotpack.documents import FlexNodeDocument
+    from aotpack.flex.mask import BlockMask
+
+__all__ = ["flex"]
+
+#: The group of verbs.
+flex = typer.Typer(
+    help="FlexAttention: packages of one attention, and pictures of masks.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@flex.command()
+def build(
+    out: NewPackage,
+    shape: Annotated[str, typer.Option(metavar="B,H,L,E", help="Of the queries.", show_default=False)],
+    target: Annotated[
+        list[str], typer.Option("--target", "-t", metavar="NAME", help="Again for each.", show_default=False)
+    ],
+    mod: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:VALUES]", help="causal, window:512, softcap:30, ...; again for each."),
+    ] = None,
+    kv_shape: Annotated[
+        str | None, typer.Option(metavar="B,H,S,E", help="Of keys and values; by default the queries'.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16 or float64.")] = "float32",
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build a package of one attention, from nothing but its shape and its mods."""
+    import onnx
+
+    from aotpack.flex import attention
+    from aotpack.flex.named import parse_mods
+
+    score_mod, prob_mod = parse_mods(mod or [])
+    model = attention(
+        _four(shape, "--shape"),
+        kv_shape=None if kv_shape is None else _four(kv_shape, "--kv-shape"),
+        dtype=dtype,
+        score_mod=score_mod,
+        prob_mod=prob_mod,
+    )
+    with tempfile.TemporaryDirectory(prefix="aotpack-flex-") as scratch:
+        path = Path(scratch) / "attention.onnx"
+        onnx.save(model, path)
+        build_model(path, out=out, target=target, keep_going=keep_going, as_json=as_json)
+
+
+@flex.command()
+def show(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model.", show_default=False)],
+    png: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write each mask as a PNG as well.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the mask of each FlexAttention node, with the share of blocks that are skipped."""
+    from aotpack.builder.model import read_graph
+    from aotpack.documents import FlexDocument, FlexNodeDocument
+    from aotpack.flex import read, to_png, understand
+
+    graph = read_graph(model)
+    opset = next((each.version for each in graph.opset_import if not each.domain), 0)
+    documents = []
+    masks = []
+    for node in read(graph):
+        known = understand(node, opset)
+        masks.append(known.mask)
+        picture = None
+        if png is not None and known.mask is not None:
+            picture = _write(png, node.name, to_png(known.mask))
+        documents.append(
+            FlexNodeDocument(
+                node=node.name,
+                q_shape=node.q_shape,
+                k_shape=node.k_shape,
+                v_shape=node.v_shape,
+                blocks_skipped=known.mask.skipped if known.mask is not None else 0.0,
+                why_dense=known.why_dense,
+                picture=picture,
+            )
+        )
+    if as_json:
+        output.print_json(FlexDocument(model=str(model), nodes=tuple(documents)))
+        return
+    for document, mask in zip(documents, masks, strict=True):
+        _draw(document, mask)
+    if not documents:
+        output.print_text(f"{model} has no FlexAttention node")
+
+
+def _draw(document: FlexNodeDocument, mask: BlockMask | None) -> None:
+    from aotpack.flex import to_text
+
+    shapes = ", ".join(
+        f"{name} {'x'.join(map(str, shape))}"
+        for name, shape in (("Q", document.q_shape), ("K", document.k_shape), ("V", document.v_shape))
+    )
+    output.print_text(f"{document.node}: {shapes}")
+    if mask is not None:
+        output.print_text(to_text(mask))
+    if document.why_dense is not None:
+        output.print_text(f"dense: {document.why_dense}")
+    if document.picture is not None:
+        output.print_text(document.picture)
+
+
+def _write(folder: Path, node: str, picture: bytes) -> str:
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in node)
+    path = folder / f"{name.strip('.') or 'attention'}.png"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
+    except OSError as error:
+        raise OutputError(error.strerror or str(error), where=path) from None
+    return str(path)
+
+
+def _four(text: str, option: str) -> tuple[int | str, int, int | str, int]:
+    parts = text.split(",")
+    if len(parts) != 4 or not all(parts):
+        raise UsageError(
+            "is not a shape", where=f"{option} {text}", expected="four sizes such as 1,8,1024,64"
+        )
+    batch, heads, length, size = (int(part) if part.isdecimal() else part for part in parts)
+    if isinstance(heads, str) or isinstance(size, str):
+        raise UsageError("has symbolic heads or head size", where=f"{option} {text}", expected="numbers")
+    return batch, heads, length, size

@@ -1,0 +1,35 @@
+"""``aotpack merge``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aotpack.cli import output
+from aotpack.cli.options import AsJson, NewPackage
+
+__all__ = ["merge"]
+
+
+def merge(
+    packages: Annotated[list[Path], typer.Argument(metavar="PACKAGE...", help="Two packages or more.")],
+    out: NewPackage,
+    name: Annotated[str | None, typer.Option(help="By default the first one's.", show_default=False)] = None,
+    version: Annotated[
+        str | None, typer.Option(help="By default the first one's.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make one package of several, such as those of several build machines."""
+    from contextlib import ExitStack
+
+    from aotpack.container.reader import PackageReader
+    from aotpack.edit import merge as merge_packages
+
+    with ExitStack() as stack:
+        readers = [stack.enter_context(PackageReader.open(path)) for path in packages]
+        progress = stack.enter_context(output.progress("merging"))
+        merge_packages(readers, out, name=name, version=version, progress=progress)
+    output.print_written(out, as_json)

@@ -1,0 +1,46 @@
+"""``aotpack prune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aotpack.cli import output
+from aotpack.cli.options import AsJson, NewPackage, PackagePath
+from aotpack.errors import UsageError
+
+__all__ = ["prune"]
+
+
+def prune(
+    package: PackagePath,
+    out: NewPackage,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TARGET", help="Keep only this target or variant; again for each."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TARGET", help="Leave out this target or variant; again for each."),
+    ] = None,
+    machine: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PROFILE", help="Keep what this machine may use; again for each."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a package with some of the variants of another, as one fleet needs them."""
+    from aotpack.container.reader import PackageReader
+    from aotpack.edit import prune as prune_package
+    from aotpack.machine import read_profile
+
+    if not (keep or drop or machine):
+        raise UsageError(
+            "nothing says what to keep", where="aotpack prune", hint="give --keep, --drop or --machine"
+        )
+    machines = [read_profile(path) for path in machine or []]
+    with PackageReader.open(package) as reader, output.progress("writing") as progress:
+        prune_package(reader, out, keep=keep or [], drop=drop or [], machines=machines, progress=progress)
+    output.print_written(out, as_json)

@@ -1,0 +1,105 @@
+"""Whether a mod keeps the schema's promise: one tensor in, one of the same shape and type out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import helper
+
+from aotpack.errors import FlexError
+from aotpack.flex.emit import Dim, captures
+
+__all__ = ["check_mod"]
+
+_TYPES = onnx.TensorProto
+
+
+def check_mod(
+    attribute: onnx.AttributeProto,
+    where: str,
+    precision: int,
+    scores: tuple[Dim, ...],
+    types: Mapping[str, onnx.TypeProto],
+    opsets: Mapping[str, int],
+) -> None:
+    """Refuse a mod that is no graph over scores.
+
+    Args:
+        attribute: ``score_mod`` or ``prob_mod``.
+        where: its node and name.
+        precision: ``TensorProto`` type of the scores.
+        scores: their shape, (B, Hq, L, S).
+        types: of what the mod may capture.
+        opsets: of the model, by domain.
+
+    Raises:
+        FlexError: names the mod, and the value where there is one.
+
+    """
+    if attribute.type != onnx.AttributeProto.GRAPH:
+        raise FlexError("is not a graph", where=where)
+    graph = attribute.g
+    if len(graph.input) != 1 or len(graph.output) != 1:
+        found = f"{len(graph.input)} inputs, {len(graph.output)} outputs"
+        raise FlexError("does not take one tensor and give one", where=where, found=found)
+    _check_value(graph.input[0], where, precision, None)
+    _check_value(graph.output[0], where, precision, None)
+    _check_value(_inferred_output(graph, where, precision, scores, types, opsets), where, precision, scores)
+
+
+def _check_value(
+    value: onnx.ValueInfoProto, where: str, precision: int, scores: tuple[Dim, ...] | None
+) -> None:
+    tensor = value.type.tensor_type
+    if tensor.elem_type not in (_TYPES.UNDEFINED, precision):
+        raise FlexError(
+            "type differs from the softmax precision",
+            where=f"{where}.{value.name}",
+            found=_TYPES.DataType.Name(tensor.elem_type),
+            expected=_TYPES.DataType.Name(precision),
+        )
+    if not tensor.HasField("shape"):
+        return
+    dims = [dim.dim_value or dim.dim_param for dim in tensor.shape.dim]
+    expected = scores or (None,) * 4
+    # Two names may be one size; a number and another number are not.
+    differ = any(
+        isinstance(dim, int) and isinstance(size, int) and dim != size
+        for dim, size in zip(dims, expected, strict=False)
+    )
+    if len(dims) != 4 or differ:
+        raise FlexError(
+            "shape differs from that of the scores",
+            where=f"{where}.{value.name}",
+            found=dims,
+            expected=list(scores) if scores else "four dimensions",
+        )
+
+
+def _inferred_output(
+    graph: onnx.GraphProto,
+    where: str,
+    precision: int,
+    scores: tuple[Dim, ...],
+    types: Mapping[str, onnx.TypeProto],
+    opsets: Mapping[str, int],
+) -> onnx.ValueInfoProto:
+    alone = onnx.GraphProto()
+    alone.CopyFrom(graph)
+    alone.name = alone.name or "mod"
+    alone.input[0].CopyFrom(helper.make_tensor_value_info(graph.input[0].name, precision, list(scores)))
+    # What the mod says of its output is not to be believed, but inferred.
+    alone.output[0].CopyFrom(onnx.ValueInfoProto(name=graph.output[0].name))
+    for name in captures(graph):
+        if name not in types:
+            raise FlexError("uses a value that is not in scope", where=where, found=name)
+        alone.input.append(onnx.ValueInfoProto(name=name, type=types[name]))
+    imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    model = helper.make_model(alone, opset_imports=imports)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise FlexError(f"is not a valid graph: {error}", where=where) from None
+    output: onnx.ValueInfoProto = inferred.graph.output[0]
+    return output

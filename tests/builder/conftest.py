@@ -1,0 +1,31 @@
+"""A third party's toolchain, installed as far as Python can tell, and a small model to trouble it with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from samples.made_models import cnn
+
+
+@pytest.fixture(scope="session")
+def troublesome(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder to put on the path of a process for it to have the toolchain ``troublesome``."""
+    folder = tmp_path_factory.mktemp("third-party")
+    info = folder / "troublesome-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: troublesome\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[aotpack.toolchains]\ntroublesome = tests.builder.troublesome:Troublesome\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CNN of a few kilobytes, all shapes fixed."""
+    path = tmp_path_factory.mktemp("small") / "small.onnx"
+    onnx.save(cnn(layers=2, channels=4, size=8), path)
+    return path

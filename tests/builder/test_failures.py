@@ -1,0 +1,124 @@
+"""Whatever a toolchain does to its process is one failed row; the package holds the others."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.builder.troublesome import MISBEHAVIOURS
+from tests.command_line import Done, aotpack
+
+#: What each row's reason must say.
+REASONS = {
+    "abort": "the worker was killed by SIGABRT",
+    "segfault": "the worker was killed by SIGSEGV",
+    "hang": "it did not end within 12 s",
+    "hang-with-child": "it did not end within 12 s",
+    "eat-memory": r"it took \d+ MiB of memory; the limit is 572 MiB",
+    "exit": "the worker ended with status 0 and no result",
+    "raise": "RuntimeError: the first line and the second",
+    "shout": "RuntimeError: hoarse",
+    "write-nothing": "model.onnx: was not written",
+    "write-garbage": "model.onnx: is not an ONNX model",
+    "write-outside": "leaves its folder",
+    "wrong-numbers": r"its numbers are off: an error of .* on seeded inputs; the tolerance is 0.001",
+    "abort-at-load": r"it compiled, but does not run \(host\): the worker was killed by SIGABRT",
+    "raise-when-asked": "RuntimeError: no answer",
+}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trouble") / "trouble.aotpack"
+
+
+@pytest.fixture(scope="module")
+def build(package: Path, small_model: Path, troublesome: Path) -> Done:
+    """Each misbehaviour once, between two targets that work."""
+    targets = ("ort-cpu", *(f"trouble-{how}" for how in MISBEHAVIOURS), "trouble-none")
+    options = ("--json", "--jobs", 6, "--time-limit", 12, "--memory-limit", "600M")
+    chosen = (f"--target={name}" for name in targets)
+    return aotpack("build", small_model, "-o", package, *chosen, *options, path=(troublesome,))
+
+
+@pytest.fixture(scope="module")
+def rows(build: Done) -> dict[str, dict[str, Any]]:
+    return {row["target"]: row for row in build.document("build-report")["rows"]}
+
+
+def test_the_exit_status_and_one_line_say_that_targets_failed(build: Done) -> None:
+    assert build.status == 1
+    assert build.error.startswith(f"{len(MISBEHAVIOURS)} of {len(MISBEHAVIOURS) + 3} targets failed")
+    assert "--keep-going" in build.error
+
+
+@pytest.mark.parametrize("how", MISBEHAVIOURS)
+def test_each_is_one_failed_row_with_its_reason(rows: dict[str, dict[str, Any]], how: str) -> None:
+    row = rows[f"trouble-{how}"]
+    assert row["state"] == "failed"
+    assert row["id"] is None
+    assert re.search(REASONS[how], row["reason"]), row["reason"]
+    assert "\n" not in row["reason"]
+
+
+def test_the_others_are_built_and_packed(
+    rows: dict[str, dict[str, Any]], package: Path, troublesome: Path
+) -> None:
+    built = [name for name, row in rows.items() if row["state"] == "built"]
+    assert built == ["ort-cpu", "trouble-none", "portable"]
+    assert aotpack("verify", package).status == 0
+    selection = aotpack("select", package, "--json", path=(troublesome,)).document("selection")
+    assert [each["target"] for each in selection["candidates"]] == built
+    # Where the third party's toolchain is not installed nobody can judge its variant.
+    selection = aotpack("select", package, "--json").document("selection")
+    assert {each["code"] for each in selection["candidates"]} == {"fits", "portable", "toolchain-unknown"}
+
+
+def test_what_a_worker_printed_is_in_its_row_and_nowhere_else(
+    rows: dict[str, dict[str, Any]], build: Done
+) -> None:
+    assert "troublesome: compiling for trouble-abort" in rows["trouble-abort"]["log"]
+    assert "199999 shouted" in rows["trouble-shout"]["log"]
+    assert len(rows["trouble-shout"]["log"]) < 10_000
+    assert "troublesome: compiling" not in build.err
+
+
+def test_children_of_a_worker_do_not_outlive_it(rows: dict[str, dict[str, Any]]) -> None:
+    match = re.search(r"child (\d+)", rows["trouble-hang-with-child"]["log"])
+    assert match is not None
+    assert not psutil.pid_exists(int(match[1])) or psutil.Process(int(match[1])).status() == "zombie"
+
+
+def test_the_highest_memory_of_a_worker_is_reported(rows: dict[str, dict[str, Any]]) -> None:
+    assert rows["trouble-eat-memory"]["peak_memory"] > 600_000_000
+
+
+def test_nothing_but_the_package_is_left(package: Path, build: Done) -> None:
+    assert [path.name for path in package.parent.iterdir()] == [package.name]
+
+
+def test_keep_going_makes_it_a_success(small_model: Path, troublesome: Path, tmp_path: Path) -> None:
+    package = tmp_path / "kept.aotpack"
+    targets = ("-t", "trouble-exit", "--keep-going")
+    done = aotpack("build", small_model, "-o", package, *targets, path=(troublesome,))
+    assert done.status == 0, done.err
+    assert "trouble-exit: the worker ended with status 0 and no result" in done.out
+    assert "FAILED main/trouble-exit" in done.err
+    assert aotpack("verify", package).status == 0
+
+
+def test_without_any_variant_there_is_no_package_even_with_keep_going(
+    small_model: Path, troublesome: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "none.aotpack"
+    package.write_bytes(b"what was there before")
+    targets = ("-t", "trouble-exit", "--no-portable", "--keep-going", "--json")
+    done = aotpack("build", small_model, "-o", package, *targets, path=(troublesome,))
+    assert done.status == 1
+    assert "no target could be built, so there is no package" in done.error
+    assert done.document("build-report")["package"] is None
+    assert package.read_bytes() == b"what was there before"

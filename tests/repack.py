@@ -1,0 +1,49 @@
+"""Packages made of other packages by the real writer, with something changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from aotpack.container.content import Content, StoredFile
+from aotpack.container.reader import PackageReader
+from aotpack.container.writer import write
+from aotpack.manifest import Variant
+
+#: Gives the variant as it is to be, or None to leave it out.
+Change = Callable[[Variant], Variant | None]
+
+
+def repack(
+    package: Path, output: Path, change: Change, *, files: Callable[[Variant, str], Path | None] | None = None
+) -> Path:
+    """Write `package` anew to `output`.
+
+    Args:
+        package: of one component.
+        output: the new package.
+        change: called for each variant.
+        files: the file to put in the place of a variant's, by its path there; None keeps it.
+    """
+    with PackageReader.open(package) as reader:
+        (component,) = reader.manifest.components
+        contents: dict[tuple[str, str], list[tuple[str, Content]]] = {}
+        variants = []
+        for variant in component.variants:
+            changed = change(variant)
+            if changed is None:
+                continue
+            variants.append(changed)
+            contents[component.name, changed.id] = [
+                (file.path, (files and files(variant, file.path)) or StoredFile(reader, file))
+                for file in variant.files
+            ]
+        component = component.model_copy(update={"variants": tuple(variants)})
+        write(output, reader.manifest.model_copy(update={"components": (component,)}), contents)
+    return output
+
+
+def with_string(variant: Variant, text: str | None) -> Variant:
+    """`variant` with another compatibility string."""
+    compatibility = variant.compatibility.model_copy(update={"ep_string": text})
+    return variant.model_copy(update={"compatibility": compatibility})
