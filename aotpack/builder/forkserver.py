@@ -4,7 +4,7 @@ An interpreter with numpy, onnx and onnxruntime takes most of a second to start,
 model takes to compile. The server loads no vendor library and runs no session, so what it hands on is clean.
 
 The two sides talk in lines over pipes: a request is one JSON object, the answers are ``started PID`` and
-``ended STATUS`` (a negative status is a signal's). The server ends its worker when the pipe to it closes, so
+``ended STATUS KIB`` (a negative status is a signal's; the second is the highest resident memory). The server ends its worker when the pipe to it closes, so
 that nothing is left of a build that was killed.
 """
 
@@ -20,9 +20,10 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ForkServer", "python_path", "serve"]
+__all__ = ["Ended", "ForkServer", "python_path", "serve"]
 
 #: Of numpy's BLAS in the server: a fork takes along the calling thread alone.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -33,6 +34,16 @@ def python_path() -> str:
     root = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
     return root if not inherited else os.pathsep.join([root, inherited])
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended."""
+
+    #: A negative one is a signal's.
+    status: int
+    #: Its highest resident memory in bytes, without its children; 0 if that is not known.
+    peak_memory: int = 0
 
 
 class ForkServer:
@@ -78,11 +89,11 @@ class ForkServer:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")
         self._process.stdin.flush()
-        self._pid = self._answer("started")
+        (self._pid,) = self._answer("started", 1)
         return self._pid
 
-    def wait(self, seconds: float) -> int | None:
-        """The worker's exit status, or None if it runs on after `seconds`.
+    def wait(self, seconds: float) -> Ended | None:
+        """How the worker ended, or None if it runs on after `seconds`.
 
         Raises:
             OSError: the server has died.
@@ -92,18 +103,14 @@ class ForkServer:
         poller.register(self._process.stdout, select.POLLIN)
         if not poller.poll(seconds * 1000):
             return None
-        status = self._answer("ended")
-        self._pid = None
-        return status
+        return self._end()
 
-    def kill(self) -> int:
-        """End the worker and give its exit status."""
+    def kill(self) -> Ended:
+        """End the worker."""
         assert self._pid is not None
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
-        status = self._answer("ended")
-        self._pid = None
-        return status
+        return self._end()
 
     def close(self) -> None:
         """End the server and its worker, if there is one."""
@@ -113,12 +120,17 @@ class ForkServer:
                     pipe.close()
         self._process.wait()
 
-    def _answer(self, word: str) -> int:
+    def _end(self) -> Ended:
+        status, kibibytes = self._answer("ended", 2)
+        self._pid = None
+        return Ended(status, kibibytes * 1024)
+
+    def _answer(self, word: str, count: int) -> list[int]:
         assert self._process.stdout is not None
         said = self._process.stdout.readline().split()
-        if len(said) != 2 or said[0] != word.encode():
+        if len(said) != 1 + count or said[0] != word.encode():
             raise OSError("the process that starts the workers has died")
-        return int(said[1])
+        return [int(number) for number in said[1:]]
 
 
 def serve() -> None:
@@ -148,12 +160,13 @@ def serve() -> None:
                 os.close(answers)
                 _work(asked)
             os.write(answers, b"started %d\n" % pid)
-            status = _until_it_ends(pid, requests)
+            status, kibibytes = _until_it_ends(pid, requests)
             with contextlib.suppress(BrokenPipeError):
-                os.write(answers, b"ended %d\n" % os.waitstatus_to_exitcode(status))
+                os.write(answers, b"ended %d %d\n" % (os.waitstatus_to_exitcode(status), kibibytes))
 
 
-def _until_it_ends(pid: int, requests: int) -> int:
+def _until_it_ends(pid: int, requests: int) -> tuple[int, int]:
+    """The wait status and the highest memory of the worker, which is ended when `requests` closes."""
     ended = os.pidfd_open(pid)
     poller = select.poll()
     poller.register(ended, select.POLLIN)
@@ -166,7 +179,8 @@ def _until_it_ends(pid: int, requests: int) -> int:
     # Its own children go with it; while it is not reaped, its number is nobody else's.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1]
+    _, status, used = os.wait4(pid, 0)
+    return status, used.ru_maxrss
 
 
 def _work(asked: Mapping[str, object]) -> None:

@@ -10,7 +10,7 @@
     shapes = { input = [1, 576] }
 
     [[target]]
-    target = "openvino-cpu-avx2"
+    target = "ort-cpu"
 
 Paths are relative to the file. An error names the line, the key and, for a key that does not exist, the
 nearest ones that do.
@@ -56,7 +56,7 @@ class ComponentTable(Value):
 class TargetTable(Value):
     """``[[target]]``: what to compile for, and what is different from the catalogue."""
 
-    #: From `aotpack targets`, or a set such as ``qnn-htp-v73+v75``.
+    #: From `aotpack targets`, or a set that its toolchain knows.
     target: str
     #: Needed where two tables have the same target.
     name: Name | None = None

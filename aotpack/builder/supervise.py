@@ -17,7 +17,7 @@ from typing import Protocol
 import psutil
 from pydantic import ValidationError
 
-from aotpack.builder.forkserver import ForkServer, python_path
+from aotpack.builder.forkserver import Ended, ForkServer, python_path
 from aotpack.builder.spec import Limits
 from aotpack.builder.worker import CompareRequest, CompileRequest, ReferenceRequest, Result
 
@@ -53,9 +53,9 @@ class _Starter(Protocol):
         self, request: Path, result: Path, log: Path, *, folder: Path, environment: Mapping[str, str]
     ) -> int: ...
 
-    def wait(self, seconds: float) -> int | None: ...
+    def wait(self, seconds: float) -> Ended | None: ...
 
-    def kill(self) -> int: ...
+    def kill(self) -> Ended: ...
 
     def close(self) -> None: ...
 
@@ -102,18 +102,20 @@ class Workers:
         try:
             with self._starter() as starter:
                 pid = starter.start(asked, answered, log, folder=folder, environment=environment)
-                ended_by, peak, status = _watch(starter, pid, limits, started)
+                ended_by, ended = _watch(starter, pid, limits, started)
         except OSError as error:
-            ended_by, peak, status = f"no worker could be started: {error}", 0, 1
+            ended_by, ended = f"no worker could be started: {error}", Ended(1)
         seconds = time.monotonic() - started
         result: Result | None = None
         if ended_by is None:
             with contextlib.suppress(OSError, ValidationError):
                 result = Result.model_validate_json(answered.read_bytes())
             if result is None:
-                ended_by = _how_it_died(status)
+                ended_by = _how_it_died(ended.status)
         failure = ended_by or (result.error if result else None)
-        return Outcome(result=result, failure=failure, seconds=seconds, peak_memory=peak, log=_tail(log))
+        return Outcome(
+            result=result, failure=failure, seconds=seconds, peak_memory=ended.peak_memory, log=_tail(log)
+        )
 
     @contextlib.contextmanager
     def _starter(self) -> Iterator[_Starter]:
@@ -152,7 +154,7 @@ class _Fresh:
             )
         return self._process.pid
 
-    def wait(self, seconds: float) -> int | None:
+    def wait(self, seconds: float) -> Ended | None:
         assert self._process is not None
         try:
             self._process.wait(seconds)
@@ -160,7 +162,7 @@ class _Fresh:
             return None
         return self.kill()
 
-    def kill(self) -> int:
+    def kill(self) -> Ended:
         assert self._process is not None
         if self._process.stdin is not None:
             self._process.stdin.close()
@@ -169,29 +171,30 @@ class _Fresh:
                 os.killpg(self._process.pid, signal.SIGKILL)
             else:
                 self._process.kill()
-        return self._process.wait()
+        return Ended(self._process.wait())
 
     def close(self) -> None:
         if self._process is not None:
             self.kill()
 
 
-def _watch(starter: _Starter, pid: int, limits: Limits, started: float) -> tuple[str | None, int, int]:
-    """Wait for the end. Gives why it had to be ended, the highest memory seen, and the exit status."""
+def _watch(starter: _Starter, pid: int, limits: Limits, started: float) -> tuple[str | None, Ended]:
+    """Wait for the end. Gives why it had to be ended, and how it did, with the highest memory that was seen."""
     peak = 0
     while True:
-        status = starter.wait(_INTERVAL)
-        if status is not None:
-            return None, peak, status
-        memory = _memory(pid)
-        peak = max(peak, memory)
+        ended = starter.wait(_INTERVAL)
         reason = None
-        if limits.memory is not None and memory > limits.memory:
-            reason = f"it took {memory >> 20} MiB of memory; the limit is {limits.memory >> 20} MiB"
-        elif time.monotonic() - started > limits.seconds:
-            reason = f"it did not end within {limits.seconds:g} s"
+        if ended is None:
+            memory = _memory(pid)
+            peak = max(peak, memory)
+            if limits.memory is not None and memory > limits.memory:
+                reason = f"it took {memory >> 20} MiB of memory; the limit is {limits.memory >> 20} MiB"
+            elif time.monotonic() - started > limits.seconds:
+                reason = f"it did not end within {limits.seconds:g} s"
         if reason is not None:
-            return reason, peak, starter.kill()
+            ended = starter.kill()
+        if ended is not None:
+            return reason, Ended(ended.status, max(peak, ended.peak_memory))
 
 
 def _memory(pid: int) -> int:

@@ -169,9 +169,9 @@ def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) ->
     several = len({row.component for row in report.rows}) > 1
     columns = ["component"] if several else []
     output.table(
-        [*columns, "target", "state", "time", "size", "adds", "nodes", "error", "ran on"],
+        [*columns, "target", "state", "time", "size", "adds", "error", "ran on"],
         [[*([row.component] if several else []), *_cells(row)] for row in report.rows],
-        right=["time", "size", "adds", "nodes", "error"],
+        right=["time", "size", "adds", "error"],
     )
     for row in report.rows:
         called = f"{row.component}/{row.target}" if several else row.target
@@ -188,13 +188,15 @@ def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) ->
 
 def _cells(row: Row) -> list[str]:
     coverage, numerics = row.coverage, row.numerics
+    state = "kept" if row.cached and row.state == "built" else row.state
+    if coverage is not None and coverage.partitions and coverage.compiled < coverage.nodes:
+        state += f" {coverage.compiled}/{coverage.nodes}"
     return [
         row.target,
-        "kept" if row.cached and row.state == "built" else row.state,
+        state,
         "" if row.cached else f"{row.seconds:.1f} s",
         output.size(row.size) if row.size is not None else "",
         output.size(row.adds) if row.adds is not None else "",
-        f"{coverage.compiled}/{coverage.nodes}" if coverage is not None and coverage.partitions else "",
         f"{numerics.error:.1e}" if numerics is not None else "",
         numerics.ran_on if numerics is not None else "",
     ]
