@@ -4,8 +4,8 @@ An interpreter with numpy, onnx and onnxruntime takes most of a second to start,
 model takes to compile. The server loads no vendor library and runs no session, so what it hands on is clean.
 
 The two sides talk in lines over pipes: a request is one JSON object, the answers are ``started PID`` and
-``ended STATUS KIB`` (a negative status is a signal's; the second is the highest resident memory). The server ends its worker when the pipe to it closes, so
-that nothing is left of a build that was killed.
+``ended STATUS KIB`` (a negative status is a signal's; the second is the highest resident memory). The server
+ends its worker when the pipe to it closes, so that nothing is left of a build that was killed.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class _Fresh:
 
 
 def _watch(starter: _Starter, pid: int, limits: Limits, started: float) -> tuple[str | None, Ended]:
-    """Wait for the end. Gives why it had to be ended, and how it did, with the highest memory that was seen."""
+    """Wait for the end. Gives why it had to be ended, and how it did, with the highest memory seen."""
     peak = 0
     while True:
         ended = starter.wait(_INTERVAL)

@@ -188,7 +188,7 @@ def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) ->
 
 def _cells(row: Row) -> list[str]:
     coverage, numerics = row.coverage, row.numerics
-    state = "kept" if row.cached and row.state == "built" else row.state
+    state: str = "kept" if row.cached and row.state == "built" else row.state
     if coverage is not None and coverage.partitions and coverage.compiled < coverage.nodes:
         state += f" {coverage.compiled}/{coverage.nodes}"
     return [
