@@ -1,4 +1,4 @@
-"""JSON Schemas of everything that aotpack reads and writes as JSON, generated from its values.
+"""JSON Schemas of everything that aotpack reads and writes as JSON or TOML, generated from its values.
 
 ``python -m aotpack.schema --write schemas`` writes them; a test holds the committed files to the code.
 """
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from aotpack.builder.report import BuildReport
+from aotpack.builder.spec_file import BuildFile
 from aotpack.difference import Difference
 from aotpack.documents import (
     CacheDocument,
@@ -36,6 +37,7 @@ __all__ = ["DOCUMENTS", "schemas", "write"]
 
 #: The kinds of document, by name, and the value that each one is.
 DOCUMENTS: Mapping[str, type[BaseModel]] = {
+    "build-file": BuildFile,
     "build-report": BuildReport,
     "cache": CacheDocument,
     "coverage": CoverageDocument,

@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from aotpack.builder.build import Event, build
+from aotpack.builder.build import build
 from aotpack.builder.repair import shapes_of
 from aotpack.builder.report import BuildReport, Row
+from aotpack.builder.schedule import Event
 from aotpack.doctor import Finding, examine
 from aotpack.edit import adopt, prune
 from aotpack.errors import BuildFailed, UsageError

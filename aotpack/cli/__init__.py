@@ -28,6 +28,7 @@ app = typer.Typer(
 #: In the order of ``aotpack --help``. Each module has a function, or a group of verbs, of the verb's name.
 _VERBS = (
     "build",
+    "init",
     "add",
     "inspect",
     "select",

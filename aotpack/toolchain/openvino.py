@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Hashable, Mapping
 from importlib import metadata
+from types import MappingProxyType
 
+from aotpack.errors import UsageError
 from aotpack.machine import Machine
 from aotpack.manifest import Variant
-from aotpack.target import Target
+from aotpack.target import Precision, Target
 from aotpack.toolchain.base import RunsHere
 from aotpack.toolchain.openvino_string import (
     CAP,
@@ -40,10 +43,33 @@ class OpenVinoToolchain(PluginToolchain):
     extra = "openvino"
     verified = ("1.8.1",)
     environment = (CAP, FORMER_CAP)
+    options = MappingProxyType(
+        {
+            "load_config": r"\{.*\}",
+            "num_of_threads": r"[0-9]{1,4}",
+            "num_streams": r"[0-9]{1,4}",
+            "model_priority": "LOW|MEDIUM|HIGH|DEFAULT",
+            "enable_qdq_optimizer": "true|false|True|False",
+            "enable_opencl_throttling": "true|false|True|False",
+        }
+    )
+    # Its frontend refuses 2-bit types (FACTS.md, 6).
+    widens = MappingProxyType({"INT2": "INT4", "UINT2": "UINT4"})
 
     def runtime_details(self) -> Mapping[str, str]:
         """The release of OpenVINO in the EP's package: a blob loads in no other."""
         return {"openvino": release} if (release := _bundled_release()) else {}
+
+    def with_precision(self, target: Target, precision: Precision) -> Target:
+        """By OpenVINO's INFERENCE_PRECISION_HINT, at compile and again at load."""
+        device = target.device.upper()
+        try:
+            config: dict[str, dict[str, str]] = json.loads(target.provider_options.get("load_config", "{}"))
+            own = {**config.get(device, {}), "INFERENCE_PRECISION_HINT": precision}
+        except (ValueError, TypeError, AttributeError):
+            raise UsageError("is not JSON", where=f"target {target.name}, option load_config") from None
+        options = {**target.provider_options, "load_config": json.dumps({**config, device: own})}
+        return target.model_copy(update={"precision": precision, "provider_options": options})
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         """It compiles for the class it runs on, so the class must be within what this CPU has."""

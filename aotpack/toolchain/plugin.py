@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import logging
+import re
 import threading
 from collections.abc import Collection, Hashable, Mapping
 from importlib import import_module, metadata, util
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from aotpack.errors import CompileError, ToolchainError, ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
 from aotpack.target import Target
-from aotpack.toolchain.base import Compiled
+from aotpack.toolchain.base import Compiled, Toolchain
 from aotpack.verdict import Grade
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
-class PluginToolchain:
+class PluginToolchain(Toolchain):
     """The common part of toolchains whose EP is a plugin library.
 
     Subclasses set the class attributes and add what is their vendor's alone.
@@ -63,7 +66,9 @@ class PluginToolchain:
     extra: str
     environment: tuple[str, ...] = ()
     verified: Collection[str] = ()
-    needs_fixed_shapes: bool = False
+    needs_fixed_shapes = False
+    #: Provider options that a target may set, and a regular expression that a value must match as a whole.
+    options: Mapping[str, str] = MappingProxyType({})
     #: The EP's check of a compatibility string can crash.
     ask_in_worker: bool = False
     #: ORT's severity while compiling; 0 makes some EPs say why they leave a node alone.
@@ -77,6 +82,16 @@ class PluginToolchain:
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""
         return ()
+
+    def option_issue(self, name: str, value: str) -> str | None:
+        """Checked against `options`, since most EPs ignore in silence what they do not know."""
+        if name not in self.options:
+            near = difflib.get_close_matches(name, self.options, n=3, cutoff=0.5) or sorted(self.options)
+            return f"{self.ep} has no such option; did you mean {', '.join(near[:12])}?"
+        pattern = self.options[name]
+        if re.fullmatch(pattern, value):
+            return None
+        return f"is {value!r}; expected {pattern.replace('|', ' or ')}"
 
     def version(self) -> str | None:
         """The installed version of the EP's package, or None."""
@@ -161,6 +176,10 @@ class PluginToolchain:
     def own_options(self) -> Mapping[str, str]:
         """Provider options that name something on this machine, so that no package can hold them."""
         return {}
+
+    def load(self) -> None:
+        """Load and register the EP's library."""
+        self.devices()
 
     def flex_capabilities(self, target: Target) -> Capabilities:
         """Plain ONNX ops: no plugin EP has a kernel for a fused attention op that is faster."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib import import_module
+from types import MappingProxyType
 
 from aotpack.machine import Machine, Npu
 from aotpack.manifest import Variant
@@ -21,6 +22,37 @@ _REASON = re.compile(r"REASON : (.{1,400})")
 _ERROR = re.compile(r"\[E:onnxruntime:[^\]]*\] ?(.{1,400})")
 
 
+_FLAG = "0|1"
+
+#: Of the EP in onnxruntime-qnn 2.7.0 (the strings of its library), without those that name files or other
+#: backends than HTP, which no package can hold.
+_OPTIONS = MappingProxyType(
+    {
+        "soc_model": r"[0-9]{1,3}(,[0-9]{1,3})*",
+        "htp_arch": r"(68|69|73|75|79|81)(,(68|69|73|75|79|81))*",
+        "vtcm_mb": r"[0-9]{1,2}",
+        "device_id": r"[0-9]{1,2}",
+        "htp_performance_mode": "burst|balanced|default|high_performance|high_power_saver|low_balanced|"
+        "low_power_saver|power_saver|extreme_power_saver|sustained_high_performance",
+        "htp_graph_finalization_optimization_mode": "0|1|2|3",
+        "qnn_context_priority": "low|normal|normal_high|high",
+        "rpc_control_latency": r"[0-9]{1,6}",
+        "enable_htp_fp16_precision": _FLAG,
+        "enable_htp_fp16_clamp_overflow": _FLAG,
+        "htp_bf16_enable": _FLAG,
+        "offload_graph_io_quantization": _FLAG,
+        "enable_htp_spill_fill_buffer": _FLAG,
+        "enable_htp_shared_memory_allocator": _FLAG,
+        "enable_htp_graph_splitting": _FLAG,
+        "enable_htp_monolithic_lstm": _FLAG,
+        "enable_block_quant_weight_optimization": _FLAG,
+        "enable_vtcm_backup_buffer_sharing": _FLAG,
+        "extended_udma": _FLAG,
+        "disable_file_mapped_weights": _FLAG,
+    }
+)
+
+
 class QnnToolchain(PluginToolchain):
     """The QNN EP with its HTP backend."""
 
@@ -32,6 +64,8 @@ class QnnToolchain(PluginToolchain):
     needs_fixed_shapes = True
     # It segfaulted in a process that had compiled before (FACTS.md, 1).
     ask_in_worker = True
+    widens = MappingProxyType({"INT2": "INT4", "UINT2": "UINT4"})
+    options = _OPTIONS
     # Only its verbose log says why a node is left alone.
     compile_log_severity = 0
 
