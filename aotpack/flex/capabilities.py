@@ -52,7 +52,7 @@ class Capabilities:
     #: Fixed time of one node, in scores: what keeps blocks from being too small.
     node_cost: float = 8_000.0
     #: Bytes of scores that equal blocks are batched up to; a GPU or NPU wants more than a CPU's cache holds.
-    working_set: int = 4 << 20
+    working_set: int = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from aotpack.flex.dense import write_dense
 from aotpack.flex.emit import Emitter
 from aotpack.flex.function import keep, why_not_kept
 from aotpack.flex.fused import fits, meaning_of, write_fused
-from aotpack.flex.mask import Block
+from aotpack.flex.mask import Block, BlockMask
 from aotpack.flex.node import FlexNode
 from aotpack.flex.sparse import write_block_sparse
 from aotpack.flex.understand import Understanding, understand
@@ -122,16 +122,13 @@ def _block_sparse(node: FlexNode, known: Understanding, target: _Target) -> Iter
         mask = known.mask if factor == 1 else known.mask.coarser(factor)
         if factor > 1 and mask.block[0] >= 2 * mask.lengths[0]:
             break
-        pairs = sum(
-            (mask.block[0] + _PACKING) * sum(high - low for low, high in mask.ranges(row, row + 1))
-            for row in range(mask.states.shape[0])
-        )
         heads = _scores(node) / (mask.lengths[0] * mask.lengths[1])
+        cost = sum(_row_cost(mask, row, heads) for row in range(mask.states.shape[0])) * (1 + _PASS * steps)
         nodes = mask.states.shape[0] * (8 + steps)
         partial = float((mask.states == Block.PARTIAL).mean())
         yield Choice(
             lowering="block-sparse",
-            cost=pairs * heads * (1 + _PASS * steps) + nodes * target.capabilities.node_cost,
+            cost=cost + nodes * target.capabilities.node_cost,
             why=f"{mask.skipped:.0%} of {mask.block[0]} x {mask.block[1]} blocks masked, {partial:.0%} partly",
             skipped=mask.skipped,
             write=functools.partial(
@@ -180,7 +177,10 @@ _PASS = 0.15
 #: What a Where adds: with a mask that broadcasts it is not vectorised.
 _WHERE = 2.5
 #: How many queries' worth of time goes into packing and copying the keys of a block.
-_PACKING = 28
+_PACKING = 12
+#: How much dearer a score is when those of a block of queries are more than `_NEAR` bytes, a core's own cache.
+_FAR = 1.12
+_NEAR = 3 << 19
 #: How much dearer a score is when all of them together are more than `_LARGE` bytes.
 _SPILL = 1.3
 _LARGE = 64 << 20
@@ -199,6 +199,13 @@ def _passes(graph: onnx.GraphProto) -> float:
 
 #: They make positions and shapes, or are gone before a run.
 _CHEAP = frozenset({"Constant", "Gather", "Identity", "Range", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
+
+
+def _row_cost(mask: BlockMask, row: int, heads: float) -> float:
+    """What one block of queries costs, in scores, before its mod."""
+    keys = sum(high - low for low, high in mask.ranges(row, row + 1))
+    far = _FAR if heads * mask.block[0] * keys * 4 > _NEAR else 1.0
+    return heads * (mask.block[0] + _PACKING) * keys * far
 
 
 def _spill(node: FlexNode) -> float:
