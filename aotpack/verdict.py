@@ -7,7 +7,7 @@ is an EP's "this string is not mine" and never means that the variant fits (FACT
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
@@ -16,7 +16,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from aotpack._remember import remember_last
-from aotpack.machine import Ep, Machine, contradiction
+from aotpack.machine import Machine, contradiction
 from aotpack.manifest import Variant
 
 __all__ = [
@@ -133,8 +133,6 @@ class Rules(Protocol):
     """What `judge` needs of a toolchain."""
 
     ep: str
-    #: Releases of the EP for which tests hold `judge` to the EP's own check.
-    verified: Collection[str]
 
     def pip_command(self) -> str:
         """How to install what the EP needs."""
@@ -190,7 +188,7 @@ def judge(
         # As dataclasses.replace, which takes three times as long: this is done for every variant.
         own = Verdict(own.grade, own.code, own.reason, items + own.compared, own.by)
     ep_string = variant.compatibility.ep_string
-    if here and ep_string is not None and not _settled(own, rules, installed):
+    if here and ep_string is not None and own.code not in _SETTLED:
         said = rules.ask(ep_string)
         if said is not None:
             return _by_ep(said, own)
@@ -216,12 +214,8 @@ def _by_ep(said: Grade, own: Verdict) -> Verdict:
     )
 
 
-def _settled(own: Verdict, rules: Rules, installed: Ep | None) -> bool:
-    """Whether the EP on this machine has nothing to add."""
-    # Of what is loaded the EP has the last word; of what is not, where its rules are not known by heart.
-    if own.grade is Grade.UNSUPPORTED and installed is not None and installed.version in rules.verified:
-        return True
-    return own.code in (Code.PORTABLE, Code.NO_DEVICE, Code.EMULATED, Code.EMULATION_NOT_ASKED)
+#: Where the EP on this machine has nothing to add.
+_SETTLED = (Code.PORTABLE, Code.NO_DEVICE, Code.EMULATED, Code.EMULATION_NOT_ASKED)
 
 
 #: os, arch, CPU features and onnxruntime of a machine.

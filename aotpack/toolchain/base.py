@@ -8,7 +8,7 @@ registers one under the entry point group ``aotpack.toolchains``; the object tha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -61,8 +61,6 @@ class Toolchain(Protocol):
     ep: str
     #: Environment variables that change what the EP accepts; a machine profile records them.
     environment: tuple[str, ...]
-    #: Releases of the EP for which tests hold `judge` to the EP's own check.
-    verified: Collection[str]
     #: Whether every input must have a fixed shape.
     needs_fixed_shapes: bool
     #: Element types of weights that the compiler refuses, and the ones it takes that hold each exactly.

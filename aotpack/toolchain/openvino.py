@@ -41,7 +41,6 @@ class OpenVinoToolchain(PluginToolchain):
     distribution = "onnxruntime-ep-openvino"
     module = "onnxruntime_ep_openvino"
     extra = "openvino"
-    verified = ("1.8.1",)
     environment = (CAP, FORMER_CAP)
     options = MappingProxyType(
         {

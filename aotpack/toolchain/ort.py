@@ -6,7 +6,7 @@ can be done ahead of time is the graph, and its weights stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +36,6 @@ class OrtToolchain(Toolchain):
     name = "ort"
     ep = "CPUExecutionProvider"
     environment = ()
-    verified: Collection[str] = ()
     needs_fixed_shapes = False
 
     def targets(self) -> tuple[Target, ...]:

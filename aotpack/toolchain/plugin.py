@@ -7,7 +7,7 @@ import functools
 import logging
 import re
 import threading
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from importlib import import_module, metadata, util
 from pathlib import Path
 from types import MappingProxyType
@@ -65,7 +65,6 @@ class PluginToolchain(Toolchain):
     module: str
     extra: str
     environment: tuple[str, ...] = ()
-    verified: Collection[str] = ()
     needs_fixed_shapes = False
     #: Provider options that a target may set, and a regular expression that a value must match as a whole.
     options: Mapping[str, str] = MappingProxyType({})
