@@ -196,6 +196,7 @@ def _pack(spec: BuildSpec, finished: list[Finished], announce: Event, started: f
         before = components.get(component.name)
         components[component.name] = Component(
             name=component.name,
+            kind=component.spec.kind,
             source=component.model.source,
             inputs=component.model.inputs,
             outputs=component.model.outputs,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from aotpack.errors import UsageError
 from aotpack.target import Precision
@@ -38,6 +39,7 @@ class ComponentSpec:
     model: Path
     #: Input name to its shape, or symbolic dimension to its one size.
     shapes: Mapping[str, tuple[int, ...]]
+    kind: Literal["model", "flex-attention"] = "model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

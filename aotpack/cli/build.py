@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
     from aotpack.builder.report import BuildReport, Row
     from aotpack.builder.schedule import Event
+    from aotpack.builder.spec import BuildSpec
     from aotpack.builder.variant import Built
 
-__all__ = ["build", "show_report"]
+__all__ = ["build", "run_build", "show_report"]
 
 
 _MODEL = typer.Argument(metavar="MODEL", help="An ONNX model, or a build file (*.toml).", show_default=False)
@@ -86,10 +88,14 @@ def build(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page to look at, too.")
     ] = None,
+    extract: Annotated[
+        str | None,
+        typer.Option(metavar="flex", help="Make a component of each distinct FlexAttention subgraph, too."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile a model, or all that a build file says, for each target and pack what comes out."""
-    from aotpack.builder.build import build_spec, one_model
+    from aotpack.builder.build import one_model
     from aotpack.builder.spec import parse_shape
     from aotpack.builder.spec_file import read_build_file
 
@@ -120,16 +126,41 @@ def build(
     spec = replace(spec, **{key: value for key, value in changes.items() if value is not None}, reuse=reuse)
     if compress is not None:
         spec = replace(spec, compress=compress or None)
+    if extract not in (None, "flex"):
+        raise UnknownName("kind of subgraph in --extract", extract, ["flex"])
     with ExitStack() as stack:
-        try:
-            built = build_spec(spec, executor=executor, keep_going=keep_going, on_event=_progress(stack))
-        except BuildFailed as error:
-            stack.close()
-            _write_page(error.report, report)
-            show_report(error.report, as_json, explain=explain_rebuild)
-            raise
+        if extract is not None:
+            from aotpack.builder.subgraphs import with_subgraphs
+
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="aotpack-flex-"))
+            spec = with_subgraphs(spec, Path(scratch))
+        built = run_build(
+            spec, as_json, executor=executor, keep_going=keep_going, page=report, explain=explain_rebuild
+        )
     _write_page(built, report)
     show_report(built, as_json, explain=explain_rebuild)
+
+
+def run_build(
+    spec: BuildSpec,
+    as_json: bool,
+    *,
+    executor: str | None = None,
+    keep_going: bool = False,
+    page: Path | None = None,
+    explain: bool = False,
+) -> BuildReport:
+    """Build with progress on the terminal; what failed is printed before its error goes on."""
+    from aotpack.builder.build import build_spec
+
+    with ExitStack() as stack:
+        try:
+            return build_spec(spec, executor=executor, keep_going=keep_going, on_event=_progress(stack))
+        except BuildFailed as error:
+            stack.close()
+            _write_page(error.report, page)
+            show_report(error.report, as_json, explain=explain)
+            raise
 
 
 def _targets(names: list[str], precisions: list[str]) -> list[TargetSpec]:

@@ -159,9 +159,9 @@ def test_the_error_has_the_reasons_as_data(vad: BuiltPackage, tmp_path: Path) ->
         check=True,
     )
     assert [line.rsplit("-", 1)[0] for line in done.stdout.split()] == [
-        "qnn-htp-v79",
-        "qnn-htp-v75",
         "qnn-htp-v73",
+        "qnn-htp-v75",
+        "qnn-htp-v79",
     ]
 
 
