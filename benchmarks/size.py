@@ -19,6 +19,7 @@ _ARCHIVES = {
 
 
 def main() -> None:
+    """Print both tables."""
     with PackageReader.open(package()) as reader, tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         files = loose(reader, work / "loose")
@@ -40,7 +41,8 @@ def main() -> None:
                 written = writer.write(work / "x.aotpack", manifest, contents, compress=level)
                 _row(name, (work / "x.aotpack").stat().st_size, total)
             print(
-                f"{len(written.segments)} segments, {sum(s.size for s in written.segments) / 1e6:.1f} MB distinct"
+                f"{len(written.segments)} segments,",
+                f"{sum(segment.size for segment in written.segments) / 1e6:.1f} MB distinct",
             )
 
         with section("What each further target costs, in % of its files"):
@@ -56,10 +58,8 @@ def main() -> None:
                 )
                 size = (work / "x.aotpack").stat().st_size
                 own = sum(place.stat().st_size for _, place in files[target])
-                print(
-                    f"{target:24} {(size - before) / 1e6:8.2f} MB of {own / 1e6:6.1f}  {100 * (size - before) / own:7.2f} %"
-                )
-                before = size
+                added, before = size - before, size
+                print(f"{target:24} {added / 1e6:8.2f} MB of {own / 1e6:6.1f}  {100 * added / own:7.2f} %")
 
 
 def _ordered(manifest: Manifest, targets: list[str]) -> Manifest:
