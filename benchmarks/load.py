@@ -31,8 +31,8 @@ from aotpack.manifest import Variant
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.plugin import PluginToolchain
+from samples.made_models import transformer
 from samples.real_models import fetch
-from samples.transformer import transformer
 
 TARGETS = ("openvino-cpu-amx", "openvino-cpu-avx512", "openvino-cpu-avx2")
 COUNTS = (2, 100, 1000)
