@@ -11,7 +11,9 @@ from aotpack.errors import FlexError
 
 __all__ = ["LOWERINGS", "Capabilities", "FusedOp", "Lowering", "Options"]
 
+#: The ways to lower a node.
 Lowering = Literal["function", "dense", "block-sparse", "fused"]
+#: All of them, in the order in which they are tried.
 LOWERINGS: tuple[Lowering, ...] = ("function", "dense", "block-sparse", "fused")
 
 _T = onnx.TensorProto

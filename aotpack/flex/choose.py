@@ -129,7 +129,7 @@ def _block_sparse(node: FlexNode, known: Understanding, target: _Target) -> Iter
         yield Choice(
             lowering="block-sparse",
             cost=cost + nodes * target.capabilities.node_cost,
-            why=f"{mask.skipped:.0%} of {mask.block[0]} x {mask.block[1]} blocks masked, {partial:.0%} partly",
+            why=f"{mask.skipped:.0%} of blocks of {mask.block[0]} x {mask.block[1]} masked, {partial:.0%} partly",
             skipped=mask.skipped,
             write=functools.partial(
                 write_block_sparse,
@@ -178,7 +178,7 @@ _PASS = 0.15
 _WHERE = 2.5
 #: How many queries' worth of time goes into packing and copying the keys of a block.
 _PACKING = 12
-#: How much dearer a score is when those of a block of queries are more than `_NEAR` bytes, a core's own cache.
+#: How much dearer a score is when those of a block are more than `_NEAR` bytes, a core's own cache.
 _FAR = 1.12
 _NEAR = 3 << 19
 #: How much dearer a score is when all of them together are more than `_LARGE` bytes.
