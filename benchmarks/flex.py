@@ -22,15 +22,14 @@ import onnxruntime as ort
 
 from aotpack import flex
 from aotpack.errors import FlexError
+from aotpack.target import find
+from aotpack.toolchain import toolchains
 
 BATCH, HEADS, SIZE, THREADS = 1, 8, 64, 2
 OURS = "aotpack"
 
-FUSED = (
-    flex.FusedOp(domain="com.microsoft", name="GroupQueryAttention", opsets=(1, 1), softcap_cost=0.8),
-    flex.FusedOp(domain="com.microsoft", name="MultiHeadAttention", opsets=(1, 1), cost=1.1, mask_cost=1.5),
-    flex.FusedOp(domain="", name="Attention", opsets=(23, 24), mask_cost=1.5, softcap_cost=5, spills=True),
-)
+#: What ONNX Runtime's CPU EP has.
+FUSED = toolchains()["ort"].flex_capabilities(find("ort-cpu")).fused_ops
 
 CASES: dict[str, Callable[[int], flex.Mod | None]] = {
     "plain": lambda s: None,
@@ -50,9 +49,12 @@ def ways(case: str, length: int) -> dict[str, tuple[bytes, str]]:
     model = flex.attention((BATCH, HEADS, length, SIZE), score_mod=CASES[case](length))
     found = {}
     wanted = {
-        OURS: (flex.Capabilities(fused_ops=frozenset(FUSED)), None),
+        OURS: (flex.Capabilities(fused_ops=FUSED), None),
         "function body": (flex.Capabilities(), "function"),
-        **{op.name: (flex.Capabilities(fused_ops=frozenset({op})), "fused") for op in FUSED},
+        **{
+            op.name: (flex.Capabilities(fused_ops=frozenset({op})), "fused")
+            for op in sorted(FUSED, key=lambda op: op.name)
+        },
     }
     for name, (capabilities, lowering) in wanted.items():
         try:

@@ -126,10 +126,11 @@ def _block_sparse(node: FlexNode, known: Understanding, target: _Target) -> Iter
         cost = sum(_row_cost(mask, row, heads) for row in range(mask.states.shape[0])) * (1 + _PASS * steps)
         nodes = mask.states.shape[0] * (8 + steps)
         partial = float((mask.states == Block.PARTIAL).mean())
+        rows, columns = mask.block
         yield Choice(
             lowering="block-sparse",
             cost=cost + nodes * target.capabilities.node_cost,
-            why=f"{mask.skipped:.0%} of blocks of {mask.block[0]} x {mask.block[1]} masked, {partial:.0%} partly",
+            why=f"{mask.skipped:.0%} of the {rows}x{columns} blocks are masked, {partial:.0%} partly",
             skipped=mask.skipped,
             write=functools.partial(
                 write_block_sparse,

@@ -82,15 +82,33 @@ class OrtToolchain(Toolchain):
         return SessionSettings()
 
     def flex_capabilities(self, target: Target) -> Capabilities:
-        """The CPU EP's fused attention kernels. Attention has none from opset 25 on (FACTS.md, 4)."""
+        """The CPU EP's fused attention kernels, with what they cost (docs/benchmarks.md).
+
+        Attention has none from opset 25 on (FACTS.md, 4).
+        """
         from aotpack.flex.capabilities import Capabilities, FusedOp
 
         return Capabilities(
             fused_ops=frozenset(
                 {
-                    FusedOp(domain="com.microsoft", name="GroupQueryAttention", opsets=(1, 1)),
-                    FusedOp(domain="com.microsoft", name="MultiHeadAttention", opsets=(1, 1)),
-                    FusedOp(domain="", name="Attention", opsets=(23, 24)),
+                    FusedOp(
+                        domain="com.microsoft", name="GroupQueryAttention", opsets=(1, 1), softcap_cost=0.8
+                    ),
+                    FusedOp(
+                        domain="com.microsoft",
+                        name="MultiHeadAttention",
+                        opsets=(1, 1),
+                        cost=1.1,
+                        mask_cost=1.5,
+                    ),
+                    FusedOp(
+                        domain="",
+                        name="Attention",
+                        opsets=(23, 24),
+                        mask_cost=1.5,
+                        softcap_cost=5,
+                        spills=True,
+                    ),
                 }
             )
         )
