@@ -38,12 +38,11 @@ def doctor(
     if as_json:
         output.print_json(document)
         return
-    output.table(
-        ["package", "variant", "state", "reason"],
+    output.entries(
         [
-            [Path(item.package).name, item.variant, f"{item.state}\n[{item.code}]", item.reason]
+            ((item.state, Path(item.package).name, item.variant, f"[{item.code}]"), (item.reason,))
             for item in document.findings
-        ],
+        ]
     )
     stale = sum(item.state == "stale" for item in document.findings)
     if stale:

@@ -63,11 +63,15 @@ def select(
 def _show(selection: Selection, compared: bool) -> None:
     from aotpack.explain import LAST_RESORT, NOTHING_FITS, rows, side_by_side
 
-    drawn = []
-    for row in rows(selection):
-        lines = [row.reason, *(side_by_side(item) for item in row.compared if compared)]
-        drawn.append([row.mark, row.variant, f"{row.grade}\n[{row.code}]", "\n".join(lines)])
-    output.table(["", "variant", "verdict", "reason"], drawn)
+    output.entries(
+        [
+            (
+                (row.mark, row.variant, row.grade, f"[{row.code}]"),
+                (row.reason, *(side_by_side(item) for item in row.compared if compared)),
+            )
+            for row in rows(selection)
+        ]
+    )
     if selection.chosen is None:
         output.print_text(NOTHING_FITS)
     elif selection.last_resort:
