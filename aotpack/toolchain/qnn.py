@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
 
+from aotpack.errors import UsageError
 from aotpack.machine import Machine, Npu
 from aotpack.manifest import Variant
-from aotpack.target import Target
+from aotpack.target import Target, catalogue
 from aotpack.toolchain.base import RunsHere
 from aotpack.toolchain.plugin import PluginToolchain
 from aotpack.toolchain.qnn_string import BACKEND_API, EP, judge, string_for
@@ -21,6 +22,9 @@ __all__ = ["QnnToolchain"]
 _REASON = re.compile(r"REASON : (.{1,400})")
 _ERROR = re.compile(r"\[E:onnxruntime:[^\]]*\] ?(.{1,400})")
 
+
+#: A target for several architectures.
+_SEVERAL = re.compile(r"qnn-htp-(v\d{2}(?:\+v\d{2})+)")
 
 _FLAG = "0|1"
 
@@ -69,6 +73,42 @@ class QnnToolchain(PluginToolchain):
     # Only its verbose log says why a node is left alone.
     compile_log_severity = 0
 
+    def target_named(self, name: str) -> Target | None:
+        """One blob for several architectures: ``qnn-htp-v73+v75``."""
+        match = _SEVERAL.fullmatch(name)
+        if match is None:
+            return None
+        by_arch = {
+            target.provider_options["htp_arch"]: target
+            for target in catalogue().values()
+            if target.toolchain == self.name
+        }
+        archs = [part.removeprefix("v") for part in match[1].split("+")]
+        unknown = [arch for arch in archs if arch not in by_arch]
+        if unknown or len(set(archs)) != len(archs):
+            raise UsageError(
+                "is no set of architectures",
+                where=f"target {name}",
+                found=f"v{unknown[0]}" if unknown else "one of them twice",
+                expected=", ".join(f"v{arch}" for arch in by_arch),
+            )
+        chosen = [by_arch[arch] for arch in sorted(archs, key=int)]
+        listed = ", ".join(f"v{target.provider_options['htp_arch']}" for target in chosen)
+        return chosen[-1].model_copy(
+            update={
+                "name": f"qnn-htp-{listed.replace(', ', '+')}",
+                "aliases": (),
+                "title": f"Hexagon {listed} in one blob",
+                # One that was compiled for a single architecture is smaller, and says its VTCM size.
+                "specificity": 60,
+                "provider_options": {
+                    key: ",".join(target.provider_options[key] for target in chosen)
+                    for key in ("soc_model", "htp_arch")
+                }
+                | {"vtcm_mb": chosen[0].provider_options["vtcm_mb"]},
+            }
+        )
+
     def runtime_details(self) -> Mapping[str, str]:
         """The backend API of the QNN SDK in the EP's package: blobs of a newer one do not load."""
         api = BACKEND_API.get(self.version() or "")
@@ -88,6 +128,8 @@ class QnnToolchain(PluginToolchain):
             return RunsHere(None, f"{self.distribution} is not installed ({self.pip_command()})")
         if _hexagon(machine) is not None:
             return RunsHere("host")
+        if machine.arch == "x86_64" and "," in target.provider_options.get("htp_arch", ""):
+            return RunsHere(None, "Qualcomm's x86 emulator cannot load a blob for several architectures")
         if machine.arch == "x86_64":
             return RunsHere("emulator", "no Hexagon NPU here: only in Qualcomm's x86 emulator, for checking")
         return RunsHere(None, "there is no Hexagon NPU here")
@@ -111,7 +153,8 @@ class QnnToolchain(PluginToolchain):
         """The string for the target's architecture and SoC and the installed release."""
         options, api = target.provider_options, BACKEND_API.get(self.version() or "")
         try:
-            return string_for(int(options["htp_arch"]), int(options["soc_model"]), api) if api else None
+            arch, soc = int(options["htp_arch"]), int(options["soc_model"])
+            return string_for(arch, soc, int(options.get("vtcm_mb", 0)), api) if api else None
         except (KeyError, ValueError):
             # A target with several SoCs, or a third party's.
             return None

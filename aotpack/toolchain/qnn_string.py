@@ -71,10 +71,10 @@ class QnnString:
         return None
 
 
-def string_for(arch: int, soc: int, backend_api: str) -> str:
-    """What an EP writes that compiles offline for one architecture and SoC."""
+def string_for(arch: int, soc: int, vtcm_mb: int, backend_api: str) -> str:
+    """What an EP writes that compiles offline for one architecture and SoC; `vtcm_mb` is 0 if not given."""
     sdk = f"2.{_version(backend_api)[1]}.0"
-    return f"v2:{_HTP}:{sdk}:{backend_api}:{arch}:{soc}:0:0"
+    return f"v2:{_HTP}:{sdk}:{backend_api}:{arch}:{soc}:{vtcm_mb}:0"
 
 
 def judge(text: str | None, machine: Machine, *, emulate: bool) -> Verdict:

@@ -120,8 +120,8 @@ def test_any_text_gets_a_verdict_and_only_v73_fits_v73(written: str) -> None:
 
 def test_the_emulator_takes_one_architecture_where_it_is_asked_for() -> None:
     here = Machine(arch="x86_64", npus=(), eps={EP: Ep(version="2.7.0")})
-    assert judge(string_for(73, 60, NEWEST), here, emulate=True).code is Code.EMULATED
-    assert judge(string_for(73, 60, NEWEST), here, emulate=False).code is Code.EMULATION_NOT_ASKED
+    assert judge(string_for(73, 60, 8, NEWEST), here, emulate=True).code is Code.EMULATED
+    assert judge(string_for(73, 60, 8, NEWEST), here, emulate=False).code is Code.EMULATION_NOT_ASKED
     assert judge(string("73,75", "0,0"), here, emulate=True).code is Code.NO_DEVICE
     assert judge(string("73", api="5.52.0"), here, emulate=True).code is Code.RUNTIME_VERSION
 
