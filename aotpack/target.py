@@ -55,6 +55,8 @@ class Target(Value):
     specificity: int = 0
     #: Generations of the hardware in its vendor's numbers, for toolchains that are told so by no option.
     architectures: tuple[str, ...] = ()
+    #: Its blobs hold the weights that the components of a package have in common once.
+    shares_weights: bool = False
     #: Given to the EP when compiling and again when loading.
     provider_options: dict[str, str] = Field(default={})
     #: Set in the process that compiles, and in the one that emulates this target here.

@@ -199,7 +199,8 @@ def _resolve(wanted: TargetSpec, extra: Iterable[Target], toolchains: Mapping[st
         raise UsageError(
             "cannot share weights between components", where=f"target {wanted.name or target.name}"
         )
-    return target.model_copy(update={"name": wanted.name}) if wanted.name else target
+    changes = {"name": wanted.name or target.name, "shares_weights": wanted.share_weights}
+    return target.model_copy(update=changes)
 
 
 def _is_wanted(component: ComponentPlan, target: Target, wanted: TargetSpec) -> bool:

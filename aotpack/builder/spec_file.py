@@ -211,7 +211,11 @@ def _option(value: str | int | bool) -> str:
 
 
 def _told(error: ValidationError, path: Path, text: str) -> UsageError:
-    first = error.errors(include_url=False, include_context=False)[0]
+    # A misspelt key is unknown and leaves another one missing: the first of the two is what to mend.
+    first = min(
+        error.errors(include_url=False, include_context=False),
+        key=lambda each: each["type"] != "extra_forbidden",
+    )
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     keys = [part for part in first["loc"] if isinstance(part, str)]
     key = keys[-1] if keys else ""

@@ -192,11 +192,23 @@ class PluginToolchain(Toolchain):
         With ModelCompiler's default optimisation level some EPs refuse most real models, and an
         embedded blob loads many times slower (FACTS.md, 1 and 3).
         """
+        self.compile_to(folder / MODEL_NAME, target, model)
+        return self.compiled_in(folder)
+
+    def compile_to(
+        self, output: Path, target: Target, model: Path, config: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Write the compiled `model`, with these session config entries.
+
+        Raises:
+            CompileError: the EP refused it.
+        """
         import onnxruntime as ort
 
         options = self._options({**target.provider_options, **self.own_options()})
         options.log_severity_level = self.compile_log_severity
-        output = folder / MODEL_NAME
+        for key, value in config.items():
+            options.add_session_config_entry(key, value)
         try:
             ort.ModelCompiler(
                 options,
@@ -207,8 +219,12 @@ class PluginToolchain(Toolchain):
             ).compile_to_file(str(output))
         except Exception as error:
             raise CompileError(str(error), where=f"{self.ep} compiling for {target.name}") from error
+
+    def compiled_in(self, folder: Path) -> Compiled:
+        """What a compiler left in `folder`."""
         from onnxruntime.capi import _pybind_state as state
 
+        output = folder / MODEL_NAME
         ep_string = state.get_compatibility_info_from_model(str(output), self.ep) or None
         sidecars = sorted(path for path in folder.rglob("*") if path.is_file() and path != output)
         files = [(path.relative_to(folder).as_posix(), path) for path in (output, *sidecars)]

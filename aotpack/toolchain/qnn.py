@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 
 from aotpack.errors import UsageError
 from aotpack.machine import Machine, Npu
-from aotpack.manifest import Variant
+from aotpack.manifest import SessionSettings, Variant
 from aotpack.target import Target, catalogue
-from aotpack.toolchain.base import RunsHere
-from aotpack.toolchain.plugin import PluginToolchain
+from aotpack.toolchain.base import Compiled, RunsHere
+from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain
 from aotpack.toolchain.qnn_string import BACKEND_API, EP, judge, string_for
-from aotpack.verdict import Verdict
+from aotpack.verdict import Code, Grade, Verdict
 
 __all__ = ["QnnToolchain"]
 
@@ -22,6 +24,8 @@ __all__ = ["QnnToolchain"]
 _REASON = re.compile(r"REASON : (.{1,400})")
 _ERROR = re.compile(r"\[E:onnxruntime:[^\]]*\] ?(.{1,400})")
 
+
+_SHARE = {"ep.share_ep_contexts": "1"}
 
 #: A target for several architectures.
 _SEVERAL = re.compile(r"qnn-htp-(v\d{2}(?:\+v\d{2})+)")
@@ -66,6 +70,7 @@ class QnnToolchain(PluginToolchain):
     module = "onnxruntime_qnn"
     extra = "qnn"
     needs_fixed_shapes = True
+    shares_weights = True
     # It segfaulted in a process that had compiled before (FACTS.md, 1).
     ask_in_worker = True
     widens = MappingProxyType({"INT2": "INT4", "UINT2": "UINT4"})
@@ -109,6 +114,31 @@ class QnnToolchain(PluginToolchain):
             }
         )
 
+    def session_settings(self, target: Target) -> SessionSettings:
+        """A blob that several models share loads only with the option that it was made with (FACTS.md, 1)."""
+        settings = super().session_settings(target)
+        if not target.shares_weights:
+            return settings
+        return settings.model_copy(update={"config": {**_SHARE, **settings.config}})
+
+    def compile_together(
+        self, target: Target, models: Sequence[Path], folders: Sequence[Path]
+    ) -> tuple[Compiled, ...]:
+        """Compile all `models` into one blob, which lies beside each of them.
+
+        The EP gathers graphs as long as it is told to share, and writes the blob when told to stop, beside
+        the last model and by the name that all of them refer to (FACTS.md, 1, QNN HTP).
+        """
+        for index, (model, folder) in enumerate(zip(models, folders, strict=True)):
+            stop = {"ep.stop_share_ep_contexts": "1"} if index == len(models) - 1 else {}
+            self.compile_to(folder / MODEL_NAME, target, model, {**_SHARE, **stop})
+        blobs = [path for folder in folders for path in folder.iterdir() if path.name != MODEL_NAME]
+        for blob in blobs:
+            for folder in folders:
+                if folder != blob.parent:
+                    shutil.copyfile(blob, folder / blob.name)
+        return tuple(self.compiled_in(folder) for folder in folders)
+
     def runtime_details(self) -> Mapping[str, str]:
         """The backend API of the QNN SDK in the EP's package: blobs of a newer one do not load."""
         api = BACKEND_API.get(self.version() or "")
@@ -128,6 +158,8 @@ class QnnToolchain(PluginToolchain):
             return RunsHere(None, f"{self.distribution} is not installed ({self.pip_command()})")
         if _hexagon(machine) is not None:
             return RunsHere("host")
+        if target.shares_weights:
+            return RunsHere(None, "Qualcomm's x86 emulator cannot load a blob that several models share")
         if machine.arch == "x86_64" and "," in target.provider_options.get("htp_arch", ""):
             return RunsHere(None, "Qualcomm's x86 emulator cannot load a blob for several architectures")
         if machine.arch == "x86_64":
@@ -147,6 +179,12 @@ class QnnToolchain(PluginToolchain):
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """The EP's rules on its string (`aotpack.toolchain.qnn_string.judge`)."""
+        if _SHARE.items() <= variant.session.config.items() and machine.npus == ():
+            return Verdict(
+                Grade.UNSUPPORTED,
+                Code.NO_DEVICE,
+                "It shares its blob with other models, which the x86 emulator cannot load: it needs an NPU.",
+            )
         return judge(variant.compatibility.ep_string, machine, emulate=emulate)
 
     def foreseen(self, target: Target) -> str | None:
