@@ -149,7 +149,7 @@ def test_one_blob_for_several_architectures(project: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        ("[[target]]\ntarget", "[[target]]\ntraget", "traget: unknown key (did you mean target?)"),
+        ("[[target]]\ntarget", "[[target]]\ntraget", "line 17, target[0].traget: unknown key"),
         ('"qnn-htp-v73"', '"qnn-htp-v74"', "did you mean qnn-htp-v7"),
         ('target = "qnn-htp-v73"', 'target = "ort-cpu"', "is given twice"),
         ('"first.onnx"', '"missing.onnx"', "missing.onnx"),
