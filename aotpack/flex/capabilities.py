@@ -33,6 +33,8 @@ class FusedOp:
     element_types: frozenset[int] = frozenset({_T.FLOAT})
     #: Time of one score, in units of what plain ops take for it; what a mask and a softcap add to that.
     cost: float = 1.0
+    #: Fixed time of one query in one head, in scores.
+    row_cost: float = 0.0
     mask_cost: float = 0.0
     softcap_cost: float = 0.0
     #: Whether it writes all scores to memory, as plain ops do.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import onnx
 
 from aotpack.errors import FlexError
-from aotpack.flex.capabilities import LOWERINGS, Capabilities, Lowering, Options
+from aotpack.flex.capabilities import LOWERINGS, Capabilities, FusedOp, Lowering, Options
 from aotpack.flex.dense import write_dense
 from aotpack.flex.emit import Emitter
 from aotpack.flex.function import keep, why_not_kept
@@ -161,8 +161,7 @@ def _fused(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Ch
         each = op.cost + op.mask_cost * meaning.causal + op.softcap_cost * (meaning.softcap > 0)
         yield Choice(
             lowering="fused",
-            cost=_scores(node) * each * (_spill(node) if op.spills else 1)
-            + 8 * target.capabilities.node_cost,
+            cost=_fused_cost(node, op, each) + 8 * target.capabilities.node_cost,
             why=f"{op.name} does exactly this",
             skipped=0.0,
             write=functools.partial(write_fused, op, node, meaning),
@@ -179,11 +178,10 @@ _PASS = 0.15
 _WHERE = 2.5
 #: How many queries' worth of time goes into packing and copying the keys of a block.
 _PACKING = 12
-#: How much dearer a score is when those of a block are more than `_NEAR` bytes, a core's own cache.
-_FAR = 1.12
-_NEAR = 3 << 19
-#: How much dearer a score is when all of them together are more than `_LARGE` bytes.
-_SPILL = 1.3
+#: How much dearer a score is, by the bytes of those of one block of queries: in a core's cache, near, or far.
+_CACHES = ((3 << 19, 1.0), (16 << 20, 1.12), (math.inf, 1.25))
+#: How much dearer a score is when all of them are more than `_LARGE` bytes; the memory they take counts too.
+_SPILL = 1.45
 _LARGE = 64 << 20
 #: Block heights that are tried, in units of the lowest.
 _FACTORS = (1, 2, 4)
@@ -205,8 +203,15 @@ _CHEAP = frozenset({"Constant", "Gather", "Identity", "Range", "Reshape", "Shape
 def _row_cost(mask: BlockMask, row: int, heads: float) -> float:
     """What one block of queries costs, in scores, before its mod."""
     keys = sum(high - low for low, high in mask.ranges(row, row + 1))
-    far = _FAR if heads * mask.block[0] * keys * 4 > _NEAR else 1.0
+    size = heads * mask.block[0] * keys * 4
+    far = next(factor for limit, factor in _CACHES if size <= limit)
     return heads * (mask.block[0] + _PACKING) * keys * far
+
+
+def _fused_cost(node: FlexNode, op: FusedOp, each: float) -> float:
+    scores = _scores(node)
+    keys = node.k_shape[2] if isinstance(node.k_shape[2], int) else _TYPICAL
+    return scores * each * (_spill(node) if op.spills else 1) + op.row_cost * scores / keys
 
 
 def _spill(node: FlexNode) -> float:

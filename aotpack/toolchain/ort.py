@@ -92,7 +92,12 @@ class OrtToolchain(Toolchain):
             fused_ops=frozenset(
                 {
                     FusedOp(
-                        domain="com.microsoft", name="GroupQueryAttention", opsets=(1, 1), softcap_cost=0.8
+                        domain="com.microsoft",
+                        name="GroupQueryAttention",
+                        opsets=(1, 1),
+                        cost=0.47,
+                        row_cost=2000,
+                        softcap_cost=0.8,
                     ),
                     FusedOp(
                         domain="com.microsoft",
