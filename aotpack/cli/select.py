@@ -63,11 +63,11 @@ def select(
 def _show(selection: Selection, compared: bool) -> None:
     from aotpack.explain import LAST_RESORT, NOTHING_FITS, rows, side_by_side
 
-    drawn = []
+    # Reasons are sentences: in a column of 80 they would be squeezed to a word a line.
     for row in rows(selection):
-        lines = [row.reason, *(side_by_side(item) for item in row.compared if compared)]
-        drawn.append([row.mark, row.variant, f"{row.grade}\n[{row.code}]", "\n".join(lines)])
-    output.table(["", "variant", "verdict", "reason"], drawn)
+        output.print_text(f"{row.mark} {row.variant}  {row.grade} [{row.code}]")
+        for line in (row.reason, *(side_by_side(item) for item in row.compared if compared)):
+            output.print_text(f"     {line}")
     if selection.chosen is None:
         output.print_text(NOTHING_FITS)
     elif selection.last_resort:
