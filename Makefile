@@ -1,7 +1,7 @@
 # Every target sets up what it needs: on a fresh machine `make demo` or `make test` is the first and only command.
 
 PYTHON ?= python3
-EXTRAS := openvino,qnn,dev
+EXTRAS := openvino,qnn,farm,dev
 # Debian's names of what cannot come from pip; installed when missing.
 SYSTEM_PACKAGES :=
 # Debian ships Python without ensurepip, and so without working virtual environments.

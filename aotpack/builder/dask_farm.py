@@ -2,14 +2,14 @@
 
 A worker carries one resource for each toolchain that it has, named after the versions that compile, so that
 the scheduler sends each task to a machine with its vendor's tools (``aotpack.builder.dask_worker`` declares
-them). Models are scattered: Dask sends them to a worker once.
+them). What a worker lacks of a model is sent to it once, and kept in its cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import pickle
+from collections.abc import Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 from aotpack.builder.elsewhere import Elsewhere, Errand, Offer, describe, run_errand
@@ -58,6 +58,11 @@ def connect(address: str) -> DaskFarm:
         raise
 
 
+def _run_packed(errand: bytes, *sent: Mapping[str, bytes]) -> object:
+    # Dask looks into the values that it sends, and takes some of ours for parts of its graph.
+    return run_errand(pickle.loads(errand), *map(dict, sent))  # noqa: S301 - from our own client
+
+
 class DaskFarm(Elsewhere):
     """A cluster.
 
@@ -72,12 +77,10 @@ class DaskFarm(Elsewhere):
     def __init__(self, client: Any, address: str) -> None:
         self._client = client
         self._address = address
-        self._scattered: dict[str, Any] = {}
         super().__init__(client.get_executor(retries=_RETRIES))
 
     def close(self) -> None:
         """Disconnect."""
-        self._scattered.clear()
         self._client.close(timeout=_PATIENCE)
 
     def _ask(self) -> list[Offer]:
@@ -103,11 +106,5 @@ class DaskFarm(Elsewhere):
                 hint="start workers with --preload aotpack.builder.dask_worker",
             )
         executor = self._client.get_executor(retries=_RETRIES, resources={needed: 1}, pure=False)
-        future: Future[Any] = executor.submit(run_errand, errand, *sent)
+        future: Future[Any] = executor.submit(_run_packed, pickle.dumps(errand), *sent)
         return future
-
-    def _send(self, paths: Mapping[str, Path]) -> Iterable[object]:
-        for digest, path in paths.items():
-            if digest not in self._scattered:
-                self._scattered[digest] = self._client.scatter({digest: path.read_bytes()}, direct=False)
-        return [self._scattered[digest] for digest in paths]

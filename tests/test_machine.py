@@ -1,0 +1,89 @@
+"""Machine profiles: bad ones are refused in one line, and what they leave out stays unknown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aotpack.errors import ProfileError, UnknownName
+from aotpack.machine import (
+    MAX_PROFILE_SIZE,
+    Machine,
+    contradiction,
+    find_machine,
+    known,
+    parse_profile,
+    probe,
+    read_profile,
+)
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_known_machine_is_free_of_contradictions(name: str) -> None:
+    machine = find_machine(name)
+    assert machine.os and machine.arch
+    assert contradiction(machine.arch, machine.cpu.features) is None
+
+
+def test_what_is_probed_here_is_read_back_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "me.json"
+    path.write_text(probe().model_dump_json(), encoding="utf-8")
+    assert read_profile(path) == probe()
+    assert find_machine(str(path)).key() == probe().key()
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="snapdragon-x-elite"):
+        find_machine("snapdragn-x")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "not a machine profile"),
+        (b"[]", "not a machine profile"),
+        (b'{"os": "linux", "os": "windows"}', "a key occurs twice"),
+        (b'{"cpu": {"features": ["avx"], "features": []}}', "a key occurs twice"),
+        (b'{"colour": "red"}', "colour"),
+        (b'{"memory": -1}', "memory"),
+        (b'{"profile": "2"}', "profile"),
+        (b'{"npus": [{"architecture": "v73"}]}', "npus.0.vendor"),
+        (b"[" * 200_000, "not a machine profile"),
+        (b" " * (MAX_PROFILE_SIZE + 1), "too large"),
+    ],
+)
+def test_a_bad_profile_is_refused(text: bytes, said: str) -> None:
+    with pytest.raises(ProfileError, match=said):
+        parse_profile(text, where="me.json")
+
+
+def test_a_profile_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError):
+        find_machine(str(tmp_path / "none.json"))
+
+
+def test_a_microarchitecture_gives_its_features_unless_they_are_listed() -> None:
+    named = parse_profile(b'{"cpu": {"microarchitecture": "haswell"}}', where="me.json")
+    assert "avx2" in (named.cpu.features or ())
+    listed = parse_profile(b'{"cpu": {"microarchitecture": "haswell", "features": []}}', where="me.json")
+    assert listed.cpu.features == ()
+    strange = parse_profile(b'{"cpu": {"microarchitecture": "abacus"}}', where="me.json")
+    assert strange.cpu.features is None
+
+
+@pytest.mark.parametrize(
+    ("arch", "features"), [("x86_64", ("avx2",)), ("aarch64", ("sse4_1", "avx")), (None, ("amx_int8",))]
+)
+def test_a_lie_about_a_cpu_is_seen(arch: str | None, features: tuple[str, ...]) -> None:
+    assert contradiction(arch, features)
+
+
+def test_another_driver_or_ep_is_another_machine_and_another_name_is_not() -> None:
+    said = json.loads(probe().model_dump_json())
+    assert (
+        Machine.model_validate_json(json.dumps(said | {"name": "other", "memory": 1})).key() == probe().key()
+    )
+    said["eps"]["OpenVINOExecutionProvider"] = {"version": "0.0.1"}
+    assert Machine.model_validate_json(json.dumps(said)).key() != probe().key()
