@@ -29,7 +29,8 @@ with weights.open("wb") as file:
     for _ in range(size >> 20):
         file.write(noise.randbytes(1 << 20))
 package = folder / "large.aotpack"
-writer.write(package, manifest_of({"main": {"a": {}}}), {("main", "a"): [(m.name, m) for m in (model, weights)]})
+contents = {("main", "a"): [(path.name, path) for path in (model, weights)]}
+writer.write(package, manifest_of({"main": {"a": {}}}), contents)
 with PackageReader.open(package) as reader:
     edit.merge([reader], folder / "merged.aotpack")
     (folder / "merged.aotpack").unlink()
