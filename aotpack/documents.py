@@ -7,16 +7,25 @@ profile; the others are here. Fields may be added.
 from __future__ import annotations
 
 from aotpack._values import Value
+from aotpack.doctor import Finding
+from aotpack.fleet import Coverage
 from aotpack.manifest import TensorInfo
 from aotpack.selection import Candidate, Selection
 from aotpack.source.cache import CacheEntry
+from aotpack.verdict import Verdict
 
 __all__ = [
     "CacheDocument",
     "CacheEntryDocument",
     "CandidateDocument",
     "ComparisonDocument",
+    "CoverageDocument",
+    "DoctorDocument",
     "ExtractDocument",
+    "FindingDocument",
+    "FleetCellDocument",
+    "FleetHelpDocument",
+    "FleetRowDocument",
     "FlexDocument",
     "FlexNodeDocument",
     "RunDocument",
@@ -35,6 +44,13 @@ class ComparisonDocument(Value):
     needed: str
     #: None: the machine does not say.
     fits: bool | None
+
+
+def _comparisons(verdict: Verdict) -> tuple[ComparisonDocument, ...]:
+    return tuple(
+        ComparisonDocument(what=item.what, found=item.found, needed=item.needed, fits=item.fits)
+        for item in verdict.compared
+    )
 
 
 class CandidateDocument(Value):
@@ -66,10 +82,7 @@ class CandidateDocument(Value):
             code=verdict.code.value,
             reason=verdict.reason,
             by=verdict.by,
-            compared=tuple(
-                ComparisonDocument(what=item.what, found=item.found, needed=item.needed, fits=item.fits)
-                for item in verdict.compared
-            ),
+            compared=_comparisons(verdict),
         )
 
 
@@ -217,3 +230,122 @@ class ExtractDocument(Value):
     variant: str
     folder: str
     files: tuple[str, ...]
+
+
+class FleetCellDocument(Value):
+    """One variant on one machine."""
+
+    variant: str
+    accepted: bool
+    verdict: str
+    code: str
+    reason: str
+
+
+class FleetRowDocument(Value):
+    """One machine."""
+
+    machine: str
+    #: The id of the variant that it gets; None if it gets nothing.
+    chosen: str | None
+    #: What it gets is the portable variant.
+    portable: bool
+    #: In the order of the selection, the chosen one first.
+    cells: tuple[FleetCellDocument, ...]
+
+
+class FleetHelpDocument(Value):
+    """A target that is not in the package, and the machines that would take it before what there is."""
+
+    target: str
+    title: str
+    machines: tuple[str, ...]
+
+
+class CoverageDocument(Value):
+    """``aotpack coverage --json``."""
+
+    package: str
+    component: str
+    variants: tuple[str, ...]
+    machines: tuple[FleetRowDocument, ...]
+    #: Variants that no machine gets.
+    unused: tuple[str, ...]
+    #: Machines that fall back to the portable variant.
+    portable_only: tuple[str, ...]
+    #: Machines that get nothing.
+    without: tuple[str, ...]
+    #: Best first.
+    helpful: tuple[FleetHelpDocument, ...]
+
+    @classmethod
+    def of(cls, coverage: Coverage, *, package: str) -> CoverageDocument:
+        """The document for a coverage."""
+        return cls(
+            package=package,
+            component=coverage.component.name,
+            variants=tuple(variant.id for variant in coverage.component.variants),
+            machines=tuple(_fleet_row(name, item) for name, item in coverage.selections.items()),
+            unused=coverage.unused,
+            portable_only=coverage.portable_only,
+            without=coverage.without,
+            helpful=tuple(
+                FleetHelpDocument(target=item.target.name, title=item.target.title, machines=item.machines)
+                for item in coverage.helpful
+            ),
+        )
+
+
+def _fleet_row(machine: str, selection: Selection) -> FleetRowDocument:
+    chosen = selection.chosen
+    return FleetRowDocument(
+        machine=machine,
+        chosen=chosen.id if chosen else None,
+        portable=chosen is not None and chosen.portable,
+        cells=tuple(
+            FleetCellDocument(
+                variant=candidate.id,
+                accepted=candidate.accepted,
+                verdict=candidate.verdict.grade.value,
+                code=candidate.verdict.code.value,
+                reason=candidate.verdict.reason,
+            )
+            for candidate in selection.candidates
+        ),
+    )
+
+
+class FindingDocument(Value):
+    """What `aotpack doctor` says of one variant."""
+
+    package: str
+    component: str
+    variant: str
+    target: str
+    #: ``fresh``, ``stale``, or ``unknown``.
+    state: str
+    code: str
+    reason: str
+    compared: tuple[ComparisonDocument, ...]
+    built_with: dict[str, str]
+
+    @classmethod
+    def of(cls, finding: Finding, *, package: str) -> FindingDocument:
+        """The document for a finding."""
+        return cls(
+            package=package,
+            component=finding.component,
+            variant=finding.variant.id,
+            target=finding.variant.target,
+            state=finding.state,
+            code=finding.verdict.code.value,
+            reason=finding.reason,
+            compared=_comparisons(finding.verdict),
+            built_with=finding.variant.built_with,
+        )
+
+
+class DoctorDocument(Value):
+    """``aotpack doctor --json``."""
+
+    findings: tuple[FindingDocument, ...]

@@ -18,6 +18,7 @@
     ├── ToolchainError                         a vendor's package failed
     │   ├── ToolchainMissing (ImportError)     it is not installed; names the pip command
     │   └── CompileError                       it ran and gave no usable variant
+    ├── FarmError (ConnectionError)            a cluster cannot be reached, or nobody there can do the jobs
     ├── BuildFailed                            targets failed and keep_going was not asked for
     ├── FlexError (ValueError)                 a FlexAttention node or mod is wrong; names node and attribute
     ├── OutputError (OSError)                  a file or folder cannot be written
@@ -40,6 +41,7 @@ __all__ = [
     "BuildFailed",
     "CompileError",
     "DigestMismatch",
+    "FarmError",
     "FlexError",
     "FormatError",
     "LimitExceeded",
@@ -172,6 +174,10 @@ class ToolchainMissing(ToolchainError, ImportError):
 
 class CompileError(ToolchainError):
     """A vendor's compiler ran and gave no usable variant."""
+
+
+class FarmError(AotpackError, ConnectionError):
+    """A cluster cannot be reached, or nobody there can do the jobs."""
 
 
 class BuildFailed(AotpackError):

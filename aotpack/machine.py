@@ -1,4 +1,4 @@
-"""What a computer has: `probe` this one, or `read_profile` of one that is not here.
+"""What a computer has: `probe` this one, `read_profile` of one that is not here, or take a `known` one.
 
 In a profile None means "not known", which never counts as a fit, and an empty list means "has none".
 """
@@ -6,18 +6,20 @@ In a profile None means "not known", which never counts as a fit, and an empty l
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import platform
 import sys
-from importlib import metadata
+from importlib import metadata, resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from aotpack._values import Count, Value
-from aotpack.errors import ProfileError
+from aotpack.errors import ProfileError, UnknownName
 
 __all__ = [
     "MAX_PROFILE_SIZE",
@@ -26,6 +28,9 @@ __all__ = [
     "Gpu",
     "Machine",
     "Npu",
+    "contradiction",
+    "find_machine",
+    "known",
     "normal_arch",
     "parse_profile",
     "probe",
@@ -43,7 +48,8 @@ class Cpu(Value):
     model: str | None = None
     #: archspec's name of the microarchitecture, such as ``icelake``.
     microarchitecture: str | None = None
-    #: CPU features by archspec's names.
+    #: CPU features: archspec's names, and the raw flags of the system. A profile that leaves them out has
+    #: those of its microarchitecture.
     features: tuple[str, ...] | None = None
 
 
@@ -94,6 +100,11 @@ class Machine(Value):
     #: Environment variables that change what an EP accepts.
     environment: dict[str, str] = Field(default={})
 
+    def key(self) -> str:
+        """sha256, hex, of all that decides which variant fits: another driver or EP is another machine."""
+        said = self.model_dump_json(exclude={"name", "memory"})
+        return hashlib.sha256(said.encode()).hexdigest()
+
 
 def read_profile(path: Path) -> Machine:
     """Read a machine profile (schemas/machine.schema.json) from a file.
@@ -121,13 +132,67 @@ def parse_profile(text: bytes, *, where: str) -> Machine:
         )
     try:
         json.loads(text, object_pairs_hook=_unique)
-        return Machine.model_validate_json(text)
+        machine = Machine.model_validate_json(text)
     except (ValueError, RecursionError) as error:
         found = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
         what = f"{'.'.join(map(str, found['loc']))}: {found['msg']}" if found else str(error)
         raise ProfileError(
             f"not a machine profile: {what}", where=where, hint="`aotpack machine > me.json` writes one"
         ) from None
+    cpu = machine.cpu
+    if cpu.features is None and cpu.microarchitecture is not None:
+        cpu = cpu.model_copy(update={"features": _features_of(cpu.microarchitecture)})
+    return machine.model_copy(update={"cpu": cpu})
+
+
+@functools.cache
+def known() -> tuple[str, ...]:
+    """Names of the machines whose profiles come with aotpack."""
+    return tuple(sorted(path.name.removesuffix(".json") for path in _profiles().iterdir()))
+
+
+def find_machine(name: str) -> Machine:
+    """The machine of a profile's path, or the `known` one of that name.
+
+    Raises:
+        ProfileError: there is a file at that path, and it is no profile.
+        UnknownName: there is neither; the error quotes the nearest names.
+    """
+    path = Path(name)
+    if path.suffix == ".json" or path.is_file():
+        return read_profile(path)
+    if name not in known():
+        raise UnknownName("machine", name, known(), hint="`aotpack machine --list` lists them")
+    return parse_profile((_profiles() / f"{name}.json").read_bytes(), where=name)
+
+
+#: Features that no CPU has without the other one.
+_IMPLIES = {
+    "avx": "sse4_1",
+    "avx2": "avx",
+    "avx_vnni": "avx2",
+    "avx512f": "avx2",
+    "avx512bw": "avx512f",
+    "avx512dq": "avx512f",
+    "avx512vl": "avx512f",
+    "avx512_vnni": "avx512f",
+    "avx512_bf16": "avx512f",
+    "avx512_fp16": "avx512bw",
+    "amx_int8": "amx_tile",
+    "amx_bf16": "amx_tile",
+    "amx_tile": "avx512f",
+}
+
+
+def contradiction(arch: str | None, features: tuple[str, ...] | None) -> str | None:
+    """What of a CPU cannot be true, in a few words; None if nothing is seen to be wrong."""
+    has = frozenset(features or ())
+    for feature, other in _IMPLIES.items():
+        if feature in has and other not in has:
+            return f"a CPU with {feature} has {other}"
+        if feature in has and arch not in (None, "x86_64"):
+            return f"no {arch} CPU has {feature}"
+    return None
 
 
 def probe() -> Machine:
@@ -190,9 +255,9 @@ def _devices() -> tuple[tuple[Gpu, ...], tuple[Npu, ...]]:
     """The GPUs and NPUs that ORT's own device discovery lists."""
     from onnxruntime.capi import _pybind_state as state
 
-    from aotpack.target import pci_vendors
+    from aotpack.target import npu_architectures, pci_vendors
 
-    vendors = pci_vendors()
+    vendors, architectures = pci_vendors(), npu_architectures()
     gpus: list[Gpu] = []
     npus: list[Npu] = []
     for device in state.get_hardware_devices():
@@ -202,8 +267,21 @@ def _devices() -> tuple[tuple[Gpu, ...], tuple[Npu, ...]]:
         if device.type == state.OrtHardwareDeviceType.GPU:
             gpus.append(Gpu(vendor=vendor, name=name))
         elif device.type == state.OrtHardwareDeviceType.NPU:
-            npus.append(Npu(vendor=vendor, name=name))
+            architecture = architectures.get(f"{number}:{device.device_id:04x}")
+            npus.append(Npu(vendor=vendor, name=name, architecture=architecture))
     return tuple(gpus), tuple(npus)
+
+
+def _profiles() -> Traversable:
+    # Beside the toolchains, for what a machine has is told in its vendors' words.
+    return resources.files("aotpack.toolchain") / "machines"
+
+
+def _features_of(microarchitecture: str) -> tuple[str, ...] | None:
+    import archspec.cpu
+
+    described = archspec.cpu.TARGETS.get(microarchitecture)
+    return tuple(sorted(described.features)) if described else None
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -232,6 +232,8 @@ class Manifest(Value):
     aotpack: Annotated[str, Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")] = FORMAT_VERSION
     name: Name
     version: _Text = "0"
+    #: SPDX expression of what the models are licensed under.
+    license: _Text | None = None
     components: Annotated[
         tuple[Component, ...], Field(min_length=1, max_length=MAX_COMPONENTS, fail_fast=True)
     ]

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from aotpack.container.reader import PackageReader
-from aotpack.errors import AotpackError, NothingToLoad, OutputError, ToolchainMissing, UnknownName
+from aotpack.errors import AotpackError, OutputError, UnknownName
+from aotpack.events import OnEvent
+from aotpack.loading import Loaded, OnMiss, load_first
 from aotpack.machine import Machine, probe
 from aotpack.manifest import Component, Manifest, Variant
-from aotpack.selection import Candidate, Policy, Selection, select
-from aotpack.session import create
+from aotpack.selection import Policy, Selection, select
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
+from aotpack.tuning import TuningStore
 
 if TYPE_CHECKING:
     import onnxruntime
 
 __all__ = ["Loaded", "Package", "load", "open_package", "select_variant"]
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A session, and how it came about."""
-
-    session: onnxruntime.InferenceSession
-    candidate: Candidate
-    #: (variant id, reason) of those that were tried before.
-    refused: tuple[tuple[str, str], ...] = ()
 
 
 class Package:
@@ -72,6 +61,13 @@ class Package:
     def digest(self) -> str:
         """sha256 of the manifest, hex: the identity of the package."""
         return self._reader.digest
+
+    @property
+    def cache(self) -> Cache:
+        """Where its variants are put together."""
+        if self._cache is None:
+            self._cache = Cache()
+        return self._cache
 
     @property
     def reader(self) -> PackageReader:
@@ -121,64 +117,70 @@ class Package:
         Args:
             component: its name; by default the first one.
             machine: whom for; by default this computer, whose EPs are then asked.
-            policy: what the user wants of the choice.
+            policy: what the user wants of the choice. On this computer ``AOTPACK_VARIANT`` names the one
+                variant to take where the policy names none.
             emulate: an emulated device counts as a device.
         """
         policy = policy or Policy()
-        if emulate and not policy.emulate:
-            from dataclasses import replace
-
+        if emulate:
             policy = replace(policy, emulate=True)
-        return select(
-            self.component(component),
-            probe() if machine is None else machine,
-            toolchains(),
-            here=machine is None,
-            policy=policy,
-        )
+        chosen_from = self.component(component)
+        here = machine is None
+        if here:
+            policy, machine = policy.with_environment(), probe()
+        assert machine is not None
+        measured = TuningStore(self.cache.root).read(self.digest, chosen_from.name, machine) if here else {}
+        return select(chosen_from, machine, toolchains(), here=here, policy=policy, measured=measured)
 
     def load(
-        self, selection: Selection | None = None, *, component: str | None = None, emulate: bool = False
+        self,
+        selection: Selection | None = None,
+        *,
+        component: str | None = None,
+        policy: Policy | None = None,
+        emulate: bool = False,
+        on_miss: OnMiss = "portable",
+        on_event: OnEvent | None = None,
     ) -> onnxruntime.InferenceSession:
         """A session on the best variant that loads. As `load_first`, without how it came about."""
-        return self.load_first(selection, component=component, emulate=emulate).session
+        return self.load_first(
+            selection,
+            component=component,
+            policy=policy,
+            emulate=emulate,
+            on_miss=on_miss,
+            on_event=on_event,
+        ).session
 
     def load_first(
-        self, selection: Selection | None = None, *, component: str | None = None, emulate: bool = False
+        self,
+        selection: Selection | None = None,
+        *,
+        component: str | None = None,
+        policy: Policy | None = None,
+        emulate: bool = False,
+        on_miss: OnMiss = "portable",
+        on_event: OnEvent | None = None,
     ) -> Loaded:
         """Go down the accepted candidates until one gives a session.
 
         Args:
-            selection: from `select`; by default one is made.
-            component: its name, if no selection is given.
-            emulate: take an emulated device, if no selection is given.
+            selection: from `select`; by default one is made, of the arguments that follow.
+            component: its name; by default the first one.
+            policy: what the user wants of the choice.
+            emulate: an emulated device counts as a device.
+            on_miss: what to do where nothing but the portable variant is left, or where the best one would be
+                better compiled anew: ``portable`` takes it; ``compile`` compiles for this machine into the
+                cache, in a worker process, ``compile-in-background`` does so for the next load; ``error``
+                raises rather than take the portable variant.
+            on_event: called for every refusal and every recompilation (`aotpack.events`).
 
         Raises:
             NothingToLoad: none did; the error lists every variant with its reason.
         """
         if selection is None:
-            selection = self.select(component=component, emulate=emulate)
-        chosen_from = self.component(selection.component)
-        for candidate in selection.rejected:
-            _log.info(
-                "%s: not taken [%s]: %s", candidate.id, candidate.verdict.code, candidate.verdict.reason
-            )
-        refused: list[tuple[str, str]] = []
-        for candidate in selection.accepted:
-            if selection.last_resort:
-                _log.warning("%s: nobody can say whether it fits; nothing else is left", candidate.id)
-            try:
-                session = self._session(chosen_from, candidate)
-            except Exception as error:
-                # Vendors' libraries raise what they like; the next candidate may load all the same.
-                sentence = " ".join(str(error).split()) or type(error).__name__
-                _log.warning("%s: refused [load-failed]: %s", candidate.id, sentence)
-                refused.append((candidate.id, sentence))
-                continue
-            _log.info("%s: loaded [%s]", candidate.id, candidate.verdict.code)
-            return Loaded(session, candidate, tuple(refused))
-        rest = [(candidate.id, candidate.verdict.reason) for candidate in selection.rejected]
-        raise NothingToLoad(self.name, [*refused, *rest])
+            selection = self.select(component=component, policy=policy, emulate=emulate)
+        return load_first(self, selection, on_miss=on_miss, on_event=on_event)
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Check every byte against its digest.
@@ -220,21 +222,6 @@ class Package:
             shutil.rmtree(partial, ignore_errors=True)
         return [folder / file.path for file in files]
 
-    def _session(self, component: Component, candidate: Candidate) -> onnxruntime.InferenceSession:
-        variant = candidate.variant
-        toolchain = toolchains().get(variant.toolchain)
-        if toolchain is None:
-            raise ToolchainMissing(
-                "is not known here",
-                where=f"toolchain {variant.toolchain}",
-                hint=f"install the package that adds it; the variant's EP is {variant.ep}",
-            )
-        cache = self._cache or Cache()
-        folder = cache.materialise(self._reader, component, variant)
-        _log.debug("%s: files in %s", variant.id, folder)
-        emulate = candidate.verdict.code == "emulated"
-        return create(variant, folder / variant.files[0].path, toolchain, emulate=emulate)
-
 
 def open_package(path: str | os.PathLike[str]) -> Package:
     """Open a package. Only its manifest is read.
@@ -265,7 +252,11 @@ def load(
     component: str | None = None,
     policy: Policy | None = None,
     emulate: bool = False,
+    on_miss: OnMiss = "portable",
+    on_event: OnEvent | None = None,
 ) -> onnxruntime.InferenceSession:
     """A session on the best variant for this machine. As `Package.load`."""
     with open_package(path) as package:
-        return package.load(package.select(component=component, policy=policy, emulate=emulate))
+        return package.load(
+            component=component, policy=policy, emulate=emulate, on_miss=on_miss, on_event=on_event
+        )

@@ -1,4 +1,4 @@
-"""JSON Schemas of everything that aotpack reads and writes as JSON, generated from its values.
+"""JSON Schemas of everything that aotpack reads and writes as JSON or TOML, generated from its values.
 
 ``python -m aotpack.schema --write schemas`` writes them; a test holds the committed files to the code.
 """
@@ -15,9 +15,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from aotpack.builder.report import BuildReport
+from aotpack.builder.spec_file import BuildFile
 from aotpack.difference import Difference
 from aotpack.documents import (
     CacheDocument,
+    CoverageDocument,
+    DoctorDocument,
     ExtractDocument,
     FlexDocument,
     RunDocument,
@@ -28,14 +31,18 @@ from aotpack.documents import (
 from aotpack.errors import AotpackError, OutputError
 from aotpack.machine import Machine
 from aotpack.manifest import Manifest
+from aotpack.tuning import Tuning
 
 __all__ = ["DOCUMENTS", "schemas", "write"]
 
 #: The kinds of document, by name, and the value that each one is.
 DOCUMENTS: Mapping[str, type[BaseModel]] = {
+    "build-file": BuildFile,
     "build-report": BuildReport,
     "cache": CacheDocument,
+    "coverage": CoverageDocument,
     "difference": Difference,
+    "doctor": DoctorDocument,
     "extract": ExtractDocument,
     "flex": FlexDocument,
     "machine": Machine,
@@ -43,6 +50,7 @@ DOCUMENTS: Mapping[str, type[BaseModel]] = {
     "run": RunDocument,
     "selection": SelectionDocument,
     "targets": TargetsDocument,
+    "tuning": Tuning,
     "verify": VerifyDocument,
 }
 

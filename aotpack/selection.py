@@ -2,49 +2,27 @@
 
 Selection is five numbered steps on values. Asking the EP on this machine is the toolchains' affair.
 
-1. Judge each variant (`aotpack.verdict.judge`).
+1. Judge each variant (`aotpack.verdict.judge`), equal ones once.
 2. Let the policy leave variants out. It narrows and reorders; it never turns UNSUPPORTED into anything else.
 3. Split into accepted (OPTIMAL, PREFER_RECOMPILATION, and UNKNOWN where it is asked for) and rejected.
-4. Rank the accepted: the portable one last; then verdict, device type, specificity, the package's order.
+4. Rank the accepted (`aotpack.policy.Policy`), and the rejected by verdict; equals stay in the package's
+   order.
 5. If nothing is accepted, UNKNOWN ones become the last resort, and the selection says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from aotpack.errors import UnknownName, UsageError
+from aotpack.errors import UnknownName
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
+from aotpack.policy import Measured, Policy
 from aotpack.target import PORTABLE
-from aotpack.verdict import Code, Grade, Rules, Verdict, judge
+from aotpack.verdict import Grade, Rules, Verdict, judge
 
 __all__ = ["Candidate", "Policy", "Selection", "select"]
-
-_DEVICES: tuple[Literal["npu", "gpu", "cpu"], ...] = ("npu", "gpu", "cpu")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What the user wants of the choice."""
-
-    #: Best first. A device type that is left out is not taken.
-    devices: Sequence[Literal["npu", "gpu", "cpu"]] = _DEVICES
-    #: Only these EPs; None: all.
-    eps: frozenset[str] | None = None
-    #: Only the variant with this id.
-    variant: str | None = None
-    #: An emulated device counts as a device.
-    emulate: bool = False
-    #: UNKNOWN variants are candidates, after those that are known to fit.
-    allow_unknown: bool = False
-
-    def __post_init__(self) -> None:
-        strange = [device for device in self.devices if device not in _DEVICES]
-        if strange:
-            raise UsageError(f"unknown device type {strange[0]!r}", expected=", ".join(_DEVICES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +38,11 @@ class Candidate:
         """The variant's id."""
         return self.variant.id
 
+    @property
+    def portable(self) -> bool:
+        """It is the untouched ONNX."""
+        return self.variant.target == PORTABLE
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -69,6 +52,8 @@ class Selection:
     candidates: tuple[Candidate, ...]
     #: Nobody can say whether the accepted ones fit; nothing else was left.
     last_resort: bool = False
+    #: What it was made by.
+    policy: Policy = field(default_factory=Policy)
 
     @property
     def chosen(self) -> Candidate | None:
@@ -87,17 +72,15 @@ class Selection:
         return tuple(candidate for candidate in self.candidates if not candidate.accepted)
 
     def explain(self) -> str:
-        """One line for each variant, for people."""
-        width = max((len(candidate.id) for candidate in self.candidates), default=0)
-        lines = []
-        for candidate in self.candidates:
-            mark = "->" if candidate is self.chosen else "ok" if candidate.accepted else "no"
-            verdict = candidate.verdict
-            said = f"{verdict.grade.value} [{verdict.code.value}] {verdict.reason}"
-            lines.append(f"{mark} {candidate.id:<{width}}  {said}")
-        if self.last_resort:
-            lines.append("Nothing is known to fit: what is left are variants that nobody can judge.")
-        return "\n".join(lines)
+        """One line for each variant and one for each thing that was compared, for people."""
+        from aotpack.explain import as_text
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        from aotpack.explain import as_html
+
+        return as_html(self)
 
 
 def select(
@@ -107,6 +90,7 @@ def select(
     *,
     here: bool,
     policy: Policy | None = None,
+    measured: Mapping[str, Measured] | None = None,
 ) -> Selection:
     """Rank the variants of `component` for `machine`.
 
@@ -116,60 +100,55 @@ def select(
         toolchains: the rules by the name that variants give.
         here: `machine` is this computer, so that its EPs are asked.
         policy: what the user wants.
+        measured: by variant id, what `aotpack tune` found out on this machine.
 
     Raises:
         UnknownName: the policy asks for a variant that the component does not have.
     """
-    policy = policy or Policy()
+    policy, measured = policy or Policy(), measured or {}
     if policy.variant is not None and policy.variant not in {variant.id for variant in component.variants}:
         raise UnknownName(
             f"variant of component {component.name!r}",
             policy.variant,
             (variant.id for variant in component.variants),
         )
-    judged = [
-        (
-            variant,
-            judge(variant, machine, toolchains.get(variant.toolchain), here=here, emulate=policy.emulate),
-        )
-        for variant in component.variants
-    ]
-    allowed = [(variant, _under(policy, variant, verdict)) for variant, verdict in judged]
-    fitting = {Grade.OPTIMAL, Grade.PREFER_RECOMPILATION} | (
-        {Grade.UNKNOWN} if policy.allow_unknown else set()
-    )
-    last_resort = not any(verdict.grade in fitting for _, verdict in allowed) and any(
-        verdict.grade is Grade.UNKNOWN for _, verdict in allowed
+    verdicts: dict[tuple[object, ...], Verdict] = {}
+    narrowed: list[tuple[Variant, Verdict]] = []
+    for variant in component.variants:
+        key = _decides(variant)
+        verdict = verdicts.get(key)
+        if verdict is None:
+            rules = toolchains.get(variant.toolchain)
+            verdict = judge(variant, machine, rules, here=here, emulate=policy.emulate)
+            verdicts[key] = verdict
+        narrowed.append((variant, policy.narrow(variant, verdict, measured.get(variant.id))))
+    fitting: tuple[Grade, ...] = (Grade.OPTIMAL, Grade.PREFER_RECOMPILATION)
+    if policy.allow_unknown:
+        fitting = (*fitting, Grade.UNKNOWN)
+    last_resort = not any(verdict.grade in fitting for _, verdict in narrowed) and any(
+        verdict.grade is Grade.UNKNOWN for _, verdict in narrowed
     )
     if last_resort:
-        fitting = {Grade.UNKNOWN}
-    candidates = [Candidate(variant, verdict, verdict.grade in fitting) for variant, verdict in allowed]
-    ranked = [item for _, item in sorted(enumerate(candidates), key=lambda item: _rank(policy, *item))]
-    return Selection(component.name, tuple(ranked), last_resort)
+        fitting = (Grade.UNKNOWN,)
+    accepted = [Candidate(*item, True) for item in narrowed if item[1].grade in fitting]
+    rejected = [Candidate(*item, False) for item in narrowed if item[1].grade not in fitting]
+    # Sorting is stable: equals stay in the package's order.
+    accepted.sort(key=lambda item: policy.order(item.variant, item.verdict, measured.get(item.id)))
+    rejected.sort(key=lambda item: item.verdict.grade.rank)
+    return Selection(component.name, (*accepted, *rejected), last_resort, policy)
 
 
-def _under(policy: Policy, variant: Variant, verdict: Verdict) -> Verdict:
-    if verdict.grade is Grade.UNSUPPORTED:
-        return verdict
-    if policy.variant is not None and variant.id != policy.variant:
-        left_out = f"Another variant was asked for ({policy.variant})."
-    elif variant.device not in policy.devices:
-        left_out = f"The policy takes no {variant.device}."
-    elif policy.eps is not None and variant.ep not in policy.eps:
-        left_out = f"The policy does not take {variant.ep}."
-    else:
-        return verdict
-    return replace(verdict, grade=Grade.UNSUPPORTED, code=Code.POLICY, reason=left_out)
-
-
-def _rank(policy: Policy, position: int, candidate: Candidate) -> tuple[Any, ...]:
-    variant = candidate.variant
-    device = policy.devices.index(variant.device) if variant.device in policy.devices else len(_DEVICES)
+def _decides(variant: Variant) -> tuple[object, ...]:
+    """All of a variant that its verdict depends on. The values themselves: models compare slowly."""
+    requires, ep_string = variant.compatibility.requires, variant.compatibility.ep_string
     return (
-        not candidate.accepted,
+        variant.toolchain,
+        variant.ep,
         variant.target == PORTABLE,
-        candidate.verdict.grade.rank,
-        device,
-        -variant.specificity,
-        position,
+        ep_string,
+        requires.os,
+        requires.arch,
+        requires.isa,
+        requires.onnxruntime,
+        requires.ep,
     )

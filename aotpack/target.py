@@ -19,10 +19,22 @@ from aotpack._values import Name, Value
 from aotpack.errors import UnknownName, UsageError
 from aotpack.manifest import Requirements
 
-__all__ = ["PORTABLE", "Target", "catalogue", "find", "pci_vendors", "read_catalogue"]
+__all__ = [
+    "PORTABLE",
+    "Precision",
+    "Target",
+    "catalogue",
+    "find",
+    "npu_architectures",
+    "pci_vendors",
+    "read_catalogue",
+]
 
 #: The target whose variant is the untouched ONNX; there by default and last in every order.
 PORTABLE = "portable"
+
+#: What an EP computes in.
+Precision = Literal["f32", "bf16", "f16"]
 
 
 class Target(Value):
@@ -38,9 +50,13 @@ class Target(Value):
     #: Other names for it, such as those that the hardware is sold under.
     aliases: tuple[Name, ...] = ()
     #: What the EP computes in: decides the default tolerance. None: as the model says.
-    precision: Literal["f32", "bf16", "f16"] | None = None
+    precision: Precision | None = None
     #: Among variants that fit a machine equally well the higher one is taken.
     specificity: int = 0
+    #: Generations of the hardware in its vendor's numbers, for toolchains that are told so by no option.
+    architectures: tuple[str, ...] = ()
+    #: Its blobs hold the weights that the components of a package have in common once.
+    shares_weights: bool = False
     #: Given to the EP when compiling and again when loading.
     provider_options: dict[str, str] = Field(default={})
     #: Set in the process that compiles, and in the one that emulates this target here.
@@ -76,6 +92,13 @@ def _built_in() -> tuple[Target, ...]:
 def pci_vendors() -> Mapping[str, str]:
     """PCI vendor numbers (lower-case hex) of makers of GPUs and NPUs, and their names."""
     names: dict[str, str] = tomllib.loads(_text())["pci_vendors"]
+    return MappingProxyType(names)
+
+
+@functools.cache
+def npu_architectures() -> Mapping[str, str]:
+    """PCI vendor and device numbers of NPUs (``8086:7d1d``), and their makers' names of the architecture."""
+    names: dict[str, str] = tomllib.loads(_text())["npu_architectures"]
     return MappingProxyType(names)
 
 

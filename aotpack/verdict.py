@@ -7,6 +7,7 @@ is an EP's "this string is not mine" and never means that the variant fits (FACT
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
@@ -14,10 +15,21 @@ from typing import Protocol
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from aotpack.machine import Machine
+from aotpack._remember import remember_last
+from aotpack.machine import Machine, contradiction
 from aotpack.manifest import Variant
 
-__all__ = ["Code", "Comparison", "Grade", "Rules", "Verdict", "judge", "version_fits"]
+__all__ = [
+    "STALE",
+    "Code",
+    "Comparison",
+    "Grade",
+    "Rules",
+    "Verdict",
+    "judge",
+    "not_in_profile",
+    "version_fits",
+]
 
 
 class Grade(StrEnum):
@@ -28,13 +40,13 @@ class Grade(StrEnum):
     UNKNOWN = "UNKNOWN"
     UNSUPPORTED = "UNSUPPORTED"
 
-    @property
-    def rank(self) -> int:
-        """0 for the best."""
-        return _RANKS[self]
+    #: 0 for the best.
+    rank: int
 
 
-_RANKS = {grade: rank for rank, grade in enumerate(Grade)}
+for _rank, _grade in enumerate(Grade):
+    # An attribute, since a table by grade would hash an enum for every variant.
+    _grade.rank = _rank
 
 
 class Code(StrEnum):
@@ -45,6 +57,8 @@ class Code(StrEnum):
     EMULATED = "emulated"
     #: It runs, but one compiled for this machine would be faster.
     OLDER_DEVICE = "older-device"
+    #: It runs; the EP calls optimal only what was compiled for exactly this device.
+    NOT_EXACT = "not-exact"
     EP_SAYS_RECOMPILE = "ep-says-recompile"
     OS = "os"
     ARCH = "arch"
@@ -56,6 +70,7 @@ class Code(StrEnum):
     RUNTIME_VERSION = "runtime-version"
     NO_DEVICE = "no-device"
     OTHER_DEVICE = "other-device"
+    DRIVER = "driver"
     #: The machine is emulated here, which is taken only when it is asked for.
     EMULATION_NOT_ASKED = "emulation-not-asked"
     EP_REFUSED = "ep-refused"
@@ -65,11 +80,29 @@ class Code(StrEnum):
     STRING_NEWER = "string-newer"
     #: The profile does not say what the rule needs.
     NOT_IN_PROFILE = "not-in-profile"
+    #: The profile says two things that cannot both be true.
+    PROFILE_CONTRADICTS = "profile-contradicts"
     TOOLCHAIN_UNKNOWN = "toolchain-unknown"
     #: A policy leaves it out.
     POLICY = "policy"
+    #: A policy's memory limit leaves it out.
+    MEMORY = "memory"
+    #: It crashed or failed when it was measured on this machine.
+    CRASHED = "crashed"
     #: Creating the session failed.
     LOAD_FAILED = "load-failed"
+
+
+#: What is wrong with a variant whose toolchain or runtime moved on, whatever the device.
+STALE = frozenset(
+    {
+        Code.ORT_VERSION,
+        Code.EP_VERSION,
+        Code.RUNTIME_VERSION,
+        Code.STRING_NOT_APPLICABLE,
+        Code.STRING_NEWER,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,50 +167,39 @@ def judge(
             Code.TOOLCHAIN_UNKNOWN,
             f"No toolchain {variant.toolchain!r} is known here to judge it.",
         )
-    requires = variant.compatibility.requires
-    compared = [*_requirements(variant, machine)]
     installed = None if machine.eps is None else machine.eps.get(variant.ep)
     if machine.eps is not None and installed is None:
         return Verdict(
             Grade.UNSUPPORTED,
             Code.EP_MISSING,
             f"{variant.ep} is not installed ({rules.pip_command()}).",
-            (Comparison(variant.ep, "not installed", "installed", False), *(item for _, item in compared)),
+            (Comparison(variant.ep, "not installed", "installed", False),),
         )
-    if requires.ep is not None or installed is None:
-        found = installed.version if installed else None
-        needed = requires.ep or "installed"
-        compared.append(
-            (
-                Code.EP_VERSION,
-                Comparison(variant.ep, found, needed, version_fits(found, needed) if found else None),
-            )
-        )
-    items = tuple(item for _, item in compared)
-    for code, item in compared:
-        if item.fits is False:
-            return Verdict(
-                Grade.UNSUPPORTED,
-                code,
-                f"It needs {item.what} {item.needed}; here it is {item.found}.",
-                items,
-            )
-    for _, item in compared:
-        if item.fits is None:
-            return Verdict(
-                Grade.UNKNOWN,
-                Code.NOT_IN_PROFILE,
-                f"The machine profile does not say its {item.what}.",
-                items,
-            )
+    requires = variant.compatibility.requires
+    items, failed = _requiring(machine)(
+        (requires.os, requires.arch, requires.isa, requires.onnxruntime, requires.ep),
+        variant.ep,
+        installed.version if installed else None,
+    )
+    if failed is not None:
+        return failed
     own = rules.judge(variant, machine, emulate=emulate)
-    own = replace(own, compared=(*items, *own.compared))
+    if items:
+        # As dataclasses.replace, which takes three times as long: this is done for every variant.
+        own = Verdict(own.grade, own.code, own.reason, items + own.compared, own.by)
     ep_string = variant.compatibility.ep_string
-    if here and ep_string is not None and own.code not in _SETTLED_BY_RULES:
+    if here and ep_string is not None and own.code not in _SETTLED:
         said = rules.ask(ep_string)
         if said is not None:
             return _by_ep(said, own)
     return own
+
+
+def not_in_profile(what: str, compared: tuple[Comparison, ...] = ()) -> Verdict:
+    """UNKNOWN, since the machine profile leaves `what` out."""
+    return Verdict(
+        Grade.UNKNOWN, Code.NOT_IN_PROFILE, f"The machine profile does not say its {what}.", compared
+    )
 
 
 def _by_ep(said: Grade, own: Verdict) -> Verdict:
@@ -193,29 +215,70 @@ def _by_ep(said: Grade, own: Verdict) -> Verdict:
 
 
 #: Where the EP on this machine has nothing to add.
-_SETTLED_BY_RULES = {Code.PORTABLE, Code.NO_DEVICE, Code.EMULATED, Code.EMULATION_NOT_ASKED}
+_SETTLED = (Code.PORTABLE, Code.NO_DEVICE, Code.EMULATED, Code.EMULATION_NOT_ASKED)
 
 
-def _requirements(variant: Variant, machine: Machine) -> list[tuple[Code, Comparison]]:
-    requires = variant.compatibility.requires
+#: os, arch, CPU features and onnxruntime of a machine.
+_Found = tuple[str | None, str | None, tuple[str, ...] | None, str | None]
+
+#: os, arch, isa, onnxruntime and EP of `aotpack.manifest.Requirements`.
+_Required = tuple[tuple[str, ...] | None, str | None, tuple[str, ...] | None, str | None, str | None]
+
+#: What was compared, and the verdict if that settles it.
+_Compared = tuple[tuple[Comparison, ...], Verdict | None]
+
+
+@remember_last
+def _requiring(machine: Machine) -> Callable[[_Required, str, str | None], _Compared]:
+    """What compares requirements with a machine; most variants of a package require the same."""
+    found = (machine.os, machine.arch, machine.cpu.features, machine.onnxruntime)
+    return functools.lru_cache(maxsize=1024)(functools.partial(_requirements, found))
+
+
+def _requirements(found: _Found, required: _Required, ep: str, ep_version: str | None) -> _Compared:
     compared: list[tuple[Code, Comparison]] = []
-    if requires.os is not None:
-        fits = None if machine.os is None else machine.os in requires.os
-        compared.append((Code.OS, Comparison("os", machine.os, " or ".join(requires.os), fits)))
-    if requires.arch is not None:
-        fits = None if machine.arch is None else machine.arch == requires.arch
-        compared.append((Code.ARCH, Comparison("arch", machine.arch, requires.arch, fits)))
-    if requires.isa is not None:
-        features = machine.cpu.features
-        missing = [name for name in requires.isa if features is not None and name not in features]
-        found = None if features is None else f"without {', '.join(missing)}" if missing else "all of them"
-        fits = None if features is None else not missing
-        compared.append((Code.ISA, Comparison("CPU features", found, ", ".join(requires.isa), fits)))
-    if requires.onnxruntime is not None:
-        version = machine.onnxruntime
-        fits = None if version is None else version_fits(version, requires.onnxruntime)
-        compared.append((Code.ORT_VERSION, Comparison("onnxruntime", version, requires.onnxruntime, fits)))
-    return compared
+    needs_os, needs_arch, needs_isa, needs_ort, needs_ep = required
+    os, arch, features, ort = found
+    if needs_os is not None:
+        fits = None if os is None else os in needs_os
+        compared.append((Code.OS, Comparison("os", os, " or ".join(needs_os), fits)))
+    if needs_arch is not None:
+        fits = None if arch is None else arch == needs_arch
+        compared.append((Code.ARCH, Comparison("arch", arch, needs_arch, fits)))
+    if needs_isa is not None:
+        compared.append((Code.ISA, _features(needs_isa, features)))
+    if needs_ort is not None:
+        compared.append((Code.ORT_VERSION, _version("onnxruntime", ort, needs_ort)))
+    if needs_ep is not None or ep_version is None:
+        compared.append((Code.EP_VERSION, _version(ep, ep_version, needs_ep or "installed")))
+    items = tuple(item for _, item in compared)
+    if needs_isa is not None or needs_arch is not None:
+        lie = contradiction(arch, features)
+        if lie is not None:
+            sentence = f"The machine profile contradicts itself: {lie}."
+            return items, Verdict(Grade.UNKNOWN, Code.PROFILE_CONTRADICTS, sentence, items)
+    for code, item in compared:
+        if item.fits is False:
+            sentence = f"It needs {item.what} {item.needed}; here it is {item.found}."
+            return items, Verdict(Grade.UNSUPPORTED, code, sentence, items)
+    for item in items:
+        if item.fits is None:
+            return items, not_in_profile(item.what, items)
+    return items, None
+
+
+def _features(needed: tuple[str, ...], found: tuple[str, ...] | None) -> Comparison:
+    missing = [name for name in needed if found is not None and name not in found]
+    return Comparison(
+        "CPU features",
+        None if found is None else f"without {', '.join(missing)}" if missing else "all of them",
+        ", ".join(needed),
+        None if found is None else not missing,
+    )
+
+
+def _version(what: str, found: str | None, needed: str) -> Comparison:
+    return Comparison(what, found, needed, None if found is None else version_fits(found, needed))
 
 
 @functools.lru_cache(maxsize=1024)

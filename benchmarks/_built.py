@@ -14,7 +14,7 @@ import onnx
 import aotpack
 from aotpack.container.content import Content
 from aotpack.container.reader import PackageReader
-from samples.transformer import transformer
+from samples.made_models import transformer
 
 TARGETS = ("openvino-cpu-avx2", "openvino-cpu-avx512", "qnn-htp-v73", "qnn-htp-v75", "qnn-htp-v79")
 

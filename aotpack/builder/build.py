@@ -5,44 +5,44 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import filelock
 import psutil
 
-from aotpack.builder.job import Built, Prepared, make_reference, run_job
-from aotpack.builder.lowering import lower_for
-from aotpack.builder.model import prepare
-from aotpack.builder.plan import ComponentPlan, Job, Plan, plan
+from aotpack.builder.elsewhere import place_of
+from aotpack.builder.footprint import with_footprints
+from aotpack.builder.plan import plan
+from aotpack.builder.pools import Here, Place, jobs_at_once
 from aotpack.builder.report import BuildReport
-from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits
+from aotpack.builder.results import Results
+from aotpack.builder.schedule import Event, Finished, do_all
+from aotpack.builder.sources import Sources
+from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
+from aotpack.builder.supervise import Workers
+from aotpack.builder.variant import Built
 from aotpack.container.content import Content
 from aotpack.container.writer import write
 from aotpack.errors import BuildFailed, OutputError, UsageError
 from aotpack.machine import probe
 from aotpack.manifest import Component, Manifest
 from aotpack.source.cache import Cache
-from aotpack.target import PORTABLE, find
 from aotpack.toolchain import toolchains
 
-__all__ = ["Event", "build", "build_spec"]
-
-#: What a job is taken to need at most when none has run yet, in bytes.
-_MEMORY_OF_A_JOB = 2 * 1024**3
-
-#: (what, component, target, row or None): ``reference``, ``start``, ``end`` or ``pack``.
-Event = Callable[[str, str, str, Built | None], None]
+__all__ = ["build", "build_spec", "one_model", "package_name"]
 
 
 def build(
     model: str | os.PathLike[str],
     *,
-    targets: Iterable[str],
+    targets: Iterable[str | TargetSpec],
     output: str | os.PathLike[str],
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     name: str | None = None,
@@ -53,6 +53,8 @@ def build(
     time_limit: float = Limits().seconds,
     memory_limit: int | None = None,
     jobs: int | None = None,
+    reuse: bool = True,
+    executor: Executor | str | None = None,
     compress: int | None = 3,
     on_event: Event | None = None,
 ) -> BuildReport:
@@ -60,7 +62,7 @@ def build(
 
     Args:
         model: path of the ONNX model.
-        targets: names from the catalogue, or aliases (``aotpack targets``).
+        targets: names from the catalogue, aliases (``aotpack targets``), or a `TargetSpec` with more to say.
         output: path of the package to write.
         shapes: input name to its shape, or symbolic dimension to its one size.
         name: of the package; by default the model's file name.
@@ -72,6 +74,9 @@ def build(
         time_limit: seconds for each worker process.
         memory_limit: bytes for each worker process and its children.
         jobs: workers at once; by default as many as cores and memory allow.
+        reuse: take results of earlier builds, and keep those of this one.
+        executor: does the jobs instead of this machine: any `concurrent.futures.Executor` whose processes can
+            import aotpack, or ``dask://HOST:PORT``, the scheduler of a Dask cluster.
         compress: zstd level of segments that shrink by it, or None.
         on_event: called from worker threads, one call at a time.
 
@@ -81,30 +86,67 @@ def build(
             package holds those that did; the error has the report.
         OutputError: the package cannot be written.
     """
-    path = Path(model)
-    spec = BuildSpec(
-        name=name or _package_name(path),
-        version=version,
+    spec = one_model(
+        Path(model),
+        targets=targets,
         output=Path(output),
-        components=(ComponentSpec(name="main", model=path, shapes=dict(shapes or {})),),
-        targets=tuple(targets),
+        shapes=shapes,
+        name=name,
+        version=version,
         portable=portable,
         tolerance=tolerance,
         limits=Limits(seconds=time_limit, memory=memory_limit),
         jobs=jobs,
+        reuse=reuse,
         compress=compress,
     )
-    return build_spec(spec, keep_going=keep_going, on_event=on_event)
+    return build_spec(spec, executor=executor, keep_going=keep_going, on_event=on_event)
 
 
-def build_spec(spec: BuildSpec, *, keep_going: bool = False, on_event: Event | None = None) -> BuildReport:
+def one_model(
+    model: Path,
+    *,
+    targets: Iterable[str | TargetSpec],
+    output: Path,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    name: str | None = None,
+    **settings: Any,
+) -> BuildSpec:
+    """The spec of a package with one model.
+
+    Args:
+        model: path of the ONNX model.
+        targets: as `build`'s.
+        output: path of the package to write.
+        shapes: as `build`'s.
+        name: of the package; by default the model's file name.
+        settings: of the `BuildSpec`.
+
+    Raises:
+        UsageError: a setting makes no sense.
+    """
+    return BuildSpec(
+        name=name or package_name(model),
+        output=output,
+        components=(ComponentSpec(name="main", model=model, shapes=dict(shapes or {})),),
+        targets=tuple(TargetSpec(target=each) if isinstance(each, str) else each for each in targets),
+        **settings,
+    )
+
+
+def build_spec(
+    spec: BuildSpec,
+    *,
+    executor: Executor | str | None = None,
+    keep_going: bool = False,
+    on_event: Event | None = None,
+) -> BuildReport:
     """Build what `spec` says. As `build`."""
     started = time.monotonic()
-    planned = plan(spec, toolchains())
     announce = _one_at_a_time(on_event)
-    with _claimed(spec.output), tempfile.TemporaryDirectory(prefix="aotpack-build-") as scratch:
-        built = _run(planned, Path(scratch), announce)
-        report = _pack(planned, built, announce, started)
+    with _claimed(spec.output) as scratch:
+        finished = _run(spec, executor, scratch, announce)
+        report = _pack(spec, finished, announce, started)
     if report.package is None:
         raise BuildFailed(
             "no target could be built, so there is no package", report=report, hint=_first_reason(report)
@@ -118,96 +160,76 @@ def build_spec(spec: BuildSpec, *, keep_going: bool = False, on_event: Event | N
     return report
 
 
-def _run(planned: Plan, scratch: Path, announce: Event) -> list[Built]:
-    machine = probe()
-    limits = planned.spec.limits
+def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announce: Event) -> list[Finished]:
+    limits = spec.limits
     if limits.memory is None:
         # What a machine has is the least that a limit can mean: beyond it the system kills at random.
         limits = Limits(seconds=limits.seconds, memory=psutil.virtual_memory().total * 9 // 10)
-    prepared: dict[str, Prepared] = {}
-    for index, component in enumerate(planned.components):
-        announce("reference", component.spec.name, "", None)
-        try:
-            prepared[component.spec.name] = _prepare(component, scratch / f"source-{index}", limits)
-        except OSError as error:
-            raise OutputError(
-                error.strerror or str(error), where=scratch, hint="set TMPDIR to a folder with more room"
-            ) from error
-
-    def work(item: tuple[int, Job]) -> Built:
-        index, job = item
-        announce("start", job.component.spec.name, job.target.name, None)
-        folder = scratch / f"job-{index}"
-        folder.mkdir()
-        built = run_job(
-            job,
-            prepared[job.component.spec.name],
-            folder,
-            machine=machine,
-            limits=limits,
-            tolerance=planned.spec.tolerance,
-        )
-        announce("end", job.component.spec.name, job.target.name, built)
-        return built
-
-    with ThreadPoolExecutor(planned.spec.jobs or _jobs(len(planned.jobs))) as pool:
-        return list(pool.map(work, enumerate(planned.jobs)))
+    with contextlib.ExitStack() as stack:
+        workers = stack.enter_context(Workers())
+        elsewhere = None if executor is None else place_of(executor)
+        if elsewhere is not None:
+            stack.callback(elsewhere.close)
+        planned = plan(spec, toolchains(), elsewhere.offered() if elsewhere else None)
+        place: Place
+        if elsewhere is None:
+            sizes = [sum(part.model.source.size for part in job.components) for job in planned.jobs]
+            place = Here(workers, probe(), jobs_at_once(sizes, spec.jobs))
+            stack.callback(place.close)
+        else:
+            place = elsewhere
+        results = Results(Cache()) if spec.reuse else None
+        sources = Sources(planned.components, scratch, workers, limits)
+        finished = do_all(planned, place, sources, results, scratch, announce)
+        if results is not None:
+            results.trim()
+        return finished
 
 
-def _prepare(component: ComponentPlan, folder: Path, limits: Limits) -> Prepared:
-    prepared, reference = folder / "model", folder / "reference"
-    prepared.mkdir(parents=True)
-    reference.mkdir()
-    model = prepare(component.model, component.spec.shapes, prepared)
-    # The bare operator runs nowhere; what the portable variant has instead is what the others are held to.
-    runnable = lower_for(find(PORTABLE), toolchains()["ort"], model, component.model, folder / "lowered")
-    return Prepared(
-        component=component,
-        model=model,
-        reference=make_reference(component, runnable.path, reference, limits),
-    )
-
-
-def _pack(planned: Plan, built: list[Built], announce: Event, started: float) -> BuildReport:
-    components = []
+def _pack(spec: BuildSpec, finished: list[Finished], announce: Event, started: float) -> BuildReport:
+    components: dict[str, Component] = {}
     contents: dict[tuple[str, str], Sequence[tuple[str, Content]]] = {}
-    for component in planned.components:
-        name = component.spec.name
-        mine = [
-            item
-            for job, item in zip(planned.jobs, built, strict=True)
-            if job.component is component and item.variant is not None
-        ]
-        if mine:
-            variants = tuple(item.variant for item in mine if item.variant is not None)
-            components.append(
-                Component(
-                    name=name,
-                    source=component.model.source,
-                    inputs=component.model.inputs,
-                    outputs=component.model.outputs,
-                    variants=variants,
-                )
-            )
-            contents |= {(name, item.variant.id): item.files for item in mine if item.variant is not None}
-    rows = tuple(item.row for item in built)
+    for item in finished:
+        component, variant = item.component, item.built.variant
+        if variant is None:
+            continue
+        before = components.get(component.name)
+        components[component.name] = Component(
+            name=component.name,
+            kind=component.spec.kind,
+            source=component.model.source,
+            inputs=component.model.inputs,
+            outputs=component.model.outputs,
+            variants=(*(before.variants if before else ()), variant),
+        )
+        contents[component.name, variant.id] = item.built.files
+    rows = tuple(item.built.row for item in finished)
     if not components:
         return BuildReport(package=None, seconds=time.monotonic() - started, rows=rows)
     announce("pack", "", "", None)
-    spec = planned.spec
-    manifest = Manifest(name=spec.name, version=spec.version, components=tuple(components))
-    write(spec.output, manifest, contents, compress=spec.compress)
+    # Jobs are in the order of the targets, components of a package in that of the spec.
+    ordered = tuple(components[each.name] for each in spec.components if each.name in components)
+    manifest = write(
+        spec.output,
+        Manifest(name=spec.name, version=spec.version, license=spec.license, components=ordered),
+        contents,
+        compress=spec.compress,
+    )
     return BuildReport(
         package=str(spec.output),
         size=spec.output.stat().st_size,
         seconds=time.monotonic() - started,
-        rows=rows,
+        rows=with_footprints(rows, manifest),
     )
 
 
 @contextlib.contextmanager
-def _claimed(output: Path) -> Iterator[None]:
-    """Hold `output` for this build; find out before anything is compiled that it cannot be written."""
+def _claimed(output: Path) -> Iterator[Path]:
+    """Hold `output` for this build, and give a scratch folder, gone afterwards.
+
+    Find out before anything is compiled that `output` cannot be written. What builds that were killed have
+    left is removed.
+    """
     if output.is_dir():
         raise OutputError("is a folder", where=output, expected="a file to write the package to")
     try:
@@ -217,23 +239,35 @@ def _claimed(output: Path) -> Iterator[None]:
         raise OutputError(
             error.strerror or str(error), where=output.parent, hint="choose a folder that can be written"
         ) from None
-    locks = Cache().root / "builds"
-    try:
-        locks.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(error.strerror or str(error), where=locks, hint="set AOTPACK_CACHE") from None
+    builds = Cache().root / "builds"
     name = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:32]
-    lock = filelock.FileLock(locks / f"{name}.lock")
     try:
+        builds.mkdir(parents=True, exist_ok=True)
+        _sweep(builds)
+        lock = filelock.FileLock(builds / f"{name}.lock")
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise OutputError(
             "another build is writing it", where=output, hint="wait for it, or write elsewhere"
         ) from None
+    except OSError as error:
+        raise OutputError(error.strerror or str(error), where=builds, hint="set AOTPACK_CACHE") from None
+    scratch = builds / name
     try:
-        yield
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        yield scratch
     finally:
+        shutil.rmtree(scratch, ignore_errors=True)
         lock.release()
+
+
+def _sweep(builds: Path) -> None:
+    for scratch in builds.iterdir():
+        if scratch.is_dir():
+            # Whoever holds the lock is alive.
+            with contextlib.suppress(filelock.Timeout), filelock.FileLock(f"{scratch}.lock", timeout=0):
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _one_at_a_time(on_event: Event | None) -> Event:
@@ -247,12 +281,12 @@ def _one_at_a_time(on_event: Event | None) -> Event:
     return announce
 
 
-def _jobs(count: int) -> int:
-    by_memory: int = psutil.virtual_memory().available // _MEMORY_OF_A_JOB
-    return max(1, min(os.cpu_count() or 1, by_memory, count))
+def package_name(model: Path) -> str:
+    """A package's name out of a model's file name.
 
-
-def _package_name(model: Path) -> str:
+    Raises:
+        UsageError: there is none in it.
+    """
     kept = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._+-") else "-"
         for letter in model.stem

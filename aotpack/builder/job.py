@@ -1,35 +1,32 @@
-"""One job: compile a component for a target, count, check the numbers; a variant or a reason comes out."""
+"""One job: compile for a target, count, run, measure. Where it is done knows nothing of the package.
+
+A `Task` is a value that can travel to another machine; what it gives back, a `Done`, can be kept and taken
+again. `aotpack.builder.variant` makes rows and variants of it.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from aotpack.builder.lowering import lower_for
-from aotpack.builder.numerics import TOLERANCES
-from aotpack.builder.plan import ComponentPlan, Job
-from aotpack.builder.report import Row
+from pydantic import Field
+
+from aotpack._values import Value
 from aotpack.builder.spec import Limits
-from aotpack.builder.supervise import Outcome, run_worker
-from aotpack.builder.worker import CompareRequest, CompileRequest, ReferenceRequest, Result
-from aotpack.errors import AotpackError, FlexError
+from aotpack.builder.supervise import Outcome, Workers
+from aotpack.builder.worker import CompareRequest, CompiledPart, CompileRequest, Part, ReferenceRequest
+from aotpack.errors import AotpackError
 from aotpack.machine import Machine
-from aotpack.manifest import Compatibility, Coverage, Numerics, TensorInfo, Variant
-from aotpack.target import PORTABLE
-from aotpack.toolchain.plugin import MODEL_NAME
+from aotpack.manifest import Compatibility, Coverage, FlexLowering, Requirements, SessionSettings, Variant
+from aotpack.target import Target
+from aotpack.toolchain import toolchains
+from aotpack.toolchain.base import RunsHere, Toolchain
 
-__all__ = ["Built", "Prepared", "Reference", "make_reference", "run_job"]
+__all__ = ["Done", "Measured", "PartDone", "Reference", "Task", "TaskPart", "carry_out", "make_reference"]
 
-#: Of a log, in characters: enough for the vendor's last words.
-_LOG_IN_REPORT = 4000
-#: Of a reason, in characters: some vendors list every node of the model in one message.
-_REASON_IN_REPORT = 600
-#: What a worker reports for a difference that is not finite is above this.
-_NOT_FINITE = 1e300
-#: Of the nodes that are left out.
-_NAMED_NODES = 5
+#: Of a vendor's remarks: more of them say the same of further nodes.
+_REMARKS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,254 +35,239 @@ class Reference:
 
     #: None if it could not be run.
     path: Path | None
-    failure: str | None
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """What all jobs of one component share."""
+class TaskPart:
+    """A component to compile."""
 
-    component: ComponentPlan
-    #: The model with its shapes fixed.
+    component: str
+    variant: str
+    #: Prepared: shapes fixed, its data beside it.
     model: Path
+    #: Constants left out.
+    nodes: int
     reference: Reference
+    #: How FlexAttention was lowered in it.
+    flex: tuple[FlexLowering, ...] = ()
+    #: What there is to know of how the model was prepared.
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """What came out of a job: a variant with its files, or only a row that says why not."""
+class Task:
+    """What to compile for a target: one component, or several that share their weights."""
 
-    row: Row
-    variant: Variant | None = None
-    files: tuple[tuple[str, Path], ...] = ()
+    toolchain: str
+    target: Target
+    parts: tuple[TaskPart, ...]
+    limits: Limits
 
 
-@dataclass(slots=True)
-class _Spent:
-    """What the workers of one job took."""
+class Measured(Value):
+    """How far a variant's outputs are from the portable model's."""
 
-    started: float = field(default_factory=time.monotonic)
+    max_abs: float
+    error: float
+    #: ``host``, ``isa-emulation`` or ``emulator``.
+    ran_on: str
+
+
+class PartDone(Value):
+    """What became of a `TaskPart`."""
+
+    component: str
+    #: (path inside the variant, path on disk), the ONNX to load first.
+    files: tuple[tuple[str, str], ...]
+    ep_string: str | None = None
+    coverage: Coverage
+    #: Names of the nodes that are outside every partition, by operator type.
+    left: dict[str, tuple[str, ...]] = Field(default={})
+    #: None: it was not run, for the reason in `unchecked`.
+    measured: Measured | None = None
+    unchecked: str | None = None
+    flex: tuple[FlexLowering, ...] = ()
+    note: str | None = None
+
+
+class Done(Value):
+    """What became of a task: a part for each of its, or a failure."""
+
+    failure: str | None = None
+    parts: tuple[PartDone, ...] = ()
+    #: As the toolchain that compiled says them.
+    requires: Requirements = Requirements()
+    session: SessionSettings = SessionSettings()
+    built_with: dict[str, str] = Field(default={})
+    #: The vendor's own words on nodes that were left out.
+    remarks: tuple[str, ...] = ()
+    log: str = ""
+    #: Wall time of all its workers.
+    seconds: float = 0.0
+    #: Of it, loading the vendor's library.
+    load_seconds: float = 0.0
+    #: Of it, the vendor's compiler.
     compile_seconds: float | None = None
+    #: Of it, creating sessions and running them.
+    check_seconds: float = 0.0
+    #: Highest memory of a worker, in bytes.
     peak_memory: int = 0
-
-    def add(self, outcome: Outcome) -> Outcome:
-        self.peak_memory = max(self.peak_memory, outcome.peak_memory)
-        return outcome
+    #: Name of the machine, where it was another one.
+    machine: str | None = None
 
 
-def make_reference(component: ComponentPlan, model: Path, folder: Path, limits: Limits) -> Reference:
+def make_reference(model: Path, folder: Path, workers: Workers, limits: Limits) -> Reference:
     """Run the portable model once, in a worker.
 
     Args:
-        component: whose model it is.
         model: with fixed shapes.
         folder: an empty one.
+        workers: start it.
         limits: of the worker.
     """
     from aotpack.builder.model import read_graph, tensor_infos
 
-    inputs: tuple[TensorInfo, ...] = tensor_infos(read_graph(model))
     output = folder / "reference.npz"
-    request = ReferenceRequest(model=str(model), inputs=inputs, output=str(output))
-    outcome = run_worker(request, folder, environment={}, limits=limits)
+    request = ReferenceRequest(model=str(model), inputs=tensor_infos(read_graph(model)), output=str(output))
+    outcome = workers.run(request, folder, environment={}, limits=limits)
     return Reference(path=None if outcome.failure else output, failure=outcome.failure)
 
 
-def run_job(
-    job: Job, prepared: Prepared, folder: Path, *, machine: Machine, limits: Limits, tolerance: float | None
-) -> Built:
-    """Do all of one job. Whatever goes wrong is in the row; nothing is raised for it.
+def carry_out(task: Task, folder: Path, workers: Workers, machine: Machine) -> Done:
+    """Do all of a task. Whatever goes wrong is in what it gives; nothing is raised for it.
 
     Args:
-        job: what to compile for what.
-        prepared: the component's model and reference.
-        folder: an empty one, which holds the variant's files until they are packed.
+        task: what to compile for what.
+        folder: an empty one, in which the variants' files stay.
+        workers: start the processes that load the vendor's libraries.
         machine: this computer.
-        limits: of each worker.
-        tolerance: the largest error; None: by the target's precision.
     """
-    spent = _Spent()
+    work = _Work(task, folder, workers, machine)
     try:
-        return _run(job, prepared, folder, machine, limits, tolerance, spent)
+        return work.do()
     except Exception as error:
         # A toolchain may raise in this process too, when it is asked what it can do.
         kind = "" if isinstance(error, AotpackError) else f"{type(error).__name__}: "
-        return _failed(job, spent, f"{kind}{error}")
+        return Done(failure=f"{kind}{error}")
 
 
-def _run(
-    job: Job,
-    prepared: Prepared,
-    folder: Path,
-    machine: Machine,
-    limits: Limits,
-    tolerance: float | None,
-    spent: _Spent,
-) -> Built:
-    refused = job.toolchain.why_not_compile(job.target, machine)
-    if refused is None and job.toolchain.needs_fixed_shapes and job.component.open:
-        names = ", ".join(job.component.open)
-        first = job.component.open[0].split("[")[0]
-        refused = f"input dimensions have no fixed size: {names}; give them with --shape {first}=SIZE,…"
-    if refused is not None:
-        return _failed(job, spent, refused)
-    source = job.component.model
-    base = source.path if job.target.name == PORTABLE else prepared.model
-    try:
-        lowered = lower_for(job.target, job.toolchain, base, source, folder / "lowered")
-    except FlexError as error:
-        return _failed(job, spent, str(error))
-    if job.target.name == PORTABLE:
-        result = Result(
-            files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files(lowered.path)), strict=True)),
-            coverage=Coverage(nodes=source.nodes, compiled=0, partitions=0),
-        )
-        log = ""
-    else:
-        compiled = folder / "compiled"
+class _Work:
+    def __init__(self, task: Task, folder: Path, workers: Workers, machine: Machine) -> None:
+        self._task = task
+        self._folder = folder
+        self._workers = workers
+        self._toolchain: Toolchain = toolchains()[task.toolchain]
+        self._machine = machine
+        self._started = time.monotonic()
+        self._peak = 0
+        self._load_seconds = 0.0
+        self._check_seconds = 0.0
+
+    def do(self) -> Done:
+        task, toolchain = self._task, self._toolchain
+        if refused := toolchain.why_not_compile(task.target, self._machine):
+            return self._end(Done(failure=refused))
+        compiled = self._folder / "compiled"
         compiled.mkdir(parents=True)
         request = CompileRequest(
-            toolchain=job.toolchain.name,
-            target=job.target,
-            model=str(lowered.path),
+            toolchain=toolchain.name,
+            target=task.target,
+            parts=tuple(
+                Part(component=part.component, model=str(part.model), nodes=part.nodes) for part in task.parts
+            ),
             folder=str(compiled),
-            nodes=lowered.nodes,
         )
-        outcome = spent.add(
-            run_worker(request, _step(folder, "compile"), environment=job.target.environment, limits=limits)
-        )
+        outcome = self._run(request, "compile", dict(task.target.environment))
         if outcome.failure is not None or outcome.result is None:
-            return _failed(job, spent, _in_their_words(outcome, job), outcome.log)
-        result, log = outcome.result, outcome.log
-        spent.compile_seconds = result.seconds
-    variant = _variant(job, result).model_copy(update={"flex": lowered.records})
-    numerics, unchecked = _check(job, variant, prepared, result, folder, machine, limits, tolerance, spent)
-    if isinstance(numerics, str):
-        return _failed(job, spent, numerics, unchecked or "")
-    variant = variant.model_copy(update={"numerics": numerics})
-    notes = [_left_out(result, job, log), unchecked]
-    return Built(
-        row=Row(
-            target=job.target.name,
-            component=job.component.spec.name,
-            state="built",
-            seconds=time.monotonic() - spent.started,
-            compile_seconds=spent.compile_seconds,
-            reason=" ".join(note for note in notes if note) or None,
-            id=variant.id,
-            size=sum(Path(path).stat().st_size for _, path in result.files),
-            ep_string=result.ep_string,
-            coverage=result.coverage,
-            numerics=numerics,
-            peak_memory=spent.peak_memory or None,
-            log=log[-_LOG_IN_REPORT:] if result.left else None,
-        ),
-        variant=variant,
-        files=tuple((name, Path(path)) for name, path in result.files),
-    )
-
-
-def _check(
-    job: Job,
-    variant: Variant,
-    prepared: Prepared,
-    result: Result,
-    folder: Path,
-    machine: Machine,
-    limits: Limits,
-    tolerance: float | None,
-    spent: _Spent,
-) -> tuple[Numerics | str | None, str | None]:
-    """The numerics and why there are none, or a failure and its log."""
-    allowed = TOLERANCES[job.target.precision] if tolerance is None else tolerance
-    runs = job.toolchain.how_to_run(job.target, machine)
-    if runs.how is None:
-        return None, f"Not run here: {runs.why}."
-    if prepared.reference.path is None:
-        return None, f"Not compared: {prepared.reference.failure}."
-    if job.target.name == PORTABLE:
-        # It is what the others are compared with.
-        return Numerics(max_abs=0.0, error=0.0, tolerance=allowed, ran_on=runs.how), None
-    request = CompareRequest(
-        variant=variant,
-        model=result.files[0][1],
-        reference=str(prepared.reference.path),
-        emulate=runs.how == "emulator",
-    )
-    environment: Mapping[str, str] = job.target.environment if runs.how != "host" else {}
-    outcome = spent.add(run_worker(request, _step(folder, "compare"), environment=environment, limits=limits))
-    if outcome.failure is not None or outcome.result is None:
-        return f"it compiled, but does not run ({runs.how}): {_in_their_words(outcome, job)}", outcome.log
-    max_abs, error = outcome.result.max_abs, outcome.result.difference
-    if max_abs is None or error is None or error > allowed:
-        found = "not finite" if error is None or error > _NOT_FINITE else f"an error of {error:.3g}"
-        return f"its numbers are off: {found} on seeded inputs; the tolerance is {allowed:g}", outcome.log
-    return Numerics(max_abs=max_abs, error=error, tolerance=allowed, ran_on=runs.how), None
-
-
-def _variant(job: Job, result: Result) -> Variant:
-    target = job.target
-    return Variant(
-        id=job.variant_id,
-        target=target.name,
-        toolchain=job.toolchain.name,
-        ep=target.ep,
-        device=target.device,
-        precision=target.precision,
-        specificity=target.specificity,
-        compatibility=Compatibility(ep_string=result.ep_string, requires=job.toolchain.requirements(target)),
-        session=job.toolchain.session_settings(target),
-        built_with=dict(job.toolchain.built_with()) if target.name != PORTABLE else {},
-        coverage=result.coverage,
-    )
-
-
-def _step(folder: Path, name: str) -> Path:
-    step = folder / name
-    step.mkdir()
-    return step
-
-
-def _failed(job: Job, spent: _Spent, reason: str, log: str = "") -> Built:
-    sentence = " ".join(reason.split())
-    if len(sentence) > _REASON_IN_REPORT:
-        sentence = sentence[:_REASON_IN_REPORT] + " …"
-    return Built(
-        row=Row(
-            target=job.target.name,
-            component=job.component.spec.name,
-            state="failed",
-            seconds=time.monotonic() - spent.started,
-            compile_seconds=spent.compile_seconds,
-            reason=sentence,
-            peak_memory=spent.peak_memory or None,
-            log=log[-_LOG_IN_REPORT:] or None,
+            return self._end(Done(failure=self._in_their_words(outcome), log=outcome.log))
+        done = Done(
+            requires=toolchain.requirements(task.target),
+            session=toolchain.session_settings(task.target),
+            built_with=dict(toolchain.built_with()),
+            compile_seconds=outcome.result.seconds,
+            remarks=toolchain.remarks(outcome.log)[:_REMARKS],
+            log=outcome.log,
         )
-    )
+        runs = toolchain.how_to_run(task.target, self._machine)
+        parts = []
+        for index, (part, made) in enumerate(zip(task.parts, outcome.result.parts, strict=True)):
+            measured, why_not, failure = self._measure(index, part, made, done, runs)
+            if failure is not None:
+                return self._end(done.model_copy(update={"failure": failure}))
+            parts.append(
+                PartDone(
+                    component=part.component,
+                    files=made.files,
+                    ep_string=made.ep_string,
+                    coverage=made.coverage,
+                    left=made.left,
+                    measured=measured,
+                    unchecked=why_not,
+                    flex=part.flex,
+                    note=part.note,
+                )
+            )
+        return self._end(done.model_copy(update={"parts": tuple(parts)}))
 
+    def _measure(
+        self, index: int, part: TaskPart, made: CompiledPart, done: Done, runs: RunsHere
+    ) -> tuple[Measured | None, str | None, str | None]:
+        """The difference, or why it was not run, or why running it failed."""
+        if runs.how is None:
+            return None, f"Not run here: {runs.why}.", None
+        if part.reference.path is None:
+            return None, f"Not compared: {part.reference.failure}.", None
+        target = self._task.target
+        variant = Variant(
+            id=part.variant,
+            target=target.name,
+            toolchain=self._task.toolchain,
+            ep=target.ep,
+            device=target.device,
+            compatibility=Compatibility(ep_string=made.ep_string, requires=done.requires),
+            session=done.session,
+        )
+        request = CompareRequest(
+            variant=variant,
+            model=made.files[0][1],
+            reference=str(part.reference.path),
+            emulate=runs.how == "emulator",
+        )
+        environment = dict(target.environment) if runs.how != "host" else {}
+        outcome = self._run(request, f"compare-{index}", environment)
+        if outcome.failure is not None or outcome.result is None:
+            words = self._in_their_words(outcome)
+            return None, None, f"it compiled, but does not run ({runs.how}): {words}"
+        max_abs, error = outcome.result.max_abs, outcome.result.difference
+        self._check_seconds += outcome.result.seconds
+        assert max_abs is not None and error is not None
+        return Measured(max_abs=max_abs, error=error, ran_on=runs.how), None, None
 
-def _in_their_words(outcome: Outcome, job: Job) -> str:
-    """The failure, and what the vendor's library said of it."""
-    remarks = [
-        remark for remark in job.toolchain.remarks(outcome.log) if remark not in (outcome.failure or "")
-    ]
-    said = f" - {'; '.join(remarks[:_NAMED_NODES])}" if remarks else ""
-    return f"{outcome.failure}{said}"
+    def _run(
+        self, request: CompileRequest | CompareRequest, step: str, environment: dict[str, str]
+    ) -> Outcome:
+        folder = self._folder / step
+        folder.mkdir()
+        outcome = self._workers.run(request, folder, environment=environment, limits=self._task.limits)
+        self._peak = max(self._peak, outcome.peak_memory)
+        if outcome.result is not None:
+            self._load_seconds += outcome.result.load_seconds
+        return outcome
 
+    def _end(self, done: Done) -> Done:
+        return done.model_copy(
+            update={
+                "seconds": time.monotonic() - self._started,
+                "load_seconds": self._load_seconds,
+                "check_seconds": self._check_seconds,
+                "peak_memory": self._peak,
+            }
+        )
 
-def _left_out(result: Result, job: Job, log: str) -> str | None:
-    """Which nodes stay on the CPU, and why."""
-    if not result.left or result.coverage is None:
-        return None
-    count = sum(len(names) for names in result.left.values())
-    kinds = []
-    for kind, names in sorted(result.left.items()):
-        shown = ", ".join(names[:_NAMED_NODES]) + (", …" if len(names) > _NAMED_NODES else "")
-        kinds.append(f"{kind} ({shown})")
-    remarks = job.toolchain.remarks(log)
-    why = (
-        f" {job.target.ep}: {'; '.join(remarks[:_NAMED_NODES]).rstrip('.')}."
-        if remarks
-        else f" {job.target.ep} does not say why."
-    )
-    return f"{count} of {result.coverage.nodes} nodes stay on the CPU: {', '.join(kinds)}.{why}"
+    def _in_their_words(self, outcome: Outcome) -> str:
+        """The failure, and what the vendor's library said of it."""
+        failure = outcome.failure or ""
+        remarks = [remark for remark in self._toolchain.remarks(outcome.log) if remark not in failure]
+        said = f" - {'; '.join(remarks[:_REMARKS])}" if remarks else ""
+        return f"{failure}{said}"

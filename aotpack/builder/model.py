@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from aotpack.builder.low_bits import widen_weights
 from aotpack.errors import ModelError, ShapeError, UnknownName
 from aotpack.manifest import Source, TensorInfo, path_issue
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SourceModel",
     "count_nodes",
+    "external_data",
     "fix_shapes",
     "link_data",
     "open_dimensions",
@@ -62,7 +64,7 @@ def read_model(path: Path) -> SourceModel:
     graph = read_graph(path)
     # Workers run in folders of their own.
     path = path.absolute()
-    data = _external_data(graph.graph, path)
+    data = external_data(graph.graph, path)
     digest = hashlib.sha256()
     size = 0
     for file in (path, *(path.parent / name for name in data)):
@@ -129,15 +131,22 @@ def count_nodes(graph: onnx.GraphProto) -> int:
     return sum(node.op_type != "Constant" for each in _graphs(graph) for node in each.node)
 
 
-def prepare(model: SourceModel, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Path:
-    """The path of a model like `model` that compilers take: shapes fixed, initializers constant.
+def prepare(
+    model: SourceModel,
+    shapes: Mapping[str, tuple[int, ...]],
+    folder: Path,
+    widen: Mapping[str, str] | None = None,
+) -> tuple[Path, Mapping[str, int]]:
+    """A model like `model` that compilers take: shapes fixed, initializers constant, weights widened.
 
-    It is `model` itself if nothing has to change.
+    Gives its path, that of `model` itself if nothing has to change, and the number of tensors of each type
+    that were widened.
 
     Args:
         model: the source.
         shapes: as in `ComponentSpec.shapes`.
         folder: an empty folder that takes the prepared copy, the external data linked or copied beside it.
+        widen: low-bit type to the one that its weights are rewritten into (`widen_weights`).
 
     Raises:
         ShapeError: a shape does not fit the input that it names.
@@ -148,12 +157,13 @@ def prepare(model: SourceModel, shapes: Mapping[str, tuple[int, ...]], folder: P
     graph = read_graph(model.path)
     changed = _separate_initializers(graph)
     open_before = open_dimensions(graph)
-    if open_dimensions(fix_shapes(graph, shapes)) == open_before and not changed:
-        return model.path
+    widened = widen_weights(graph, widen, model.path.parent) if widen else {}
+    if open_dimensions(fix_shapes(graph, shapes)) == open_before and not changed and not widened:
+        return model.path, widened
     prepared = folder / "prepared.onnx"
     onnx.save(graph, prepared)
     link_data(model, folder)
-    return prepared
+    return prepared, widened
 
 
 def link_data(model: SourceModel, folder: Path) -> None:
@@ -282,7 +292,12 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from attribute.tensors
 
 
-def _external_data(graph: onnx.GraphProto, path: Path) -> tuple[str, ...]:
+def external_data(graph: onnx.GraphProto, path: Path) -> tuple[str, ...]:
+    """The files that hold weights of the graph in `path`, relative to its folder, in order.
+
+    Raises:
+        ModelError: one lies outside the folder.
+    """
     from onnx import TensorProto
 
     names: set[str] = set()

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from aotpack.builder.low_bits import low_bit_types
 from aotpack.builder.model import SourceModel, fix_shapes, open_dimensions, read_graph, read_model
-from aotpack.builder.spec import BuildSpec, ComponentSpec
+from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UsageError
-from aotpack.manifest import SessionSettings
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain.base import Toolchain
+from aotpack.version import VERSION
 
-__all__ = ["ComponentPlan", "Job", "Plan", "plan"]
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["ComponentPlan", "Job", "Plan", "ingredients_digest", "plan"]
+
+#: The domain of FlexAttention.
+_PREVIEW = "ai.onnx.preview"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,32 +34,68 @@ class ComponentPlan:
     model: SourceModel
     #: Input dimensions that stay open with the given shapes, as `open_dimensions` names them.
     open: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One component to compile for one target."""
-
-    component: ComponentPlan
-    target: Target
-    toolchain: Toolchain
+    #: ONNX's names of the element types of less than 8 bits that its weights have.
+    low_bits: frozenset[str]
+    #: It may have FlexAttention nodes, which are lowered for each target.
+    flex: bool
 
     @property
-    def variant_id(self) -> str:
-        """The target, and a digest of all that goes in: a rebuild that changes nothing keeps it."""
-        settings: SessionSettings = self.toolchain.session_settings(self.target)
-        ingredients = {
-            "source": self.component.model.source.sha256,
-            "shapes": {name: list(shape) for name, shape in self.component.spec.shapes.items()},
-            "target": self.target.model_dump(mode="json"),
-            "session": settings.model_dump(mode="json"),
-            "built_with": dict(self.toolchain.built_with()),
+    def name(self) -> str:
+        """The component's name."""
+        return self.spec.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one worker compiles for one target: a component, or several that share their weights."""
+
+    components: tuple[ComponentPlan, ...]
+    target: Target
+    toolchain: Toolchain
+    #: The largest error; None: by the target's precision.
+    tolerance: float | None
+    #: Versions of what compiles, on the machine that does it.
+    built_with: Mapping[str, str]
+    #: Element types of weights to rewrite, and into which, for this target alone.
+    widen: Mapping[str, str]
+
+    @functools.cached_property
+    def ingredients(self) -> dict[str, Any]:
+        """All that decides what comes out, as JSON."""
+        ours = any(part.flex for part in self.components) or bool(self.widen)
+        ingredients: dict[str, Any] = {
+            "source": {part.name: part.model.source.sha256 for part in self.components},
+            # What is done to a model here is another thing in another release.
+            **({"aotpack": VERSION} if ours else {}),
         }
         if self.target.name == PORTABLE:
             # It is the same whatever built it.
-            ingredients = {"source": ingredients["source"]}
-        digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-        return f"{self.target.name}-{digest[:8]}"
+            return ingredients
+        return {
+            **ingredients,
+            "shapes": {
+                part.name: {name: list(shape) for name, shape in part.spec.shapes.items()}
+                for part in self.components
+            },
+            "target": self.target.model_dump(
+                mode="json", include={"name", "toolchain", "ep", "device", "precision", "architectures"}
+            ),
+            "options": dict(self.target.provider_options),
+            "environment": dict(self.target.environment),
+            "session": self.toolchain.session_settings(self.target).model_dump(mode="json"),
+            "built_with": dict(self.built_with),
+            "widen": dict(self.widen),
+        }
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the ingredients, which names the job's result in the build cache."""
+        return ingredients_digest(self.ingredients)
+
+    def variant_id(self, component: ComponentPlan) -> str:
+        """The target, and a digest of all that went in: a rebuild that changes nothing keeps it."""
+        own = self.digest if len(self.components) == 1 else ingredients_digest([self.digest, component.name])
+        return f"{self.target.name}-{own[:8]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,38 +107,117 @@ class Plan:
     jobs: tuple[Job, ...]
 
 
-def plan(spec: BuildSpec, toolchains: Mapping[str, Toolchain]) -> Plan:
+def ingredients_digest(ingredients: object) -> str:
+    """sha256 of the canonical JSON of `ingredients`, hex."""
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+
+
+def plan(
+    spec: BuildSpec,
+    toolchains: Mapping[str, Toolchain],
+    offered: Mapping[str, Mapping[str, str]] | None = None,
+) -> Plan:
     """Resolve all names of `spec` and read its models.
+
+    Args:
+        spec: what to build.
+        toolchains: all there are, by name.
+        offered: toolchain to the versions that compile, where that is not this machine.
 
     Raises:
         UnknownName: a target, or a shape's input, does not exist.
-        UsageError: two targets are the same, or there is no target at all.
+        UsageError: two targets are the same, an option is none of its toolchain's, or there is no target.
         ModelError: a model cannot be read.
         ShapeError: a shape does not fit its input.
     """
+    targets = _targets(spec, toolchains)
+    components = tuple(_read(component) for component in spec.components)
+    jobs: list[Job] = []
+    for wanted, target in targets:
+        toolchain = toolchains[target.toolchain]
+        here = {} if target.name == PORTABLE else toolchain.built_with()
+        built_with = here if offered is None else offered.get(toolchain.name, here)
+        asked = [part for part in components if _is_wanted(part, target, wanted)]
+        groups = [tuple(asked)] if wanted.share_weights and len(asked) > 1 else [(part,) for part in asked]
+        jobs += [
+            Job(
+                components=group,
+                target=target,
+                toolchain=toolchain,
+                tolerance=spec.tolerance if wanted.tolerance is None else wanted.tolerance,
+                built_with=built_with,
+                widen={
+                    name: toolchain.widens[name]
+                    for name in sorted(frozenset().union(*(part.low_bits for part in group)))
+                    if name in toolchain.widens
+                },
+            )
+            for group in groups
+        ]
+    return Plan(spec=spec, components=components, jobs=tuple(jobs))
+
+
+def _targets(spec: BuildSpec, toolchains: Mapping[str, Toolchain]) -> list[tuple[TargetSpec, Target]]:
     extra = [target for toolchain in toolchains.values() for target in toolchain.targets()]
-    targets: dict[str, str] = {}
-    for name in (*spec.targets, *((PORTABLE,) if spec.portable else ())):
-        target = find(name, extra)
-        if target.name in targets and target.name != PORTABLE:
+    found: dict[str, tuple[TargetSpec, Target]] = {}
+    portable = (TargetSpec(target=PORTABLE),) if spec.portable else ()
+    for wanted in (*spec.targets, *portable):
+        target = _resolve(wanted, extra, toolchains)
+        if target.name in found and target.name != PORTABLE:
+            before = found[target.name][0].target
             raise UsageError(
-                "is given twice", where=f"target {name}", found=f"{targets[target.name]} before it"
+                "is given twice",
+                where=f"target {wanted.target}",
+                found=f"{before} before it",
+                hint="give one of them a name of its own",
             )
         # The portable one is last, wherever it was named.
-        targets.pop(target.name, None)
-        targets[target.name] = name
-    if not targets:
+        found.pop(target.name, None)
+        found[target.name] = (wanted, target)
+    if not found:
         raise UsageError("no target", where=spec.output, hint="give --target; `aotpack targets` lists them")
-    components = tuple(_read(component) for component in spec.components)
-    jobs = tuple(
-        Job(component=component, target=target, toolchain=toolchains[target.toolchain])
-        for component in components
-        for target in (find(name, extra) for name in targets)
-    )
-    return Plan(spec=spec, components=components, jobs=jobs)
+    known = {component.name for component in spec.components}
+    for wanted, target in found.values():
+        for name in wanted.components or ():
+            if name not in known:
+                raise UsageError(f"unknown component {name!r}", where=f"target {target.name}")
+    return list(found.values())
+
+
+def _resolve(wanted: TargetSpec, extra: Iterable[Target], toolchains: Mapping[str, Toolchain]) -> Target:
+    makers = (toolchain.target_named(wanted.target) for toolchain in toolchains.values())
+    target = next((made for made in makers if made is not None), None) or find(wanted.target, extra)
+    toolchain = toolchains[target.toolchain]
+    if wanted.precision is not None:
+        target = toolchain.with_precision(target, wanted.precision)
+    if wanted.options:
+        target = target.model_copy(update={"provider_options": {**target.provider_options, **wanted.options}})
+    for name, value in sorted(target.provider_options.items()):
+        if issue := toolchain.option_issue(name, value):
+            raise UsageError(issue, where=f"target {wanted.name or target.name}, option {name}")
+    if wanted.share_weights and not toolchain.shares_weights:
+        raise UsageError(
+            "cannot share weights between components", where=f"target {wanted.name or target.name}"
+        )
+    changes = {"name": wanted.name or target.name, "shares_weights": wanted.share_weights}
+    return target.model_copy(update=changes)
+
+
+def _is_wanted(component: ComponentPlan, target: Target, wanted: TargetSpec) -> bool:
+    return wanted.components is None or component.name in wanted.components or target.name == PORTABLE
 
 
 def _read(spec: ComponentSpec) -> ComponentPlan:
     model = read_model(spec.model)
     graph = fix_shapes(read_graph(spec.model), spec.shapes)
-    return ComponentPlan(spec=spec, model=model, open=tuple(open_dimensions(graph)))
+    return ComponentPlan(
+        spec=spec,
+        model=model,
+        open=tuple(open_dimensions(graph)),
+        low_bits=low_bit_types(graph),
+        flex=any(opset.domain == _PREVIEW for opset in _imports(graph)),
+    )
+
+
+def _imports(model: onnx.ModelProto) -> list[onnx.OperatorSetIdProto]:
+    return [*model.opset_import, *(item for function in model.functions for item in function.opset_import)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from aotpack._values import Value
 from aotpack.manifest import Coverage, Numerics
 
@@ -16,21 +18,37 @@ class Row(Value):
     target: str
     component: str
     state: Literal["built", "failed"]
+    #: An earlier build did it; the times are that one's.
+    cached: bool = False
+    #: Why it was not taken from an earlier build; one sentence.
+    why: str | None = None
     #: Wall time of all its workers.
     seconds: float
-    #: Of the vendor's compiler alone.
+    #: Of it, loading the vendor's library.
+    load_seconds: float = 0.0
+    #: Of it, the vendor's compiler.
     compile_seconds: float | None = None
+    #: Of it, creating sessions and running them.
+    check_seconds: float = 0.0
     #: Why it failed, or what there is to know though it did not; one sentence.
     reason: str | None = None
     #: The variant's id.
     id: str | None = None
     #: Bytes of its files, before sharing.
     size: int | None = None
+    #: Bytes that its files take in the package, shared ones included.
+    stored: int | None = None
+    #: Bytes that it added to the package: those that no variant before it has.
+    adds: int | None = None
+    #: ``component/id`` of other variants to the bytes of the package that they share with it.
+    shares: dict[str, int] = Field(default={})
     ep_string: str | None = None
     coverage: Coverage | None = None
     numerics: Numerics | None = None
     #: Highest memory of a worker, in bytes.
     peak_memory: int | None = None
+    #: The machine that did it, if it was another one.
+    machine: str | None = None
     #: The end of what the vendor's library printed, if the row failed or nodes were left out.
     log: str | None = None
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from aotpack.errors import UsageError
+from aotpack.target import Precision
 
-__all__ = ["BuildSpec", "ComponentSpec", "Limits", "parse_shape"]
+__all__ = ["BuildSpec", "ComponentSpec", "Limits", "TargetSpec", "parse_shape"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,27 @@ class ComponentSpec:
     model: Path
     #: Input name to its shape, or symbolic dimension to its one size.
     shapes: Mapping[str, tuple[int, ...]]
+    kind: Literal["model", "flex-attention"] = "model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSpec:
+    """One target of a build, and what is different from what the catalogue says of it."""
+
+    #: From the catalogue, an alias, or a name that a toolchain makes a target of.
+    target: str
+    #: What the variants' target is called; None: as in the catalogue. A second of the same target needs it.
+    name: str | None = None
+    #: Provider options, added to those of the catalogue.
+    options: Mapping[str, str] = field(default_factory=dict)
+    #: What to compute in; None: as the catalogue says.
+    precision: Precision | None = None
+    #: The largest error; None: that of the build.
+    tolerance: float | None = None
+    #: Only these components; None: all.
+    components: tuple[str, ...] | None = None
+    #: Store the weights that components have in common once on the device.
+    share_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +67,12 @@ class BuildSpec:
     """A package to build."""
 
     name: str
-    version: str
     output: Path
     components: tuple[ComponentSpec, ...]
-    #: Names from the catalogue, or aliases.
-    targets: tuple[str, ...]
+    targets: tuple[TargetSpec, ...]
+    version: str = "0"
+    #: SPDX expression.
+    license: str | None = None
     #: Add the untouched ONNX as a variant of its own.
     portable: bool = True
     #: The largest error that a variant may have; None: by the target's precision.
@@ -56,6 +80,8 @@ class BuildSpec:
     limits: Limits = Limits()
     #: Workers at once; None: as many as cores and memory allow.
     jobs: int | None = None
+    #: Take results of earlier builds, and keep those of this one.
+    reuse: bool = True
     #: zstd level for segments that shrink by it; None: store all of them raw.
     compress: int | None = 3
 

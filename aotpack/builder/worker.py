@@ -19,26 +19,46 @@ from aotpack._values import Value
 from aotpack.errors import AotpackError, CompileError
 from aotpack.manifest import Coverage, TensorInfo, Variant, path_issue
 from aotpack.target import Target
+from aotpack.tuning import Measurement
 
 if TYPE_CHECKING:
     from aotpack.builder.numerics import Array
+    from aotpack.toolchain.base import Compiled
 
-__all__ = ["CompareRequest", "CompileRequest", "ReferenceRequest", "Request", "Result", "main"]
+__all__ = [
+    "AnyRequest",
+    "CompareRequest",
+    "CompileRequest",
+    "CompiledPart",
+    "MeasureRequest",
+    "Part",
+    "ReferenceRequest",
+    "Request",
+    "Result",
+    "main",
+]
 
 #: Of integer inputs, in the order they are tried: bytes, then flags and small indices, then zero.
 _HIGHEST_INTEGERS = (256, 2, 1)
 
 
+class Part(Value):
+    """A component to compile."""
+
+    component: str
+    model: str
+    #: Nodes of the model, constants left out.
+    nodes: int
+
+
 class CompileRequest(Value):
-    """Compile a model for a target into an empty folder."""
+    """Compile a model for a target, or several that share their weights, each into an empty folder."""
 
     step: Literal["compile"] = "compile"
     toolchain: str
     target: Target
-    model: str
+    parts: tuple[Part, ...]
     folder: str
-    #: Nodes of the model, constants left out.
-    nodes: int
 
 
 class ReferenceRequest(Value):
@@ -60,8 +80,34 @@ class CompareRequest(Value):
     emulate: bool
 
 
-#: What a worker can be asked for; ``step`` tells which.
-Request = Annotated[CompileRequest | ReferenceRequest | CompareRequest, Field(discriminator="step")]
+class MeasureRequest(Value):
+    """Time a variant (`aotpack.builder.measure`)."""
+
+    step: Literal["measure"] = "measure"
+    variant: Variant
+    model: str
+    inputs: tuple[TensorInfo, ...]
+    runs: int
+    seconds: float
+    emulate: bool
+
+
+#: What a worker can be asked for.
+AnyRequest = CompileRequest | ReferenceRequest | CompareRequest | MeasureRequest
+
+#: The same as JSON: ``step`` tells which it is.
+Request = Annotated[AnyRequest, Field(discriminator="step")]
+
+
+class CompiledPart(Value):
+    """What became of a `Part`."""
+
+    #: (path inside the variant, path on disk).
+    files: tuple[tuple[str, str], ...]
+    ep_string: str | None
+    coverage: Coverage
+    #: Names of the nodes left outside, by operator type.
+    left: dict[str, tuple[str, ...]] = Field(default={})
 
 
 class Result(Value):
@@ -69,24 +115,19 @@ class Result(Value):
 
     #: None if it succeeded.
     error: str | None = None
-    #: Of the vendor's own work alone.
+    #: Of loading the vendor's library.
+    load_seconds: float = 0.0
+    #: Of the vendor's own work alone: compiling, or creating and running a session.
     seconds: float = 0.0
-    #: (path inside the variant, path on disk).
-    files: tuple[tuple[str, str], ...] = ()
-    ep_string: str | None = None
-    coverage: Coverage | None = None
-    #: Names of the nodes left outside, by operator type.
-    left: dict[str, tuple[str, ...]] = Field(default={})
+    parts: tuple[CompiledPart, ...] = ()
     max_abs: float | None = None
     difference: float | None = None
+    measurement: Measurement | None = None
 
 
 def main(request: Path, result: Path) -> None:
     """Do what the file `request` asks and write `result`, atomically."""
-    _die_with_the_parent()
-    asked: CompileRequest | ReferenceRequest | CompareRequest = TypeAdapter(Request).validate_json(
-        request.read_bytes()
-    )
+    asked: AnyRequest = TypeAdapter(Request).validate_json(request.read_bytes())
     try:
         answer = (
             _compile(asked)
@@ -94,6 +135,8 @@ def main(request: Path, result: Path) -> None:
             else _reference(asked)
             if asked.step == "reference"
             else _compare(asked)
+            if asked.step == "compare"
+            else _measure(asked)
         )
     except AotpackError as error:
         answer = Result(error=str(error))
@@ -120,29 +163,46 @@ def _die_with_the_parent() -> None:
 def _compile(asked: CompileRequest) -> Result:
     from aotpack.toolchain import toolchains
 
+    toolchain = toolchains()[asked.toolchain]
     started = time.perf_counter()
-    folder = Path(asked.folder)
-    compiled = toolchains()[asked.toolchain].compile(asked.target, Path(asked.model), folder)
-    seconds = time.perf_counter() - started
+    toolchain.load()
+    loaded = time.perf_counter()
+    models = [Path(part.model) for part in asked.parts]
+    folders = [Path(asked.folder) / str(index) for index in range(len(models))]
+    for folder in folders:
+        folder.mkdir()
+    compiled = (
+        toolchain.compile_together(asked.target, models, folders)
+        if len(models) > 1
+        else (toolchain.compile(asked.target, models[0], folders[0]),)
+    )
+    seconds = time.perf_counter() - loaded
+    return Result(
+        load_seconds=loaded - started,
+        seconds=seconds,
+        parts=tuple(_part(part, made) for part, made in zip(asked.parts, compiled, strict=True)),
+    )
+
+
+def _part(part: Part, compiled: Compiled) -> CompiledPart:
     for name, path in compiled.files:
         if issue := path_issue(name):
-            raise CompileError(f"a file's name {issue}", where=f"toolchain {asked.toolchain}")
+            raise CompileError(f"a file's name {issue}", where=part.component)
         if not path.is_file():
-            raise CompileError("was not written", where=path, hint=f"toolchain {asked.toolchain}")
+            raise CompileError("was not written", where=path)
     partitions, left = _partitions(compiled.files[0][1])
     count = sum(len(names) for names in left.values())
     if partitions:
         coverage = Coverage(
-            nodes=asked.nodes,
-            compiled=max(0, asked.nodes - count),
+            nodes=part.nodes,
+            compiled=max(0, part.nodes - count),
             partitions=partitions,
             left_on_cpu={kind: len(names) for kind, names in sorted(left.items())},
         )
     else:
         # A graph without partitions is one that its own EP runs whole.
-        coverage, left = Coverage(nodes=asked.nodes, compiled=asked.nodes, partitions=1), {}
-    return Result(
-        seconds=seconds,
+        coverage, left = Coverage(nodes=part.nodes, compiled=part.nodes, partitions=1), {}
+    return CompiledPart(
         files=tuple((name, str(path)) for name, path in compiled.files),
         ep_string=compiled.ep_string,
         coverage=coverage,
@@ -197,17 +257,36 @@ def _compare(asked: CompareRequest) -> Result:
     from aotpack.session import create
     from aotpack.toolchain import toolchains
 
-    session = create(
-        asked.variant, Path(asked.model), toolchains()[asked.variant.toolchain], emulate=asked.emulate
-    )
+    toolchain = toolchains()[asked.variant.toolchain]
+    started = time.perf_counter()
+    toolchain.load()
+    loaded = time.perf_counter()
+    session = create(asked.variant, Path(asked.model), toolchain, emulate=asked.emulate)
     with np.load(asked.reference) as stored:
         names = [output.name for output in session.get_outputs()]
         wanted: list[Array] = [stored[f"out:{index}"] for index in range(len(names))]
         inputs = {key.removeprefix("in:"): stored[key] for key in stored.files if key.startswith("in:")}
     known = {value.name for value in session.get_inputs()}
     outputs = session.run(names, {name: value for name, value in inputs.items() if name in known})
+    seconds = time.perf_counter() - loaded
     max_abs, error = difference(outputs, wanted)
-    return Result(max_abs=_finite(max_abs), difference=_finite(error))
+    return Result(
+        load_seconds=loaded - started, seconds=seconds, max_abs=_finite(max_abs), difference=_finite(error)
+    )
+
+
+def _measure(asked: MeasureRequest) -> Result:
+    from aotpack.builder.measure import measure
+
+    measurement = measure(
+        asked.variant,
+        Path(asked.model),
+        asked.inputs,
+        runs=asked.runs,
+        seconds=asked.seconds,
+        emulate=asked.emulate,
+    )
+    return Result(measurement=measurement)
 
 
 def _finite(value: float) -> float:
@@ -216,6 +295,7 @@ def _finite(value: float) -> float:
 
 
 if __name__ == "__main__":
+    _die_with_the_parent()
     main(Path(sys.argv[1]), Path(sys.argv[2]))
     sys.stdout.flush()
     sys.stderr.flush()

@@ -28,9 +28,12 @@ app = typer.Typer(
 #: In the order of ``aotpack --help``. Each module has a function, or a group of verbs, of the verb's name.
 _VERBS = (
     "build",
+    "init",
     "add",
     "inspect",
     "select",
+    "coverage",
+    "tune",
     "run",
     "verify",
     "extract",
@@ -38,6 +41,8 @@ _VERBS = (
     "prune",
     "diff",
     "flex",
+    "doctor",
+    "refresh",
     "cache",
     "targets",
     "machine",

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from aotpack.builder.spec import Limits, TargetSpec
 from aotpack.cli import output
 from aotpack.cli.options import AsJson, parse_size
-from aotpack.errors import BuildFailed
+from aotpack.errors import BuildFailed, OutputError, UnknownName, UsageError
+from aotpack.target import Precision
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from aotpack.builder.build import Event
-    from aotpack.builder.job import Built
     from aotpack.builder.report import BuildReport, Row
+    from aotpack.builder.schedule import Event
+    from aotpack.builder.spec import BuildSpec
+    from aotpack.builder.variant import Built
 
-__all__ = ["build", "show_report"]
+__all__ = ["build", "run_build", "show_report"]
+
+
+_MODEL = typer.Argument(metavar="MODEL", help="An ONNX model, or a build file (*.toml).", show_default=False)
 
 
 def build(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model.", show_default=False)],
+    model: Annotated[Path, _MODEL],
     out: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The package to write.", show_default=False)
-    ],
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The package to write.", show_default=False),
+    ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option("--target", "-t", metavar="NAME", help="Again for each (`aotpack targets`)."),
@@ -38,8 +47,12 @@ def build(
             "--shape", metavar="NAME=SIZES", help="Fix an input (input=1,576) or a dimension (batch=1)."
         ),
     ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[TARGET=]TYPE", help="f32, bf16 or f16, where the EP lets one choose."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the package; by default the model's.")] = None,
-    version: Annotated[str, typer.Option(help="Of the package.")] = "0",
+    version: Annotated[str | None, typer.Option(help="Of the package.", show_default="0")] = None,
     portable: Annotated[
         bool, typer.Option("--portable/--no-portable", help="Add the untouched ONNX.")
     ] = True,
@@ -49,7 +62,9 @@ def build(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
     ] = False,
-    time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="For each worker process.")] = 900.0,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="For each worker process.", show_default="900")
+    ] = None,
     memory_limit: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="For each worker process.", show_default="90 % of the machine's"),
@@ -57,65 +72,162 @@ def build(
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Workers at once.", show_default="cores, memory")
     ] = None,
+    executor: Annotated[
+        str | None, typer.Option(metavar="dask://HOST:PORT", help="Have a Dask cluster do it.")
+    ] = None,
     compress: Annotated[
-        int, typer.Option(metavar="LEVEL", min=0, max=22, help="zstd level where it pays; 0: never.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            metavar="LEVEL", min=0, max=22, help="zstd level where it pays; 0: never.", show_default="3"
+        ),
+    ] = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse/--no-reuse", help="Take what earlier builds did, and keep this one's.")
+    ] = True,
+    explain_rebuild: Annotated[bool, typer.Option(help="Say why each target was built anew.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page to look at, too.")
+    ] = None,
+    extract: Annotated[
+        str | None,
+        typer.Option(metavar="flex", help="Make a component of each distinct FlexAttention subgraph, too."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compile a model for each target and pack what comes out."""
-    from aotpack.builder.build import build as build_package
+    """Compile a model, or all that a build file says, for each target and pack what comes out."""
+    from aotpack.builder.build import one_model
     from aotpack.builder.spec import parse_shape
+    from aotpack.builder.spec_file import read_build_file
+
+    targets = _targets(target or [], precision or [])
+    given = {"--target": target, "--shape": shape, "--precision": precision}
+    if model.suffix == ".toml":
+        for option, value in given.items():
+            if value:
+                raise UsageError("is not for build files", where=option, hint=f"write it into {model}")
+        spec = read_build_file(model)
+    elif out is None:
+        raise UsageError("is missing", where="--output", expected="a file to write the package to")
+    else:
+        spec = one_model(model, targets=targets, output=out, shapes=parse_shape(shape or []), name=name)
+    memory = None if memory_limit is None else parse_size(memory_limit, "--memory-limit")
+    changes: dict[str, Any] = {
+        "output": out,
+        "name": name,
+        "version": version,
+        "tolerance": tolerance,
+        "portable": None if portable else False,
+        "jobs": jobs,
+        "limits": Limits(
+            seconds=spec.limits.seconds if time_limit is None else time_limit,
+            memory=spec.limits.memory if memory is None else memory,
+        ),
+    }
+    spec = replace(spec, **{key: value for key, value in changes.items() if value is not None}, reuse=reuse)
+    if compress is not None:
+        spec = replace(spec, compress=compress or None)
+    if extract not in (None, "flex"):
+        raise UnknownName("kind of subgraph in --extract", extract, ["flex"])
+    with ExitStack() as stack:
+        if extract is not None:
+            from aotpack.builder.subgraphs import with_subgraphs
+
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="aotpack-flex-"))
+            spec = with_subgraphs(spec, Path(scratch))
+        built = run_build(
+            spec, as_json, executor=executor, keep_going=keep_going, page=report, explain=explain_rebuild
+        )
+    _write_page(built, report)
+    show_report(built, as_json, explain=explain_rebuild)
+
+
+def run_build(
+    spec: BuildSpec,
+    as_json: bool,
+    *,
+    executor: str | None = None,
+    keep_going: bool = False,
+    page: Path | None = None,
+    explain: bool = False,
+) -> BuildReport:
+    """Build with progress on the terminal; what failed is printed before its error goes on."""
+    from aotpack.builder.build import build_spec
 
     with ExitStack() as stack:
         try:
-            report = build_package(
-                model,
-                targets=target or [],
-                output=out,
-                shapes=parse_shape(shape or []),
-                name=name,
-                version=version,
-                portable=portable,
-                tolerance=tolerance,
-                keep_going=keep_going,
-                time_limit=time_limit,
-                memory_limit=None if memory_limit is None else parse_size(memory_limit, "--memory-limit"),
-                jobs=jobs,
-                compress=compress or None,
-                on_event=_progress(stack),
-            )
+            return build_spec(spec, executor=executor, keep_going=keep_going, on_event=_progress(stack))
         except BuildFailed as error:
             stack.close()
-            show_report(error.report, as_json)
+            _write_page(error.report, page)
+            show_report(error.report, as_json, explain=explain)
             raise
-    show_report(report, as_json)
 
 
-def show_report(report: BuildReport, as_json: bool) -> None:
+def _targets(names: list[str], precisions: list[str]) -> list[TargetSpec]:
+    """The targets, each with the precision that was given for it or for all."""
+    chosen: dict[str, str] = {}
+    for text in precisions:
+        target, _, precision = text.rpartition("=")
+        if precision not in get_args(Precision):
+            raise UsageError(
+                "is no precision", where=f"--precision {text}", expected=", ".join(get_args(Precision))
+            )
+        if target and target not in names:
+            raise UnknownName("target in --precision", target, names)
+        chosen[target] = precision
+    return [
+        TargetSpec(target=name, precision=cast("Precision | None", chosen.get(name, chosen.get(""))))
+        for name in names
+    ]
+
+
+def _write_page(report: BuildReport, path: Path | None) -> None:
+    if path is None:
+        return
+    from aotpack.builder.page import page
+
+    try:
+        path.write_text(page(report), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(error.strerror or str(error), where=path) from None
+
+
+def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) -> None:
     """Print a build report."""
     if as_json:
         output.print_json(report)
         return
+    several = len({row.component for row in report.rows}) > 1
+    columns = ["component"] if several else []
     output.table(
-        ["target", "state", "time", "size", "nodes", "error", "ran on"],
-        [_cells(row) for row in report.rows],
-        right=["time", "size", "nodes", "error"],
+        [*columns, "target", "state", "time", "size", "adds", "error", "ran on"],
+        [[*([row.component] if several else []), *_cells(row)] for row in report.rows],
+        right=["time", "size", "adds", "error"],
     )
     for row in report.rows:
+        called = f"{row.component}/{row.target}" if several else row.target
         if row.reason:
-            output.print_text(f"{row.target}: {row.reason}")
+            output.print_text(f"{called}: {row.reason}")
+        if explain:
+            why = row.why or (
+                "Taken from an earlier build." if row.cached else "Nothing had to be done for it."
+            )
+            output.print_text(f"{called}: {why}")
     if report.package is not None and report.size is not None:
         output.print_text(f"{report.package}: {output.size(report.size)}, {report.seconds:.1f} s")
 
 
 def _cells(row: Row) -> list[str]:
     coverage, numerics = row.coverage, row.numerics
+    state: str = "kept" if row.cached and row.state == "built" else row.state
+    if coverage is not None and coverage.partitions and coverage.compiled < coverage.nodes:
+        state += f" {coverage.compiled}/{coverage.nodes}"
     return [
         row.target,
-        row.state,
-        f"{row.seconds:.1f} s",
+        state,
+        "" if row.cached else f"{row.seconds:.1f} s",
         output.size(row.size) if row.size is not None else "",
-        f"{coverage.compiled}/{coverage.nodes}" if coverage is not None and coverage.partitions else "",
+        output.size(row.adds) if row.adds is not None else "",
         f"{numerics.error:.1e}" if numerics is not None else "",
         numerics.ran_on if numerics is not None else "",
     ]
@@ -159,7 +271,7 @@ def _lines(what: str, component: str, target: str, built: Built | None) -> None:
 def _line(what: str, component: str, target: str, built: Built | None) -> str:
     if built is not None:
         row = built.row
-        mark = "built" if row.state == "built" else "FAILED"
+        mark = "FAILED" if row.state == "failed" else "kept" if row.cached else "built"
         return f"{mark:<6} {component}/{target} ({row.seconds:.1f} s)"
     return {
         "reference": f"running {component} as it is, for the numbers of the others",

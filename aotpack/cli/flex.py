@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.build import build as build_model
+from aotpack.cli.build import run_build, show_report
 from aotpack.cli.options import AsJson, NewPackage
 from aotpack.errors import OutputError, UsageError
 
@@ -41,6 +41,12 @@ def build(
     kv_shape: Annotated[
         str | None, typer.Option(metavar="B,H,S,E", help="Of keys and values; by default the queries'.")
     ] = None,
+    length: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SIZE", help="A size of a symbolic dimension, a component each; again for each."
+        ),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16 or float64.")] = "float32",
     keep_going: Annotated[
         bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
@@ -48,9 +54,9 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build a package of one attention, from nothing but its shape and its mods."""
-    import onnx
-
-    from aotpack.flex import attention
+    from aotpack.builder.spec import BuildSpec, TargetSpec
+    from aotpack.builder.subgraphs import attention_components
+    from aotpack.flex import attention, buckets
     from aotpack.flex.named import parse_mods
 
     score_mod, prob_mod = parse_mods(mod or [])
@@ -61,10 +67,31 @@ def build(
         score_mod=score_mod,
         prob_mod=prob_mod,
     )
+    models = {"attention": model}
+    for name, sizes in _sizes(length or []).items():
+        models = {
+            f"{before}-{size}": fixed
+            for before, each in models.items()
+            for size, fixed in buckets(each, name, sizes)
+        }
     with tempfile.TemporaryDirectory(prefix="aotpack-flex-") as scratch:
-        path = Path(scratch) / "attention.onnx"
-        onnx.save(model, path)
-        build_model(path, out=out, target=target, keep_going=keep_going, as_json=as_json)
+        spec = BuildSpec(
+            name="attention",
+            output=out,
+            components=attention_components(models, Path(scratch)),
+            targets=tuple(TargetSpec(target=name) for name in target),
+        )
+        show_report(run_build(spec, as_json, keep_going=keep_going), as_json)
+
+
+def _sizes(texts: list[str]) -> dict[str, list[int]]:
+    sizes: dict[str, list[int]] = {}
+    for text in texts:
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdecimal():
+            raise UsageError("is not a length", where=f"--length {text}", expected="NAME=SIZE such as L=1024")
+        sizes.setdefault(name, []).append(int(size))
+    return sizes
 
 
 @flex.command()

@@ -12,9 +12,20 @@ __all__ = ["machine"]
 
 
 def machine(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="A machine of --list; by default this computer.", show_default=False
+        ),
+    ] = None,
+    names: Annotated[bool, typer.Option("--list", help="List the machines that are known by name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The default: a profile is JSON.")] = False,
 ) -> None:
-    """Print what this computer has, as a machine profile."""
-    from aotpack.machine import probe
+    """Print what this computer has, or a machine known by name, as a machine profile."""
+    from aotpack.machine import find_machine, known, probe
 
-    output.print_json(probe())
+    if names:
+        for each in known():
+            output.print_text(each)
+        return
+    output.print_json(probe() if name is None else find_machine(name))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "console",
+    "entries",
     "flush",
     "keep_stdout_to_ourselves",
     "note",
@@ -131,6 +132,31 @@ def table(
     for row in rows:
         drawn.add_row(*row)
     console().print(drawn)
+
+
+def entries(items: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
+    """Entries of one aligned line each, with sentences below it that have the whole width.
+
+    Args:
+        items: the cells of the line, the first of them a mark; and the sentences.
+    """
+    import textwrap
+
+    widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in items), strict=True)]
+    indent = " " * (widths[0] + 2) if widths else ""
+    for cells, sentences in items:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        print_text(line.rstrip())
+        for sentence in sentences:
+            print_text(
+                textwrap.fill(
+                    sentence,
+                    console().width,
+                    initial_indent=indent,
+                    subsequent_indent=indent,
+                    break_on_hyphens=False,
+                )
+            )
 
 
 def size(count: int) -> str:

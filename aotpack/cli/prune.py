@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,21 +25,21 @@ def prune(
         typer.Option(metavar="TARGET", help="Leave out this target or variant; again for each."),
     ] = None,
     machine: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PROFILE", help="Keep what this machine may use; again for each."),
+        list[str] | None,
+        typer.Option(metavar="NAME|FILE", help="Keep what this machine may use; again for each."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a package with some of the variants of another, as one fleet needs them."""
     from aotpack.container.reader import PackageReader
     from aotpack.edit import prune as prune_package
-    from aotpack.machine import read_profile
+    from aotpack.machine import find_machine
 
     if not (keep or drop or machine):
         raise UsageError(
             "nothing says what to keep", where="aotpack prune", hint="give --keep, --drop or --machine"
         )
-    machines = [read_profile(path) for path in machine or []]
+    machines = [find_machine(name) for name in machine or []]
     with PackageReader.open(package) as reader, output.progress("writing") as progress:
         prune_package(reader, out, keep=keep or [], drop=drop or [], machines=machines, progress=progress)
     output.print_written(out, as_json)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aotpack.cli import output
+from aotpack.cli.choice import Devices, Eps, Measured, MemoryLimit, Prefer, policy_of
 from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
 from aotpack.errors import UnknownName, UsageError
 
@@ -36,18 +37,35 @@ def run(
         ),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
+    devices: Devices = None,
+    prefer: Prefer = "efficiency",
+    ep: Eps = None,
+    memory_limit: MemoryLimit = None,
+    measured: Measured = False,
+    on_miss: Annotated[
+        str,
+        typer.Option(metavar="WHAT", help="At nothing but portable: portable, compile or error."),
+    ] = "portable",
     emulate: Emulate = False,
     as_json: AsJson = False,
 ) -> None:
     """Load the best variant and run it, on given or made-up inputs."""
     from aotpack.documents import RunDocument
+    from aotpack.loading import check_on_miss
     from aotpack.package import open_package
-    from aotpack.selection import Policy
 
+    policy = policy_of(
+        devices=devices,
+        prefer=prefer,
+        eps=ep,
+        memory_limit=memory_limit,
+        measured=measured,
+        variant=variant,
+        emulate=emulate,
+    )
     with open_package(package) as opened:
-        policy = Policy(variant=variant, emulate=emulate)
         started = time.perf_counter()
-        loaded = opened.load_first(opened.select(component=component, policy=policy))
+        loaded = opened.load_first(component=component, policy=policy, on_miss=check_on_miss(on_miss))
         load_seconds = time.perf_counter() - started
         name = opened.component(component).name
     session = loaded.session

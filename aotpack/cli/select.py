@@ -2,31 +2,77 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from aotpack.cli import output
+from aotpack.cli.choice import (
+    Devices,
+    Eps,
+    MachineName,
+    Measured,
+    MemoryLimit,
+    Prefer,
+    machine_of,
+    policy_of,
+)
 from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
+
+if TYPE_CHECKING:
+    from aotpack.selection import Selection
 
 __all__ = ["select"]
 
 
 def select(
-    package: PackagePath, component: ComponentName = None, emulate: Emulate = False, as_json: AsJson = False
+    package: PackagePath,
+    component: ComponentName = None,
+    machine: MachineName = None,
+    devices: Devices = None,
+    prefer: Prefer = "efficiency",
+    ep: Eps = None,
+    memory_limit: MemoryLimit = None,
+    measured: Measured = False,
+    emulate: Emulate = False,
+    compared: Annotated[
+        bool, typer.Option("--compared", help="Show what was found beside what is needed.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show each variant with its verdict and reason on this machine, the winner first."""
+    """Show each variant with its verdict and reason on a machine, the winner first."""
     from aotpack.documents import SelectionDocument
     from aotpack.package import open_package
 
+    policy = policy_of(
+        devices=devices,
+        prefer=prefer,
+        eps=ep,
+        memory_limit=memory_limit,
+        measured=measured,
+        emulate=emulate,
+    )
     with open_package(package) as opened:
-        selection = opened.select(component=component, emulate=emulate)
+        selection = opened.select(component=component, machine=machine_of(machine), policy=policy)
     if as_json:
         output.print_json(SelectionDocument.of(selection, package=str(package)))
-        return
-    rows = []
-    for candidate in selection.candidates:
-        mark = "->" if candidate is selection.chosen else "ok" if candidate.accepted else "no"
-        verdict = candidate.verdict
-        rows.append([mark, candidate.id, f"{verdict.grade.value}\n[{verdict.code.value}]", verdict.reason])
-    output.table(["", "variant", "verdict", "reason"], rows)
-    if selection.last_resort:
-        output.print_text("Nothing is known to fit; what is accepted are variants that nobody can judge.")
+    else:
+        _show(selection, compared)
+
+
+def _show(selection: Selection, compared: bool) -> None:
+    from aotpack.explain import LAST_RESORT, NOTHING_FITS, rows, side_by_side
+
+    output.entries(
+        [
+            (
+                (row.mark, row.variant, row.grade, f"[{row.code}]"),
+                (row.reason, *(side_by_side(item) for item in row.compared if compared)),
+            )
+            for row in rows(selection)
+        ]
+    )
     if selection.chosen is None:
-        output.print_text("No variant fits this machine.")
+        output.print_text(NOTHING_FITS)
+    elif selection.last_resort:
+        output.print_text(LAST_RESORT)

@@ -11,7 +11,9 @@ from aotpack.errors import FlexError
 
 __all__ = ["LOWERINGS", "Capabilities", "FusedOp", "Lowering", "Options"]
 
+#: The ways to lower a node.
 Lowering = Literal["function", "dense", "block-sparse", "fused"]
+#: All of them, in the order in which they are tried.
 LOWERINGS: tuple[Lowering, ...] = ("function", "dense", "block-sparse", "fused")
 
 _T = onnx.TensorProto
@@ -29,8 +31,14 @@ class FusedOp:
     opsets: tuple[int, int]
     #: ``TensorProto`` types of Q, K and V.
     element_types: frozenset[int] = frozenset({_T.FLOAT})
-    #: Time of one score, in units of the plain ops' (`Capabilities.matmul_cost`).
+    #: Time of one score, in units of what plain ops take for it; what a mask and a softcap add to that.
     cost: float = 1.0
+    #: Fixed time of one query in one head, in scores.
+    row_cost: float = 0.0
+    mask_cost: float = 0.0
+    softcap_cost: float = 0.0
+    #: Whether it writes all scores to memory, as plain ops do.
+    spills: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +53,10 @@ class Capabilities:
     fused_ops: frozenset[FusedOp] = frozenset()
     #: Types that MatMul and Softmax run in; others are computed in the softmax precision.
     element_types: frozenset[int] = frozenset({_T.FLOAT, _T.DOUBLE})
-    #: Fixed cost of one node, in units of one score of one head: what keeps blocks from being too small.
-    node_cost: float = 40_000.0
-    #: Bytes of scores that are best kept in a cache at once; decides how many equal blocks are batched.
-    working_set: int = 4 << 20
+    #: Fixed time of one node, in scores: what keeps blocks from being too small.
+    node_cost: float = 8_000.0
+    #: Bytes of scores that equal blocks are batched up to; a GPU or NPU wants more than a CPU's cache holds.
+    working_set: int = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +66,13 @@ class Options:
     Args:
         lowering: one that every node must get, or None for the cheapest that the target runs.
         masked_rows: what a query that sees no key gives. The schema's softmax gives NaN; PyTorch gives zeros.
-        block: queries and keys a block.
-        min_skipped: below this share of skipped blocks the dense lowering is taken.
+        block: queries and keys a block; None for what costs least.
 
     """
 
     lowering: Lowering | None = None
     masked_rows: Literal["nan", "zeros"] = "nan"
-    block: tuple[int, int] = (128, 64)
+    block: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.lowering is not None and self.lowering not in LOWERINGS:
@@ -76,5 +83,5 @@ class Options:
             raise FlexError(
                 "is no choice", where="options.masked_rows", found=self.masked_rows, expected="nan or zeros"
             )
-        if min(self.block) < 1:
+        if self.block is not None and min(self.block) < 1:
             raise FlexError("is not positive", where="options.block", found=self.block)

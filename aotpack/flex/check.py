@@ -21,7 +21,7 @@ def check_mod(
     precision: int,
     scores: tuple[Dim, ...],
     types: Mapping[str, onnx.TypeProto],
-    opsets: Mapping[str, int],
+    model: onnx.ModelProto,
 ) -> None:
     """Refuse a mod that is no graph over scores.
 
@@ -31,7 +31,7 @@ def check_mod(
         precision: ``TensorProto`` type of the scores.
         scores: their shape, (B, Hq, L, S).
         types: of what the mod may capture.
-        opsets: of the model, by domain.
+        model: whose opsets and functions it may use.
 
     Raises:
         FlexError: names the mod, and the value where there is one.
@@ -45,7 +45,7 @@ def check_mod(
         raise FlexError("does not take one tensor and give one", where=where, found=found)
     _check_value(graph.input[0], where, precision, None)
     _check_value(graph.output[0], where, precision, None)
-    _check_value(_inferred_output(graph, where, precision, scores, types, opsets), where, precision, scores)
+    _check_value(_inferred_output(graph, where, precision, scores, types, model), where, precision, scores)
 
 
 def _check_value(
@@ -83,7 +83,7 @@ def _inferred_output(
     precision: int,
     scores: tuple[Dim, ...],
     types: Mapping[str, onnx.TypeProto],
-    opsets: Mapping[str, int],
+    model: onnx.ModelProto,
 ) -> onnx.ValueInfoProto:
     alone = onnx.GraphProto()
     alone.CopyFrom(graph)
@@ -95,10 +95,9 @@ def _inferred_output(
         if name not in types:
             raise FlexError("uses a value that is not in scope", where=where, found=name)
         alone.input.append(onnx.ValueInfoProto(name=name, type=types[name]))
-    imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
-    model = helper.make_model(alone, opset_imports=imports)
+    around = helper.make_model(alone, opset_imports=model.opset_import, functions=model.functions)
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(around, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise FlexError(f"is not a valid graph: {error}", where=where) from None
     output: onnx.ValueInfoProto = inferred.graph.output[0]

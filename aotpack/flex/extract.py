@@ -11,7 +11,7 @@ from aotpack.errors import FlexError
 from aotpack.flex.emit import Dim, Emitter, captures
 from aotpack.flex.lower import read
 from aotpack.flex.node import FlexNode, graphs_of
-from aotpack.flex.schema import DOMAIN, VERSION
+from aotpack.flex.schema import DOMAIN
 
 __all__ = ["extract"]
 
@@ -61,12 +61,14 @@ def _alone(node: FlexNode, model: onnx.ModelProto) -> onnx.ModelProto:
     output = helper.make_tensor_value_info(
         "Y", node.element_type, _dims((*node.q_shape[:3], node.v_shape[3]))
     )
-    opsets = [
-        helper.make_opsetid(item.domain, item.version) for item in model.opset_import if not item.domain
-    ]
+    domains = {"", DOMAIN} | {inner.domain for _, graph in graphs_of(proto) for inner in graph.node}
+    # Functions that mods call, and what those may call, go along.
+    local = model.functions if domains & {function.domain for function in model.functions} else []
+    domains |= {item.domain for function in local for item in function.opset_import}
     alone = helper.make_model(
         helper.make_graph([proto], "attention", inputs, [output]),
-        opset_imports=[*opsets, helper.make_opsetid(DOMAIN, VERSION)],
+        opset_imports=[item for item in model.opset_import if item.domain in domains],
+        functions=local,
         producer_name="aotpack",
     )
     alone.ir_version = model.ir_version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,6 +51,15 @@ class BlockMask:
     def skipped(self) -> float:
         """The share of blocks that need not be computed, 0 to 1."""
         return float(np.mean(self.states == Block.MASKED))
+
+    def coarser(self, factor: int) -> BlockMask:
+        """The same mask in blocks of `factor` times as many queries."""
+        starts = range(0, self.states.shape[0], factor)
+        groups = [self.states[start : start + factor] for start in starts]
+        states = np.stack(
+            [np.where((group == group[0]).all(axis=0), group[0], np.uint8(Block.PARTIAL)) for group in groups]
+        )
+        return replace(self, block=(self.block[0] * factor, self.block[1]), states=states)
 
     def ranges(self, first: int, last: int) -> Ranges:
         """The keys that any query of block rows `first` to `last` (exclusive) may see."""

@@ -164,7 +164,7 @@ def read_node(model: onnx.ModelProto, place: Place, types: Mapping[str, onnx.Typ
     scores = (*shapes[0][:3], shapes[1][2])
     for name in ("score_mod", "prob_mod"):
         if name in attributes:
-            check_mod(attributes[name], f"{where}.{name}", precision, scores, types, versions)
+            check_mod(attributes[name], f"{where}.{name}", precision, scores, types, model)
             mods[name] = attributes[name].g
     outer = [name for graph in mods.values() for name in captures(graph)]
     known = _constants(place.scopes, set(outer))

@@ -20,8 +20,11 @@ from aotpack.errors import FlexError
 
 __all__ = ["DOMAIN", "FINGERPRINT", "OP_TYPE", "VERSION", "check_schema", "fingerprint", "function_body"]
 
+#: Where the operator is.
 DOMAIN = "ai.onnx.preview"
+#: What it is called.
 OP_TYPE = "FlexAttention"
+#: The opset of the domain that this release knows.
 VERSION = 1
 
 #: Of the schema in onnx 1.23, which everything in this folder was written against.

@@ -213,7 +213,7 @@ class _Writer:
         if node.op_type == "Where":
             condition, then, other = inputs
             if condition.array is None:
-                return None
+                return self._hide_by_data(condition, then, other, value)
             if condition.array.all():
                 return then if then.array is None else None
             if not condition.array.any():
@@ -239,6 +239,20 @@ class _Writer:
         ):
             return self._hide(named, known.array == -np.inf, value)
         return None
+
+    def _hide_by_data(self, condition: Tile, then: Tile, other: Tile, value: Value) -> Tile | None:
+        """A mask that captured data decide, added too: made once for all heads, not in each."""
+        if condition.whole or not (_is_minus_inf(then) or _is_minus_inf(other)):
+            return None
+        kept = other if _is_minus_inf(then) else then
+        if not kept.whole:
+            return None
+        kind = numpy_type(value.element_type)
+        ends = [self.emitter.constant(np.asarray(number, kind)) for number in (0, -np.inf)]
+        if kept is other:
+            ends.reverse()
+        added = self.emitter.op("Where", condition.name, *ends)
+        return Tile(name=self.emitter.op("Add", self.name(kept), added), whole=True)
 
     def _hide(self, tile: Tile, hidden: Array, value: Value) -> Tile:
         kind = numpy_type(value.element_type)

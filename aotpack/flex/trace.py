@@ -226,6 +226,7 @@ class Tensor:
         return Tensor(self.trace, emitter.op("Gather", flat, place.name, axis=0), self.element_type)
 
 
+#: What can stand beside a tensor in an expression.
 Operand: TypeAlias = "Tensor | Capture | Table | Array | bool | int | float"
 
 

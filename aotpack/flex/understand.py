@@ -9,7 +9,8 @@ import numpy as np
 from aotpack.errors import FlexError
 from aotpack.flex.mask import Block, BlockMask, block_mask, keeps_zero
 from aotpack.flex.node import FlexNode
-from aotpack.flex.program import NotPointwise, Program, read_program
+from aotpack.flex.pointwise import NotPointwise, read_program
+from aotpack.flex.program import Program
 
 __all__ = ["Understanding", "understand"]
 

@@ -20,7 +20,17 @@ __all__ = ["ENTRY_POINT_GROUP", "toolchains"]
 #: Where third parties register theirs.
 ENTRY_POINT_GROUP = "aotpack.toolchains"
 
-_BUILT_IN = {"ort": "OrtToolchain", "openvino": "OpenVinoToolchain", "qnn": "QnnToolchain"}
+#: (module, class) of each.
+_BUILT_IN = (
+    ("ort", "OrtToolchain"),
+    ("openvino", "OpenVinoToolchain"),
+    ("qnn", "QnnToolchain"),
+    ("tensorrt_rtx", "TensorRtRtxToolchain"),
+    ("webgpu", "WebGpuToolchain"),
+    ("in_tree", "TensorRtToolchain"),
+    ("in_tree", "VitisAiToolchain"),
+    ("in_tree", "MiGraphXToolchain"),
+)
 
 
 @functools.cache
@@ -30,9 +40,8 @@ def toolchains() -> Mapping[str, Toolchain]:
     Raises:
         ToolchainError: a third party's entry point cannot be loaded, or takes a name that is taken.
     """
-    found: dict[str, Toolchain] = {
-        name: getattr(import_module(f"{__name__}.{name}"), cls)() for name, cls in _BUILT_IN.items()
-    }
+    built_in = (getattr(import_module(f"{__name__}.{module}"), cls)() for module, cls in _BUILT_IN)
+    found: dict[str, Toolchain] = {toolchain.name: toolchain for toolchain in built_in}
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             loaded = point.load()

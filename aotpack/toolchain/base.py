@@ -8,14 +8,16 @@ registers one under the entry point group ``aotpack.toolchains``; the object tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from aotpack.errors import CompileError, UsageError
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
-from aotpack.target import Target
+from aotpack.target import Precision, Target
 from aotpack.verdict import Grade, Verdict
 
 if TYPE_CHECKING:
@@ -49,8 +51,9 @@ class RunsHere:
 class Toolchain(Protocol):
     """One vendor's package.
 
-    Only `compile`, `ask` and `session_options` load the vendor's library or import onnxruntime; making a
-    toolchain and all its other methods do not.
+    Only `load`, `compile`, `compile_together`, `ask` and `session_options` load the vendor's library or
+    import onnxruntime; making a toolchain and all its other methods do not. What has a value or a body here
+    is for toolchains that inherit from this class.
     """
 
     #: As targets and variants name it.
@@ -60,9 +63,35 @@ class Toolchain(Protocol):
     environment: tuple[str, ...]
     #: Whether every input must have a fixed shape.
     needs_fixed_shapes: bool
+    #: Element types of weights that the compiler refuses, and the ones it takes that hold each exactly.
+    widens: Mapping[str, str] = MappingProxyType({})
+    #: Whether it can store weights that several models have in common once.
+    shares_weights: bool = False
 
     def targets(self) -> tuple[Target, ...]:
         """Targets that this toolchain adds to the built-in catalogue."""
+
+    def target_named(self, name: str) -> Target | None:
+        """The target that `name` makes, for names that no list can hold; None if it is not of that form.
+
+        Raises:
+            UsageError: it is of that form, and wrong.
+        """
+        return None
+
+    def with_precision(self, target: Target, precision: Precision) -> Target:
+        """`target` computing in `precision`.
+
+        Raises:
+            UsageError: the EP does not let one choose.
+        """
+        if target.precision == precision:
+            return target
+        raise UsageError(f"{self.ep} does not let one choose the precision", where=f"target {target.name}")
+
+    def option_issue(self, name: str, value: str) -> str | None:
+        """What is wrong with a provider option; None if nothing is. EPs ignore unknown ones in silence."""
+        return f"{self.ep} has no provider options"
 
     def version(self) -> str | None:
         """The installed version, or None."""
@@ -82,6 +111,13 @@ class Toolchain(Protocol):
     def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
         """Whether variants for `target` can run on `machine`."""
 
+    def load(self) -> None:
+        """Load the vendor's library, so that it is not counted as compiling.
+
+        Raises:
+            ToolchainMissing: the vendor's package is not installed.
+        """
+
     def flex_capabilities(self, target: Target) -> Capabilities:
         """What `target` runs of attention, for the lowering of FlexAttention nodes. Imports onnx."""
 
@@ -92,6 +128,12 @@ class Toolchain(Protocol):
             CompileError: the vendor's compiler refused the model, in the vendor's words.
             ToolchainMissing: the vendor's package is not installed.
         """
+
+    def compile_together(
+        self, target: Target, models: Sequence[Path], folders: Sequence[Path]
+    ) -> tuple[Compiled, ...]:
+        """As `compile`, for models whose variants share their weights. Only where `shares_weights`."""
+        raise CompileError("cannot share weights", where=self.ep)
 
     def remarks(self, log: str) -> tuple[str, ...]:
         """The vendor's own words on nodes that it did not take, out of what a compile printed."""
@@ -104,6 +146,9 @@ class Toolchain(Protocol):
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """Judge the compatibility string by rules; reads nothing but its arguments."""
+
+    def foreseen(self, target: Target) -> str | None:
+        """The compatibility string of a variant for `target`; None if it has none or nobody knows."""
 
     def ask(self, ep_string: str) -> Grade | None:
         """What the EP on this machine says of a compatibility string; None where it has no answer."""

@@ -15,7 +15,7 @@ from aotpack.errors import CompileError
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
 from aotpack.target import PORTABLE, Target
-from aotpack.toolchain.base import Compiled, RunsHere
+from aotpack.toolchain.base import Compiled, RunsHere, Toolchain
 from aotpack.toolchain.plugin import MODEL_NAME
 from aotpack.verdict import Code, Grade, Verdict
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
     from aotpack.flex.capabilities import Capabilities
 
-__all__ = ["OrtToolchain"]
+__all__ = ["OrtToolchain", "write_optimised"]
 
 #: Initializers of at least this many bytes are written beside the graph, where they can be mapped.
 _EXTERNAL_FROM = 1024
 
 
-class OrtToolchain:
+class OrtToolchain(Toolchain):
     """onnxruntime itself."""
 
     name = "ort"
     ep = "CPUExecutionProvider"
-    environment: tuple[str, ...] = ()
+    environment = ()
     needs_fixed_shapes = False
 
     def targets(self) -> tuple[Target, ...]:
@@ -82,15 +82,38 @@ class OrtToolchain:
         return SessionSettings()
 
     def flex_capabilities(self, target: Target) -> Capabilities:
-        """The CPU EP's fused attention kernels. Attention has none from opset 25 on (FACTS.md, 4)."""
+        """The CPU EP's fused attention kernels, with what they cost (docs/benchmarks.md).
+
+        Attention has none from opset 25 on (FACTS.md, 4).
+        """
         from aotpack.flex.capabilities import Capabilities, FusedOp
 
         return Capabilities(
             fused_ops=frozenset(
                 {
-                    FusedOp(domain="com.microsoft", name="GroupQueryAttention", opsets=(1, 1)),
-                    FusedOp(domain="com.microsoft", name="MultiHeadAttention", opsets=(1, 1)),
-                    FusedOp(domain="", name="Attention", opsets=(23, 24)),
+                    FusedOp(
+                        domain="com.microsoft",
+                        name="GroupQueryAttention",
+                        opsets=(1, 1),
+                        cost=0.47,
+                        row_cost=2000,
+                        softcap_cost=0.8,
+                    ),
+                    FusedOp(
+                        domain="com.microsoft",
+                        name="MultiHeadAttention",
+                        opsets=(1, 1),
+                        cost=1.1,
+                        mask_cost=1.5,
+                    ),
+                    FusedOp(
+                        domain="",
+                        name="Attention",
+                        opsets=(23, 24),
+                        mask_cost=1.5,
+                        softcap_cost=5,
+                        spills=True,
+                    ),
                 }
             )
         )
@@ -101,21 +124,10 @@ class OrtToolchain:
 
         if target.name == PORTABLE:
             raise CompileError("the portable variant is the source itself", where=target.name)
-        output = folder / MODEL_NAME
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(output)
-        data = f"{MODEL_NAME}.data"
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", data)
-        options.add_session_config_entry(
-            "session.optimized_model_external_initializers_min_size_in_bytes", str(_EXTERNAL_FROM)
-        )
-        try:
-            ort.InferenceSession(str(model), options, providers=[self.ep], enable_fallback=0)
-        except Exception as error:
-            raise CompileError(str(error), where=f"{self.ep} optimising for {target.name}") from error
-        sidecars = [(data, folder / data)] if (folder / data).exists() else []
-        return Compiled(files=((MODEL_NAME, output), *sidecars), ep_string=None)
+        where = f"{self.ep} optimising for {target.name}"
+        return write_optimised(model, options, folder, where=where, providers=[self.ep])
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """It fits wherever its requirements are met."""
@@ -127,6 +139,10 @@ class OrtToolchain:
             Grade.OPTIMAL, Code.FITS, "It runs on every CPU with this release of ONNX Runtime or a later one."
         )
 
+    def foreseen(self, target: Target) -> str | None:
+        """It writes none."""
+        return None
+
     def ask(self, ep_string: str) -> Grade | None:
         """It writes no string and has no check."""
         return None
@@ -136,3 +152,32 @@ class OrtToolchain:
         import onnxruntime as ort
 
         return ort.SessionOptions()
+
+
+def write_optimised(
+    model: Path,
+    options: onnxruntime.SessionOptions,
+    folder: Path,
+    *,
+    where: str,
+    providers: list[str] | None = None,
+) -> Compiled:
+    """Write the graph that a session with `options` makes of `model`, its weights beside it.
+
+    Raises:
+        CompileError: there is no such session.
+    """
+    import onnxruntime as ort
+
+    output, data = folder / MODEL_NAME, f"{MODEL_NAME}.data"
+    options.optimized_model_filepath = str(output)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", data)
+    options.add_session_config_entry(
+        "session.optimized_model_external_initializers_min_size_in_bytes", str(_EXTERNAL_FROM)
+    )
+    try:
+        ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
+    except Exception as error:
+        raise CompileError(str(error), where=where) from error
+    sidecars = [(data, folder / data)] if (folder / data).exists() else []
+    return Compiled(files=((MODEL_NAME, output), *sidecars), ep_string=None)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import logging
+import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from importlib import import_module, metadata, util
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from aotpack.errors import CompileError, ToolchainError, ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
 from aotpack.target import Target
-from aotpack.toolchain.base import Compiled
+from aotpack.toolchain.base import Compiled, Toolchain
 from aotpack.verdict import Grade
 
 if TYPE_CHECKING:
     import onnxruntime
 
     from aotpack.flex.capabilities import Capabilities
+    from aotpack.toolchain.asking import AskWorker
 
 __all__ = ["MODEL_NAME", "PluginToolchain", "installed_version"]
 
@@ -48,7 +52,7 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
-class PluginToolchain:
+class PluginToolchain(Toolchain):
     """The common part of toolchains whose EP is a plugin library.
 
     Subclasses set the class attributes and add what is their vendor's alone.
@@ -61,16 +65,32 @@ class PluginToolchain:
     module: str
     extra: str
     environment: tuple[str, ...] = ()
-    needs_fixed_shapes: bool = False
+    needs_fixed_shapes = False
+    #: Provider options that a target may set, and a regular expression that a value must match as a whole.
+    options: Mapping[str, str] = MappingProxyType({})
+    #: The EP's check of a compatibility string can crash.
+    ask_in_worker: bool = False
     #: ORT's severity while compiling; 0 makes some EPs say why they leave a node alone.
     compile_log_severity: int = 2
 
     def __init__(self) -> None:
-        self._answers: dict[str, Grade | None] = {}
+        self._answers: dict[Hashable, Grade | None] = {}
+        self._asking: AskWorker | None = None
+        self._devices: list[Any] | None = None
 
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""
         return ()
+
+    def option_issue(self, name: str, value: str) -> str | None:
+        """Checked against `options`, since most EPs ignore in silence what they do not know."""
+        if name not in self.options:
+            near = difflib.get_close_matches(name, self.options, n=3, cutoff=0.5) or sorted(self.options)
+            return f"{self.ep} has no such option; did you mean {', '.join(near[:12])}?"
+        pattern = self.options[name]
+        if re.fullmatch(pattern, value):
+            return None
+        return f"is {value!r}; expected {pattern.replace('|', ' or ')}"
 
     def version(self) -> str | None:
         """The installed version of the EP's package, or None."""
@@ -112,23 +132,53 @@ class PluginToolchain:
         """None: most EPs do not say why they leave a node alone."""
         return ()
 
-    def ask(self, ep_string: str) -> Grade | None:
-        """The EP's own check. Its NOT_APPLICABLE is a refusal: such blobs do not load (FACTS.md, 1)."""
-        if ep_string not in self._answers:
-            from onnxruntime.capi import _pybind_state as state
+    def foreseen(self, target: Target) -> str | None:
+        """None: not known before it is compiled."""
+        return None
 
-            try:
-                said = state.get_model_compatibility_for_ep_devices(self.devices()[:1], ep_string)
-                self._answers[ep_string] = _GRADES[said.name]
-            except Exception as error:
-                # Some EPs raise where they find no device of their kind: then the rules decide.
-                _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)
-                self._answers[ep_string] = None
-        return self._answers[ep_string]
+    def ask(self, ep_string: str) -> Grade | None:
+        """The EP's own check, in a process of its own where it can take the process down."""
+        question = self.asked_as(ep_string)
+        if question not in self._answers:
+            if self.ask_in_worker and self._asking is None:
+                from aotpack.toolchain.asking import AskWorker
+
+                self._asking = AskWorker(self.name)
+            ask = self._asking.ask if self._asking is not None else self.ask_here
+            self._answers[question] = ask(ep_string)
+        return self._answers[question]
+
+    def asked_as(self, ep_string: str) -> Hashable:
+        """What of a compatibility string the EP's answer depends on; by default all of it."""
+        return ep_string
+
+    def forget(self) -> None:
+        """Ask the EP again: its answers are kept for the life of the process."""
+        self._answers.clear()
+
+    def ask_here(self, ep_string: str) -> Grade | None:
+        """The EP's own check, in this process.
+
+        Its NOT_APPLICABLE is a refusal: such blobs do not load (FACTS.md, 1).
+        """
+        from onnxruntime.capi import _pybind_state as state
+
+        try:
+            if self._devices is None:
+                self._devices = self.devices()[:1]
+            return _GRADES[state.get_model_compatibility_for_ep_devices(self._devices, ep_string).name]
+        except Exception as error:
+            # Some EPs raise on what they cannot read, others where they find no device of their kind.
+            _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)
+            return None
 
     def own_options(self) -> Mapping[str, str]:
         """Provider options that name something on this machine, so that no package can hold them."""
         return {}
+
+    def load(self) -> None:
+        """Load and register the EP's library."""
+        self.devices()
 
     def flex_capabilities(self, target: Target) -> Capabilities:
         """Plain ONNX ops: no plugin EP has a kernel for a fused attention op that is faster."""
@@ -142,11 +192,23 @@ class PluginToolchain:
         With ModelCompiler's default optimisation level some EPs refuse most real models, and an
         embedded blob loads many times slower (FACTS.md, 1 and 3).
         """
+        self.compile_to(folder / MODEL_NAME, target, model)
+        return self.compiled_in(folder)
+
+    def compile_to(
+        self, output: Path, target: Target, model: Path, config: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Write the compiled `model`, with these session config entries.
+
+        Raises:
+            CompileError: the EP refused it.
+        """
         import onnxruntime as ort
 
         options = self._options({**target.provider_options, **self.own_options()})
         options.log_severity_level = self.compile_log_severity
-        output = folder / MODEL_NAME
+        for key, value in config.items():
+            options.add_session_config_entry(key, value)
         try:
             ort.ModelCompiler(
                 options,
@@ -157,8 +219,12 @@ class PluginToolchain:
             ).compile_to_file(str(output))
         except Exception as error:
             raise CompileError(str(error), where=f"{self.ep} compiling for {target.name}") from error
+
+    def compiled_in(self, folder: Path) -> Compiled:
+        """What a compiler left in `folder`."""
         from onnxruntime.capi import _pybind_state as state
 
+        output = folder / MODEL_NAME
         ep_string = state.get_compatibility_info_from_model(str(output), self.ep) or None
         sidecars = sorted(path for path in folder.rglob("*") if path.is_file() and path != output)
         files = [(path.relative_to(folder).as_posix(), path) for path in (output, *sidecars)]

@@ -3,72 +3,141 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shutil
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
 
+from aotpack.errors import UsageError
 from aotpack.machine import Machine, Npu
-from aotpack.manifest import Variant
-from aotpack.target import Target
-from aotpack.toolchain.base import RunsHere
-from aotpack.toolchain.plugin import PluginToolchain
-from aotpack.verdict import Code, Comparison, Grade, Verdict
+from aotpack.manifest import SessionSettings, Variant
+from aotpack.target import Target, catalogue
+from aotpack.toolchain.base import Compiled, RunsHere
+from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain
+from aotpack.toolchain.qnn_string import BACKEND_API, EP, judge, string_for
+from aotpack.verdict import Code, Grade, Verdict
 
-__all__ = ["BACKEND_API", "QnnString", "QnnToolchain"]
-
-#: QNN's backend API version in each release of the EP's package, read from the strings that they write.
-BACKEND_API = {"2.5.0": "5.49.0", "2.6.0": "5.50.0", "2.7.0": "5.51.0"}
+__all__ = ["QnnToolchain"]
 
 #: `Validation FAILED` blocks of the EP's verbose log name the node and give its reason.
 _REASON = re.compile(r"REASON : (.{1,400})")
 _ERROR = re.compile(r"\[E:onnxruntime:[^\]]*\] ?(.{1,400})")
 
 
-@dataclass(frozen=True, slots=True)
-class QnnString:
-    """A ``v2`` compatibility string: ``v2:backend:sdk:backend api:archs:socs:vtcm MB:user driver``."""
+_SHARE = {"ep.share_ep_contexts": "1"}
 
-    backend: str
-    sdk: str
-    backend_api: tuple[int, ...]
-    archs: tuple[int, ...]
-    socs: tuple[int, ...]
-    vtcm_mb: tuple[int, ...]
+#: A target for several architectures.
+_SEVERAL = re.compile(r"qnn-htp-(v\d{2}(?:\+v\d{2})+)")
 
-    @classmethod
-    def parse(cls, text: str) -> QnnString | None:
-        """None if it is not of this form."""
-        parts = text.split(":")
-        if len(parts) != 8 or parts[0] != "v2":
-            return None
-        try:
-            return cls(
-                backend=parts[1],
-                sdk=parts[2],
-                backend_api=_numbers(parts[3], "."),
-                archs=_numbers(parts[4], ","),
-                socs=_numbers(parts[5], ","),
-                vtcm_mb=_numbers(parts[6], ","),
-            )
-        except ValueError:
-            return None
+_FLAG = "0|1"
 
-
-def _numbers(text: str, separator: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(separator) if len(part) <= 9)
+#: Of the EP in onnxruntime-qnn 2.7.0 (the strings of its library), without those that name files or other
+#: backends than HTP, which no package can hold.
+_OPTIONS = MappingProxyType(
+    {
+        "soc_model": r"[0-9]{1,3}(,[0-9]{1,3})*",
+        "htp_arch": r"(68|69|73|75|79|81)(,(68|69|73|75|79|81))*",
+        "vtcm_mb": r"[0-9]{1,2}",
+        "device_id": r"[0-9]{1,2}",
+        "htp_performance_mode": "burst|balanced|default|high_performance|high_power_saver|low_balanced|"
+        "low_power_saver|power_saver|extreme_power_saver|sustained_high_performance",
+        "htp_graph_finalization_optimization_mode": "0|1|2|3",
+        "qnn_context_priority": "low|normal|normal_high|high",
+        "rpc_control_latency": r"[0-9]{1,6}",
+        "enable_htp_fp16_precision": _FLAG,
+        "enable_htp_fp16_clamp_overflow": _FLAG,
+        "htp_bf16_enable": _FLAG,
+        "offload_graph_io_quantization": _FLAG,
+        "enable_htp_spill_fill_buffer": _FLAG,
+        "enable_htp_shared_memory_allocator": _FLAG,
+        "enable_htp_graph_splitting": _FLAG,
+        "enable_htp_monolithic_lstm": _FLAG,
+        "enable_block_quant_weight_optimization": _FLAG,
+        "enable_vtcm_backup_buffer_sharing": _FLAG,
+        "extended_udma": _FLAG,
+        "disable_file_mapped_weights": _FLAG,
+    }
+)
 
 
 class QnnToolchain(PluginToolchain):
     """The QNN EP with its HTP backend."""
 
     name = "qnn"
-    ep = "QNNExecutionProvider"
+    ep = EP
     distribution = "onnxruntime-qnn"
     module = "onnxruntime_qnn"
     extra = "qnn"
     needs_fixed_shapes = True
+    shares_weights = True
+    # It segfaulted in a process that had compiled before (FACTS.md, 1).
+    ask_in_worker = True
+    widens = MappingProxyType({"INT2": "INT4", "UINT2": "UINT4"})
+    options = _OPTIONS
     # Only its verbose log says why a node is left alone.
     compile_log_severity = 0
+
+    def target_named(self, name: str) -> Target | None:
+        """One blob for several architectures: ``qnn-htp-v73+v75``."""
+        match = _SEVERAL.fullmatch(name)
+        if match is None:
+            return None
+        by_arch = {
+            target.provider_options["htp_arch"]: target
+            for target in catalogue().values()
+            if target.toolchain == self.name
+        }
+        archs = [part.removeprefix("v") for part in match[1].split("+")]
+        unknown = [arch for arch in archs if arch not in by_arch]
+        if unknown or len(set(archs)) != len(archs):
+            raise UsageError(
+                "is no set of architectures",
+                where=f"target {name}",
+                found=f"v{unknown[0]}" if unknown else "one of them twice",
+                expected=", ".join(f"v{arch}" for arch in by_arch),
+            )
+        chosen = [by_arch[arch] for arch in sorted(archs, key=int)]
+        listed = ", ".join(f"v{target.provider_options['htp_arch']}" for target in chosen)
+        return chosen[-1].model_copy(
+            update={
+                "name": f"qnn-htp-{listed.replace(', ', '+')}",
+                "aliases": (),
+                "title": f"Hexagon {listed} in one blob",
+                # One that was compiled for a single architecture is smaller, and says its VTCM size.
+                "specificity": 60,
+                "provider_options": {
+                    key: ",".join(target.provider_options[key] for target in chosen)
+                    for key in ("soc_model", "htp_arch")
+                }
+                | {"vtcm_mb": chosen[0].provider_options["vtcm_mb"]},
+            }
+        )
+
+    def session_settings(self, target: Target) -> SessionSettings:
+        """A blob that several models share loads only with the option that it was made with (FACTS.md, 1)."""
+        settings = super().session_settings(target)
+        if not target.shares_weights:
+            return settings
+        return settings.model_copy(update={"config": {**_SHARE, **settings.config}})
+
+    def compile_together(
+        self, target: Target, models: Sequence[Path], folders: Sequence[Path]
+    ) -> tuple[Compiled, ...]:
+        """Compile all `models` into one blob, which lies beside each of them.
+
+        The EP gathers graphs as long as it is told to share, and writes the blob when told to stop, beside
+        the last model and by the name that all of them refer to (FACTS.md, 1, QNN HTP).
+        """
+        for index, (model, folder) in enumerate(zip(models, folders, strict=True)):
+            stop = {"ep.stop_share_ep_contexts": "1"} if index == len(models) - 1 else {}
+            self.compile_to(folder / MODEL_NAME, target, model, {**_SHARE, **stop})
+        blobs = [path for folder in folders for path in folder.iterdir() if path.name != MODEL_NAME]
+        for blob in blobs:
+            for folder in folders:
+                if folder != blob.parent:
+                    shutil.copyfile(blob, folder / blob.name)
+        return tuple(self.compiled_in(folder) for folder in folders)
 
     def runtime_details(self) -> Mapping[str, str]:
         """The backend API of the QNN SDK in the EP's package: blobs of a newer one do not load."""
@@ -89,6 +158,10 @@ class QnnToolchain(PluginToolchain):
             return RunsHere(None, f"{self.distribution} is not installed ({self.pip_command()})")
         if _hexagon(machine) is not None:
             return RunsHere("host")
+        if target.shares_weights:
+            return RunsHere(None, "Qualcomm's x86 emulator cannot load a blob that several models share")
+        if machine.arch == "x86_64" and "," in target.provider_options.get("htp_arch", ""):
+            return RunsHere(None, "Qualcomm's x86 emulator cannot load a blob for several architectures")
         if machine.arch == "x86_64":
             return RunsHere("emulator", "no Hexagon NPU here: only in Qualcomm's x86 emulator, for checking")
         return RunsHere(None, "there is no Hexagon NPU here")
@@ -105,129 +178,25 @@ class QnnToolchain(PluginToolchain):
         return {"backend_path": import_module(self.module).get_qnn_htp_path()}
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
-        """The EP's rules on its v2 string (source: QnnEpFactory's compatibility check; FACTS.md, 1, QNN HTP).
-
-        The blob's backend API must not be newer than the runtime's; architecture and VTCM equal is
-        OPTIMAL, lower PREFER_RECOMPILATION, higher UNSUPPORTED, and a v6x blob on v7x UNSUPPORTED. The
-        SoC is not compared. The emulator ignores the architecture.
-        """
-        text = variant.compatibility.ep_string
-        string = QnnString.parse(text) if text else None
-        if text and re.match(r"v(?!2:)\d+:", text):
-            return Verdict(
-                Grade.UNKNOWN, Code.STRING_NEWER, "Its compatibility string is of another version than v2."
-            )
-        if string is None or not string.archs:
-            return Verdict(
-                Grade.UNSUPPORTED, Code.STRING_MALFORMED, "QNN cannot read its compatibility string."
-            )
-        compared = [self._backend_api(string, machine)]
-        if compared[0].fits is False:
+        """The EP's rules on its string (`aotpack.toolchain.qnn_string.judge`)."""
+        if _SHARE.items() <= variant.session.config.items() and machine.npus == ():
             return Verdict(
                 Grade.UNSUPPORTED,
-                Code.RUNTIME_VERSION,
-                f"It needs QNN's backend API {compared[0].needed}; here it is {compared[0].found}.",
-                tuple(compared),
+                Code.NO_DEVICE,
+                "It shares its blob with other models, which the x86 emulator cannot load: it needs an NPU.",
             )
-        npu = _hexagon(machine)
-        if npu is None:
-            return self._without_npu(string, machine, emulate, compared)
-        if compared[0].fits is None:
-            return Verdict(
-                Grade.UNKNOWN,
-                Code.NOT_IN_PROFILE,
-                "The version of QNN's backend API on the machine is not known.",
-                tuple(compared),
-            )
-        return _on_npu(string, npu, compared)
+        return judge(variant.compatibility.ep_string, machine, emulate=emulate)
 
-    def _backend_api(self, string: QnnString, machine: Machine) -> Comparison:
-        installed = (machine.eps or {}).get(self.ep)
-        found = installed.details.get("qnn-backend-api") if installed else None
-        needed = ".".join(map(str, string.backend_api))
-        fits = None if found is None else string.backend_api <= _numbers(found, ".")
-        return Comparison(
-            "QNN backend API", found, f"at least {needed}" if fits is not False else needed, fits
-        )
-
-    def _without_npu(
-        self, string: QnnString, machine: Machine, emulate: bool, compared: list[Comparison]
-    ) -> Verdict:
-        archs = _names(string.archs)
-        if machine.npus is None:
-            compared.append(Comparison("NPU", None, archs, None))
-            return Verdict(
-                Grade.UNKNOWN,
-                Code.NOT_IN_PROFILE,
-                "The machine profile does not say its NPU.",
-                tuple(compared),
-            )
-        compared.append(Comparison("NPU", "no Hexagon NPU", archs, False))
-        if machine.arch != "x86_64" or len(string.archs) > 1:
-            # The emulator cannot load a blob for several SoCs (FACTS.md, 1).
-            return Verdict(
-                Grade.UNSUPPORTED, Code.NO_DEVICE, f"It needs a Hexagon NPU ({archs}).", tuple(compared)
-            )
-        if emulate:
-            return Verdict(
-                Grade.OPTIMAL,
-                Code.EMULATED,
-                f"It runs in Qualcomm's x86 emulator ({archs}).",
-                tuple(compared),
-            )
-        return Verdict(
-            Grade.UNSUPPORTED,
-            Code.EMULATION_NOT_ASKED,
-            f"It needs a Hexagon NPU ({archs}); the x86 emulator is taken only when asked for.",
-            tuple(compared),
-        )
+    def foreseen(self, target: Target) -> str | None:
+        """The string for the target's architecture and SoC and the installed release."""
+        options, api = target.provider_options, BACKEND_API.get(self.version() or "")
+        try:
+            arch, soc = int(options["htp_arch"]), int(options["soc_model"])
+            return string_for(arch, soc, int(options.get("vtcm_mb", 0)), api) if api else None
+        except (KeyError, ValueError):
+            # A target with several SoCs, or a third party's.
+            return None
 
 
 def _hexagon(machine: Machine) -> Npu | None:
     return next((npu for npu in machine.npus or () if npu.vendor == "qualcomm"), None)
-
-
-def _names(archs: tuple[int, ...]) -> str:
-    return ", ".join(f"v{arch}" for arch in archs)
-
-
-def _on_npu(string: QnnString, npu: Npu, compared: list[Comparison]) -> Verdict:
-    match = re.fullmatch(r"v?(\d{2,3})", npu.architecture or "")
-    if match is None:
-        compared.append(Comparison("Hexagon architecture", None, _names(string.archs), None))
-        return Verdict(
-            Grade.UNKNOWN,
-            Code.NOT_IN_PROFILE,
-            "The machine profile does not say its Hexagon architecture.",
-            tuple(compared),
-        )
-    own = int(match[1])
-    # A blob for several SoCs holds a graph for each: the best one for this NPU counts.
-    usable = [arch for arch in string.archs if arch <= own and (arch >= 70 or own < 70)]
-    compared.append(Comparison("Hexagon architecture", f"v{own}", _names(string.archs), bool(usable)))
-    if not usable:
-        return Verdict(
-            Grade.UNSUPPORTED,
-            Code.OTHER_DEVICE,
-            f"It was compiled for Hexagon {_names(string.archs)}; this NPU is v{own}.",
-            tuple(compared),
-        )
-    best = max(usable)
-    vtcm = string.vtcm_mb[string.archs.index(best)] if len(string.vtcm_mb) == len(string.archs) else 0
-    if vtcm and npu.vtcm_mb is not None:
-        compared.append(Comparison("VTCM", f"{npu.vtcm_mb} MB", f"{vtcm} MB", vtcm <= npu.vtcm_mb))
-        if vtcm > npu.vtcm_mb:
-            return Verdict(
-                Grade.UNSUPPORTED,
-                Code.OTHER_DEVICE,
-                f"It needs {vtcm} MB of VTCM; here it is {npu.vtcm_mb} MB.",
-                tuple(compared),
-            )
-    if best == own and not (vtcm and npu.vtcm_mb is not None and vtcm < npu.vtcm_mb):
-        return Verdict(Grade.OPTIMAL, Code.FITS, f"It was compiled for Hexagon v{own}.", tuple(compared))
-    return Verdict(
-        Grade.PREFER_RECOMPILATION,
-        Code.OLDER_DEVICE,
-        f"It was compiled for Hexagon v{best} and runs on v{own}, slower than one compiled for it.",
-        tuple(compared),
-    )

@@ -104,7 +104,7 @@ def test_a_prepared_copy_computes_what_its_source_does(
     from aotpack.builder.numerics import seeded_inputs
 
     source = read_model(real_model("silero_vad_16k_sequence"))
-    prepared = prepare(source, {"input": (3, 576)}, tmp_path)
+    prepared, _ = prepare(source, {"input": (3, 576)}, tmp_path)
     assert prepared.parent == tmp_path
     inputs = seeded_inputs(tensor_infos(read_graph(prepared)))
     assert inputs["input"].shape == (3, 576)
@@ -114,8 +114,8 @@ def test_a_prepared_copy_computes_what_its_source_does(
 
 def test_a_shape_that_changes_nothing_copies_nothing(small_model: Path, tmp_path: Path) -> None:
     source = read_model(small_model)
-    assert prepare(source, {}, tmp_path) == small_model
-    assert prepare(source, {"image": (1, 3, 8, 8)}, tmp_path) == small_model
+    assert prepare(source, {}, tmp_path) == (small_model, {})
+    assert prepare(source, {"image": (1, 3, 8, 8)}, tmp_path) == (small_model, {})
     assert not list(tmp_path.iterdir())
 
 
@@ -166,7 +166,7 @@ def test_a_prepared_copy_has_the_data_beside_it_also_on_another_file_system(
     for name in ("linked", "copied"):
         folder = tmp_path / name
         folder.mkdir()
-        prepared = prepare(source, {"batch": (1,)}, folder)
+        prepared, _ = prepare(source, {"batch": (1,)}, folder)
         # ORT refuses a symbolic link out of the folder.
         (y,) = ort.InferenceSession(prepared).run(None, {"x": np.ones((1, 4), np.float32)})
         assert np.array_equal(y, [weights.reshape(4, 2).sum(axis=0)])

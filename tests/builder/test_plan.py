@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aotpack.builder.plan import Plan, plan
-from aotpack.builder.spec import BuildSpec, ComponentSpec, parse_shape
+from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec, parse_shape
 from aotpack.errors import ShapeError, UnknownName, UsageError
 from aotpack.toolchain import toolchains
 
@@ -22,7 +22,7 @@ def planned(model: Path, *targets: str, portable: bool = True, **shapes: tuple[i
         version="0",
         output=Path("p.aotpack"),
         components=(component,),
-        targets=targets,
+        targets=tuple(TargetSpec(target=name) for name in targets),
         portable=portable,
     )
     return plan(spec, toolchains())
@@ -77,7 +77,10 @@ def test_shapes_are_checked_before_anything_is_compiled(small_model: Path) -> No
 
 def test_an_id_changes_with_what_goes_in_and_with_nothing_else(small_model: Path, tmp_path: Path) -> None:
     def ids(*targets: str, model: Path = small_model, **shapes: tuple[int, ...]) -> list[str]:
-        return [job.variant_id for job in planned(model, *targets, portable=True, **shapes).jobs]
+        return [
+            job.variant_id(job.components[0])
+            for job in planned(model, *targets, portable=True, **shapes).jobs
+        ]
 
     (tmp_path / "renamed.onnx").write_bytes(small_model.read_bytes())
     assert ids("ort-cpu") == ids("ort-cpu", model=tmp_path / "renamed.onnx")
@@ -91,9 +94,9 @@ def test_an_id_changes_with_what_goes_in_and_with_nothing_else(small_model: Path
 
 def test_an_id_changes_with_the_toolchain(small_model: Path) -> None:
     (job, _) = planned(small_model, "ort-cpu").jobs
-    before = job.variant_id
+    before = job.variant_id(job.components[0])
     target = job.target.model_copy(update={"provider_options": {"a": "b"}})
-    assert dataclasses.replace(job, target=target).variant_id != before
+    assert dataclasses.replace(job, target=target).variant_id(job.components[0]) != before
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from typing import Protocol
 import psutil
 import pytest
 
+from aotpack.builder.forkserver import ForkServer
 from aotpack.builder.spec import Limits
-from aotpack.builder.supervise import Outcome, run_worker
-from aotpack.builder.worker import CompileRequest
+from aotpack.builder.supervise import Outcome, Workers
+from aotpack.builder.worker import CompileRequest, Part
 from aotpack.target import Target
 from tests.builder.troublesome import Troublesome
 from tests.command_line import environment
@@ -29,22 +30,28 @@ class Compile(Protocol):
 TARGETS: dict[str, Target] = {target.name: target for target in Troublesome().targets()}
 
 
-@pytest.fixture
+@pytest.fixture(params=["forked", "fresh"])
 def compile_for(
-    small_model: Path, troublesome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_model: Path,
+    troublesome: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Compile:
+    if request.param == "fresh":
+        monkeypatch.setattr(ForkServer, "available", False)
     monkeypatch.setenv("PYTHONPATH", environment({}, (troublesome,))["PYTHONPATH"])
     (tmp_path / "out").mkdir()
 
     def run(how: str, seconds: float = 300) -> Outcome:
-        request = CompileRequest(
+        asked = CompileRequest(
             toolchain="troublesome",
             target=TARGETS[f"trouble-{how}"],
-            model=str(small_model),
+            parts=(Part(component="main", model=str(small_model), nodes=1),),
             folder=str(tmp_path / "out"),
-            nodes=1,
         )
-        return run_worker(request, tmp_path, environment={}, limits=Limits(seconds=seconds))
+        with Workers() as workers:
+            return workers.run(asked, tmp_path, environment={}, limits=Limits(seconds=seconds))
 
     return run
 
@@ -53,8 +60,8 @@ def test_a_worker_that_ends_well(compile_for: Compile) -> None:
     outcome = compile_for("none")
     assert outcome.failure is None
     assert outcome.result is not None
-    assert outcome.result.coverage is not None
-    assert outcome.result.coverage.partitions == 1
+    (part,) = outcome.result.parts
+    assert part.coverage.partitions == 1
     assert outcome.log == "troublesome: compiling for trouble-none\n"
     assert outcome.peak_memory > 10_000_000
 
@@ -84,10 +91,10 @@ PARENT = """
 import sys
 from pathlib import Path
 from aotpack.builder.spec import Limits
-from aotpack.builder.supervise import run_worker
+from aotpack.builder.supervise import Workers
 from aotpack.builder.worker import CompileRequest
 request = CompileRequest.model_validate_json(sys.argv[1])
-run_worker(request, Path(sys.argv[2]), environment={}, limits=Limits())
+Workers().run(request, Path(sys.argv[2]), environment={}, limits=Limits())
 """
 
 
@@ -97,9 +104,8 @@ def test_a_worker_does_not_outlive_a_parent_that_is_killed(
     request = CompileRequest(
         toolchain="troublesome",
         target=TARGETS["trouble-hang"],
-        model=str(small_model),
+        parts=(Part(component="main", model=str(small_model), nodes=1),),
         folder=str(tmp_path),
-        nodes=1,
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, request.model_dump_json(), str(tmp_path)],
@@ -108,11 +114,19 @@ def test_a_worker_does_not_outlive_a_parent_that_is_killed(
     try:
         log = tmp_path / "log.txt"
         _wait_until(lambda: log.exists() and b"compiling" in log.read_bytes())
-        (worker,) = psutil.Process(parent.pid).children()
+        workers = psutil.Process(parent.pid).children(recursive=True)
     finally:
         parent.kill()
         parent.wait()
-    _wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    assert workers
+    _wait_until(lambda: not any(map(_lives, workers)))
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 #: Writes a model of so many bytes, packs it, checks it and puts it together; prints its peak memory in bytes.
 SCRIPT = """
-import random, resource, sys
+import random, sys
 from pathlib import Path
 from aotpack import edit
 from aotpack.container import writer
@@ -29,8 +29,8 @@ with weights.open("wb") as file:
     for _ in range(size >> 20):
         file.write(noise.randbytes(1 << 20))
 package = folder / "large.aotpack"
-contents = {("main", "a"): [(path.name, path) for path in (model, weights)]}
-writer.write(package, manifest_of({"main": {"a": {}}}), contents)
+files = [(file.name, file) for file in (model, weights)]
+writer.write(package, manifest_of({"main": {"a": {}}}), {("main", "a"): files})
 with PackageReader.open(package) as reader:
     edit.merge([reader], folder / "merged.aotpack")
     (folder / "merged.aotpack").unlink()
@@ -41,7 +41,9 @@ with PackageReader.open(package) as reader:
     with (files / weights.name).open("rb") as one, weights.open("rb") as other:
         while block := one.read(1 << 20):
             assert block == other.read(1 << 20)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# Not ru_maxrss, which a process inherits from the one that started it.
+status = Path("/proc/self/status").read_text()
+print(int(status.split("VmHWM:")[1].split()[0]) * 1024)
 """
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import aotpack
 from aotpack import flex
@@ -101,3 +102,55 @@ def test_a_wrong_attention_is_refused(tmp_path: Path, arguments: list[str], expe
     done = command("flex", "build", *given, "-t", "ort-cpu", "-o", tmp_path / "out.aotpack")
     assert expected in done.error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with three attentions, the first and the last of which are the same."""
+    folder = tmp_path_factory.mktemp("three")
+    mods = [flex.causal() & flex.softcap(30.0), flex.sliding_window(32), flex.causal() & flex.softcap(30.0)]
+    names = ["x", "y0", "y1", "y2"]
+    nodes = [
+        flex.make_node((names[index],) * 3, names[index + 1], score_mod=score_mod, name=f"layer{index}")[0]
+        for index, score_mod in enumerate(mods)
+    ]
+    shape = [1, 2, 128, 16]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y2")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "three", values[:1], values[1:]),
+        opset_imports=[helper.make_opsetid("", 24), helper.make_opsetid("ai.onnx.preview", 1)],
+        ir_version=11,
+    )
+    onnx.save(model, folder / "three.onnx")
+    return folder / "three.onnx"
+
+
+def test_each_distinct_attention_is_a_component(three: Path, tmp_path: Path) -> None:
+    out = tmp_path / "three.aotpack"
+    targets = ["-t", "ort-cpu", "-t", "openvino-cpu-avx2", "-t", "qnn-htp-v73"]
+    done = command("build", three, *targets, "--extract", "flex", "-o", out, "--json")
+    assert done.status == 0, done.err
+    rows = done.document("build-report")["rows"]
+    assert {row["state"] for row in rows} == {"built"}
+    manifest = command("inspect", out, "--json").document("manifest")
+    kinds = {component["name"]: component["kind"] for component in manifest["components"]}
+    assert kinds == {"main": "model", "attention-0": "flex-attention", "attention-1": "flex-attention"}
+    whole = manifest["components"][0]["variants"][0]
+    assert [record["node"] for record in whole["flex"]] == ["layer0", "layer1", "layer2"]
+    random = np.random.default_rng(2)
+    x = random.standard_normal((1, 2, 128, 16)).astype(np.float32)
+    (expected,) = aotpack.load(out).run(None, {"x": x})
+    for index in (0, 1, 0):
+        (x,) = aotpack.load(out, component=f"attention-{index}").run(None, {"Q": x, "K": x, "V": x})
+    np.testing.assert_allclose(x, expected, atol=1e-4)
+
+
+def test_an_attention_of_several_lengths(tmp_path: Path) -> None:
+    out = tmp_path / "lengths.aotpack"
+    lengths = ["--length", "L=64", "--length", "L=128"]
+    done = command("flex", "build", "--shape", "1,2,L,16", *lengths, "-t", "qnn-htp-v73", "-o", out)
+    assert done.status == 0, done.err
+    for length in (64, 128):
+        run = command("run", out, "--component", f"attention-{length}", "--json").document("run")
+        assert [info["shape"] for info in run["outputs"]] == [[1, 2, length, 16]]
+    assert "attention-64" in command("run", out, "--component", "attention-96").error

@@ -17,7 +17,7 @@ from aotpack.builder.numerics import TOLERANCES, difference, seeded_inputs
 from aotpack.machine import probe
 from aotpack.manifest import Manifest, parse
 from aotpack.target import catalogue, find
-from aotpack.toolchain.openvino import isa_class
+from aotpack.toolchain import toolchains
 from tests.command_line import aotpack, environment
 from tests.conftest import BuiltPackage
 
@@ -90,10 +90,11 @@ def test_the_winner_on_this_machine_is_of_its_own_class(vad: BuiltPackage) -> No
     )
     accepted = [each["target"] for each in candidates if each["accepted"]]
     assert accepted[-2:] == ["ort-cpu", "portable"]
-    own = isa_class(probe().cpu.features or ())
-    assert own is not None
+    toolchain = toolchains()["openvino"]
     of_this_class = [
-        target.name for target in catalogue().values() if target.environment.get(VARIABLE) == own.cap
+        target.name
+        for target in catalogue().values()
+        if target.toolchain == toolchain.name and toolchain.how_to_run(target, probe()).how == "host"
     ]
     assert [name for name in accepted[:-2] if name.startswith("openvino")] == [
         name for name in of_this_class if name in {each["target"] for each in candidates}

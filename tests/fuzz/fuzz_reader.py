@@ -1,4 +1,4 @@
-"""Fuzz the reader, as long as one likes: ``python -m tests.fuzz.fuzz_reader [corpus] [libFuzzer options]``."""
+"""Fuzz the reader: `python -m tests.fuzz.fuzz_reader`; the arguments are those of libFuzzer."""
 
 from __future__ import annotations
 

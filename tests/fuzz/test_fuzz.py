@@ -64,7 +64,8 @@ def test_any_change_of_the_manifest_is_an_error_or_none(
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python"
+    importlib.util.find_spec("atheris") is None,
+    reason="atheris is not installed: it has no wheel for this Python",
 )
 def test_a_minute_of_fuzzing_finds_nothing() -> None:
     command = [

@@ -1,0 +1,89 @@
+"""Where tasks are done: here, as many at once as cores and memory allow, or elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from aotpack.builder.job import Done, Task, carry_out
+from aotpack.builder.supervise import Workers
+from aotpack.machine import Machine
+
+__all__ = ["Here", "Place", "jobs_at_once"]
+
+#: Bytes that a worker takes with the vendor's library and a model of no size (measured: 0.25 to 0.5 GB).
+_MEMORY_OF_A_LIBRARY = 512 * 1024**2
+#: Bytes that compiling takes for each byte of a model (measured on a 75 MB transformer: 4 to 9).
+_MEMORY_BY_SIZE = 10
+
+
+class Place(Protocol):
+    """Where tasks are done."""
+
+    def offered(self) -> Mapping[str, Mapping[str, str]] | None:
+        """Toolchain to the versions that compile there; None: those of this machine."""
+
+    def submit(self, task: Task, folder: Path, begun: Callable[[], None]) -> Future[Done]:
+        """Do a task.
+
+        Args:
+            task: what to do. What goes wrong with it is in its `Done`.
+            folder: an empty one, which has the files when it is done.
+            begun: called when somebody has begun with it.
+        """
+
+    def close(self) -> None:
+        """Wait for what has begun, and begin nothing more."""
+
+
+class Here:
+    """This machine.
+
+    Args:
+        workers: start the processes that load vendors' libraries.
+        machine: this one.
+        at_once: tasks at the same time.
+    """
+
+    def __init__(self, workers: Workers, machine: Machine, at_once: int) -> None:
+        self._workers = workers
+        self._machine = machine
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="aotpack-job")
+
+    def offered(self) -> None:
+        """Those of this machine."""
+        return
+
+    def submit(self, task: Task, folder: Path, begun: Callable[[], None]) -> Future[Done]:
+        """As `Place.submit`."""
+
+        def do() -> Done:
+            begun()
+            return carry_out(task, folder, self._workers, self._machine)
+
+        return self._pool.submit(do)
+
+    def close(self) -> None:
+        """As `Place.close`."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def jobs_at_once(model_sizes: Iterable[int], wanted: int | None = None) -> int:
+    """How many tasks this machine does at the same time.
+
+    Args:
+        model_sizes: of each task, in bytes.
+        wanted: by the user; None: as many as cores and available memory allow.
+    """
+    sizes = list(model_sizes)
+    if wanted is not None or not sizes:
+        return wanted or 1
+    # By the largest, since nobody knows which ones will meet.
+    each = _MEMORY_OF_A_LIBRARY + _MEMORY_BY_SIZE * max(sizes)
+    by_memory: int = psutil.virtual_memory().available // each
+    return max(1, min(os.cpu_count() or 1, by_memory, len(sizes)))

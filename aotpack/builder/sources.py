@@ -1,0 +1,171 @@
+"""The models of a build as compilers take them: prepared once for all jobs that need them the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aotpack.builder.job import Reference, Task, TaskPart, make_reference
+from aotpack.builder.lowering import Lowered, lower_for
+from aotpack.builder.model import prepare, read_model
+from aotpack.builder.plan import ComponentPlan, Job
+from aotpack.builder.spec import Limits
+from aotpack.builder.supervise import Workers
+from aotpack.errors import ModelError, OutputError
+from aotpack.target import PORTABLE, Target, find
+from aotpack.toolchain import toolchains
+from aotpack.toolchain.base import Toolchain
+
+__all__ = ["Announce", "Sources", "refusal"]
+
+#: As `aotpack.builder.schedule.Event`.
+Announce = Callable[[str, str, str, None], None]
+
+_Stamp = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    model: Path
+    note: str | None
+
+
+class Sources:
+    """Prepares models and runs references when a job asks for them, each once. For one thread.
+
+    Args:
+        components: whose models they are.
+        folder: an empty one, which takes what is prepared.
+        workers: start the references.
+        limits: of a worker.
+    """
+
+    def __init__(
+        self, components: tuple[ComponentPlan, ...], folder: Path, workers: Workers, limits: Limits
+    ) -> None:
+        self._folder = folder
+        self._workers = workers
+        self._limits = limits
+        self._components = components
+        self._stamps = {component.name: _stamp(component) for component in components}
+        self._prepared: dict[object, _Prepared] = {}
+        self._lowered: dict[object, Lowered] = {}
+        self._references: dict[str, Reference] = {}
+
+    def task(self, job: Job, announce: Announce) -> Task:
+        """The task of a job, its references run.
+
+        Raises:
+            FlexError: a FlexAttention node cannot be lowered for the target.
+            ModelError: a model cannot be prepared.
+            OutputError: there is no room.
+        """
+        parts = []
+        for component in job.components:
+            prepared = self._prepare(component, job.widen)
+            lowered = self._lower(component, job.target, job.toolchain, job.widen)
+            parts.append(
+                TaskPart(
+                    component=component.name,
+                    variant=job.variant_id(component),
+                    model=lowered.path,
+                    nodes=lowered.nodes,
+                    reference=self._reference(component, announce),
+                    flex=lowered.records,
+                    note=prepared.note,
+                )
+            )
+        return Task(toolchain=job.toolchain.name, target=job.target, parts=tuple(parts), limits=self._limits)
+
+    def portable(self, job: Job) -> Mapping[str, Lowered]:
+        """Component to the model that any EP can run, its shapes as they were.
+
+        Raises:
+            FlexError: a FlexAttention node is wrong.
+        """
+        return {
+            component.name: self._lower(component, job.target, job.toolchain, None)
+            for component in job.components
+        }
+
+    def check(self) -> None:
+        """Find out whether a model is no longer the one that was read when the build began.
+
+        Raises:
+            ModelError: it is not. What was compiled of it is of neither the old one nor the new one.
+        """
+        for component in self._components:
+            now = _stamp(component)
+            if now != self._stamps[component.name]:
+                if read_model(component.spec.model).source.sha256 != component.model.source.sha256:
+                    raise ModelError(
+                        "changed while it was built", where=component.spec.model, hint="build again"
+                    )
+                self._stamps[component.name] = now
+
+    def _prepare(self, component: ComponentPlan, widen: Mapping[str, str]) -> _Prepared:
+        key = (component.name, tuple(widen.items()))
+        if key not in self._prepared:
+            folder = self._folder / f"prepared-{len(self._prepared)}"
+            try:
+                folder.mkdir(parents=True)
+                model, widened = prepare(component.model, component.spec.shapes, folder, widen)
+            except OSError as error:
+                if error.errno is None:
+                    raise
+                raise OutputError(error.strerror or str(error), where=folder, hint="is it full?") from error
+            note = ", ".join(f"{count} {name} as {widen[name]}" for name, count in sorted(widened.items()))
+            self._prepared[key] = _Prepared(
+                model, f"Weights stored wider, exactly: {note}." if note else None
+            )
+        return self._prepared[key]
+
+    def _lower(
+        self, component: ComponentPlan, target: Target, toolchain: Toolchain, widen: Mapping[str, str] | None
+    ) -> Lowered:
+        """The prepared model lowered for a target; without `widen` the source itself is."""
+        model = component.model.path if widen is None else self._prepare(component, widen).model
+        if not component.flex:
+            return Lowered(path=model, nodes=component.model.nodes)
+        key = (model, target.name == PORTABLE, toolchain.flex_capabilities(target))
+        if key not in self._lowered:
+            folder = self._folder / f"lowered-{len(self._lowered)}"
+            self._lowered[key] = lower_for(target, toolchain, model, component.model, folder)
+        return self._lowered[key]
+
+    def _reference(self, component: ComponentPlan, announce: Announce) -> Reference:
+        if component.name not in self._references:
+            announce("reference", component.name, "", None)
+            folder = self._folder / f"reference-{len(self._references)}"
+            folder.mkdir(parents=True)
+            # The bare operator runs nowhere; what the portable variant has is what the others are held to.
+            portable = find(PORTABLE)
+            runnable = self._lower(component, portable, toolchains()[portable.toolchain], {})
+            self._references[component.name] = make_reference(
+                runnable.path, folder, self._workers, self._limits
+            )
+        return self._references[component.name]
+
+
+def refusal(job: Job) -> str | None:
+    """Why a job cannot be done, as far as its model and target say; None if they do not."""
+    if not job.toolchain.needs_fixed_shapes:
+        return None
+    for component in job.components:
+        if component.open:
+            names = ", ".join(component.open)
+            first = component.open[0].split("[")[0]
+            return f"input dimensions have no fixed size: {names}; give them with --shape {first}=SIZE,…"
+    return None
+
+
+def _stamp(component: ComponentPlan) -> _Stamp:
+    """Size, inode and time of a model's files: while it is the same, so are they."""
+    try:
+        found = [path.stat() for path in component.model.files()]
+    except OSError as error:
+        raise ModelError(
+            "is gone; it was there when the build began", where=error.filename, hint="build again"
+        ) from None
+    return tuple((status.st_size, status.st_ino, status.st_mtime_ns) for status in found)

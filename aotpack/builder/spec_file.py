@@ -1,0 +1,248 @@
+"""Build files: a package's spec as TOML (schemas/build-file.schema.json; docs/building.md).
+
+::
+
+    name = "vad"
+
+    [[component]]
+    name = "main"
+    model = "vad.onnx"
+    shapes = { input = [1, 576] }
+
+    [[target]]
+    target = "ort-cpu"
+
+Paths are relative to the file. An error names the line, the key and, for a key that does not exist, the
+nearest ones that do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from aotpack._values import Name, Value
+from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
+from aotpack.errors import UsageError
+from aotpack.target import Precision
+
+__all__ = ["BuildFile", "ComponentTable", "LimitsTable", "TargetTable", "read_build_file"]
+
+#: A build file of a hundred components is below 100 KiB.
+MAX_SIZE = 4 * 1024 * 1024
+
+_Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=64)]
+_Shapes = dict[str, _Sizes | Annotated[int, Field(ge=1)]]
+
+
+class ComponentTable(Value):
+    """``[[component]]``: one model of the package."""
+
+    name: Name
+    #: Path of the ONNX model.
+    model: str
+    #: Input name to its shape, or symbolic dimension to its one size.
+    shapes: _Shapes = Field(default={})
+    #: Name to shapes, each of which becomes a component ``<component>.<name>``.
+    buckets: dict[Name, _Shapes] = Field(default={})
+
+
+class TargetTable(Value):
+    """``[[target]]``: what to compile for, and what is different from the catalogue."""
+
+    #: From `aotpack targets`, or a set that its toolchain knows.
+    target: str
+    #: Needed where two tables have the same target.
+    name: Name | None = None
+    #: Provider options, added to those of the catalogue.
+    options: dict[str, str | int | bool] = Field(default={})
+    precision: Precision | None = None
+    #: The largest error, on the scale of the report.
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    #: By default all.
+    components: tuple[Name, ...] | None = None
+    #: Store weights that components have in common once on the device, too.
+    share_weights: bool = False
+
+
+class LimitsTable(Value):
+    """``[limits]``: of one worker process."""
+
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    #: Bytes.
+    memory: Annotated[int, Field(ge=1)] | None = None
+
+
+class BuildFile(Value):
+    """A whole build file."""
+
+    #: Of the package.
+    name: Name
+    version: str = "0"
+    #: Where the package goes; by default the name with ``.aotpack``, beside this file.
+    output: str | None = None
+    #: SPDX expression of what the models are licensed under.
+    license: str | None = None
+    #: Add the untouched ONNX.
+    portable: bool = True
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    #: zstd level where it pays; 0: never.
+    compress: Annotated[int, Field(ge=0, le=22)] = 3
+    limits: LimitsTable = LimitsTable()
+    component: Annotated[tuple[ComponentTable, ...], Field(min_length=1)]
+    target: tuple[TargetTable, ...] = ()
+
+
+def read_build_file(path: Path) -> BuildSpec:
+    """Read the build file at `path`.
+
+    Raises:
+        UsageError: it cannot be read, is no TOML, or is not what a build file may say.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SIZE + 1)
+    except OSError as error:
+        raise UsageError(error.strerror or str(error), where=path, expected="a build file") from None
+    if len(data) > MAX_SIZE:
+        raise UsageError("is too large", where=path, expected=f"at most {MAX_SIZE} bytes")
+    try:
+        text = data.decode("utf-8")
+        tables = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"is not TOML: {error}", where=path) from None
+    try:
+        # Lax for the lists, since TOML has no tuples; that text is no number is said by the types below.
+        parsed = BuildFile.model_validate(tables, strict=False)
+    except ValidationError as error:
+        raise _told(error, path, text) from None
+    return _spec(parsed, path, text)
+
+
+def _spec(file: BuildFile, path: Path, text: str) -> BuildSpec:
+    components = tuple(_components(file, path.parent))
+    names = [component.name for component in components]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise UsageError(
+                "two components have this name", where=_place(path, text, name), found=repr(name)
+            )
+    known = dict.fromkeys(names)
+    targets = []
+    for table in file.target:
+        wanted = _wanted(table, file, path, text)
+        if wanted is not None:
+            known.update(dict.fromkeys(wanted))
+        targets.append(
+            TargetSpec(
+                target=table.target,
+                name=table.name,
+                options={name: _option(value) for name, value in table.options.items()},
+                precision=table.precision,
+                tolerance=table.tolerance,
+                components=wanted,
+                share_weights=table.share_weights,
+            )
+        )
+    output = path.parent / (file.output or f"{file.name}.aotpack")
+    limits = Limits()
+    return BuildSpec(
+        name=file.name,
+        version=file.version,
+        license=file.license,
+        output=output,
+        components=components,
+        targets=tuple(targets),
+        portable=file.portable,
+        tolerance=file.tolerance,
+        limits=Limits(seconds=file.limits.seconds or limits.seconds, memory=file.limits.memory),
+        compress=file.compress or None,
+    )
+
+
+def _components(file: BuildFile, folder: Path) -> Iterator[ComponentSpec]:
+    for table in file.component:
+        model = folder / table.model
+        for bucket, shapes in (table.buckets or {"": {}}).items():
+            yield ComponentSpec(
+                name=f"{table.name}.{bucket}" if bucket else table.name,
+                model=model,
+                shapes={**_shapes(table.shapes), **_shapes(shapes)},
+            )
+
+
+def _wanted(table: TargetTable, file: BuildFile, path: Path, text: str) -> tuple[str, ...] | None:
+    """The components of a target; the name of one with buckets stands for all of them."""
+    if table.components is None:
+        return None
+    wanted: list[str] = []
+    by_name = {component.name: component for component in file.component}
+    for name in table.components:
+        if name in by_name:
+            buckets = by_name[name].buckets
+            wanted += [f"{name}.{bucket}" for bucket in buckets] if buckets else [name]
+            continue
+        owner, _, bucket = name.rpartition(".")
+        if owner in by_name and bucket in by_name[owner].buckets:
+            wanted.append(name)
+            continue
+        near = difflib.get_close_matches(name, by_name, n=3) or list(by_name)
+        raise UsageError(
+            f"target {table.target} names the component {name!r}, which does not exist",
+            where=_place(path, text, name),
+            hint=f"did you mean {', '.join(near)}?",
+        )
+    return tuple(wanted)
+
+
+def _shapes(shapes: _Shapes) -> Mapping[str, tuple[int, ...]]:
+    return {name: (size,) if isinstance(size, int) else size for name, size in shapes.items()}
+
+
+def _option(value: str | int | bool) -> str:
+    # As provider options are written: flags as 0 and 1.
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _told(error: ValidationError, path: Path, text: str) -> UsageError:
+    # A misspelt key is unknown and leaves another one missing: the first of the two is what to mend.
+    first = min(
+        error.errors(include_url=False, include_context=False),
+        key=lambda each: each["type"] != "extra_forbidden",
+    )
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    keys = [part for part in first["loc"] if isinstance(part, str)]
+    key = keys[-1] if keys else ""
+    place = f"{_place(path, text, key)}, {where}" if key else str(path)
+    more = error.error_count() - 1
+    also = f" (and {more} more)" if more else ""
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(first["loc"][:-1])
+        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known
+        return UsageError(f"unknown key{also}", where=place, hint=f"did you mean {', '.join(near)}?")
+    if first["type"] == "missing":
+        return UsageError(f"is missing{also}", where=f"{path}, {where}")
+    found = repr(first["input"])
+    return UsageError(f"{first['msg']}{also}", where=place, found=found if len(found) <= 60 else None)
+
+
+def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
+    tables: dict[str, type[Value]] = {
+        "component": ComponentTable,
+        "target": TargetTable,
+        "limits": LimitsTable,
+    }
+    return list((tables.get(str(loc[0]), BuildFile) if loc else BuildFile).model_fields)
+
+
+def _place(path: Path, text: str, word: str) -> str:
+    """The file with the number of the line that `word` stands on, if that is plain."""
+    pattern: Any = re.compile(rf"(?<![\w.+-]){re.escape(word)}(?![\w.+-])")
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
+    return f"{path}, line {lines[-1]}" if lines else str(path)

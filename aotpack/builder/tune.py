@@ -1,0 +1,106 @@
+"""Measure every variant that fits this machine, each in a process of its own, and keep what came out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from aotpack.builder.repair import fixed_shapes
+from aotpack.builder.spec import Limits
+from aotpack.builder.supervise import run_worker
+from aotpack.builder.worker import MeasureRequest
+from aotpack.machine import probe
+from aotpack.manifest import Component, TensorInfo
+from aotpack.package import Package
+from aotpack.policy import Policy
+from aotpack.selection import Candidate, select
+from aotpack.toolchain import toolchains
+from aotpack.tuning import Measurement, Tuning, TuningStore
+from aotpack.verdict import Code
+
+__all__ = ["tune"]
+
+#: Seconds that a variant's runs take at most, loading left aside.
+_MEASURED_SECONDS = 5.0
+
+
+def tune(
+    package: Package,
+    *,
+    component: str | None = None,
+    policy: Policy | None = None,
+    runs: int = 50,
+    limits: Limits | None = None,
+    on_measured: Callable[[Measurement], None] | None = None,
+) -> Tuning:
+    """Measure what fits, and keep it in the cache for this machine and package.
+
+    A variant that crashes, hangs or raises is remembered with the reason; every later choice on this machine
+    leaves it out. What was remembered before does not keep a variant from being measured again.
+
+    Args:
+        package: an open package.
+        component: its name; by default the first one.
+        policy: which variants are measured: those that it accepts.
+        runs: of each variant after the first one, at most.
+        limits: of each process.
+        on_measured: is told each measurement when it is done.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    tuned = package.component(component)
+    machine, policy = probe(), policy or Policy()
+    selection = select(tuned, machine, toolchains(), here=True, policy=policy)
+    inputs = _inputs(package, tuned)
+    measurements = []
+    for candidate in selection.accepted:
+        measurement = _measure(package, tuned, candidate, inputs, runs, limits or Limits(seconds=300.0))
+        measurements.append(measurement)
+        if on_measured is not None:
+            on_measured(measurement)
+    tuning = Tuning(
+        package=package.manifest.name,
+        digest=package.digest,
+        component=tuned.name,
+        machine=machine.key(),
+        measurements=tuple(measurements),
+    )
+    TuningStore(package.cache.root).write(tuning)
+    return tuning
+
+
+def _measure(
+    package: Package,
+    component: Component,
+    candidate: Candidate,
+    inputs: tuple[TensorInfo, ...],
+    runs: int,
+    limits: Limits,
+) -> Measurement:
+    variant = candidate.variant
+    folder = package.cache.materialise(package.reader, component, variant)
+    request = MeasureRequest(
+        variant=variant,
+        model=str(folder / variant.files[0].path),
+        inputs=inputs,
+        runs=runs,
+        seconds=_MEASURED_SECONDS,
+        emulate=candidate.verdict.code is Code.EMULATED,
+    )
+    with tempfile.TemporaryDirectory(prefix="aotpack-tune-") as scratch:
+        outcome = run_worker(request, Path(scratch), environment={}, limits=limits)
+    if outcome.failure is None and outcome.result is not None and outcome.result.measurement is not None:
+        return outcome.result.measurement
+    failure = " ".join((outcome.failure or "it gave no result").split())
+    return Measurement(variant=variant.id, target=variant.target, failure=failure)
+
+
+def _inputs(package: Package, component: Component) -> tuple[TensorInfo, ...]:
+    """The component's inputs, of the shapes that its variants were compiled with: all run on the same."""
+    shapes = fixed_shapes(package, component)
+    return tuple(
+        info.model_copy(update={"shape": shapes[info.name]}) if info.name in shapes else info
+        for info in component.inputs
+    )

@@ -1,0 +1,172 @@
+"""What a job gave, as rows of the report and variants of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aotpack.builder.job import Done, Measured, PartDone
+from aotpack.builder.lowering import Lowered
+from aotpack.builder.numerics import TOLERANCES
+from aotpack.builder.plan import ComponentPlan, Job
+from aotpack.builder.report import Row
+from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
+from aotpack.target import PORTABLE
+from aotpack.toolchain.plugin import MODEL_NAME
+
+__all__ = ["Built", "failed", "finish", "portable"]
+
+#: Of a log, in characters: enough for the vendor's last words.
+_LOG_IN_REPORT = 4000
+#: Of a reason, in characters: some vendors list every node of the model in one message.
+_REASON_IN_REPORT = 600
+#: What a worker reports for a difference that is not finite is above this.
+_NOT_FINITE = 1e300
+#: Of the nodes that are left out.
+_NAMED_NODES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What came out for one component: a variant with its files, or only a row that says why not."""
+
+    row: Row
+    variant: Variant | None = None
+    files: tuple[tuple[str, Path], ...] = ()
+
+
+def portable(job: Job, lowered: Mapping[str, Lowered]) -> Done:
+    """The ONNX itself, which nothing has to be done for: it is what the others are compared with.
+
+    Args:
+        job: of the portable target.
+        lowered: component to what any EP can run.
+    """
+    parts = []
+    for component in job.components:
+        source, mine = component.model, lowered[component.name]
+        parts.append(
+            PartDone(
+                component=component.name,
+                files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files(mine.path)), strict=True)),
+                coverage=Coverage(nodes=source.nodes, compiled=0, partitions=0),
+                measured=Measured(max_abs=0.0, error=0.0, ran_on="host"),
+                flex=mine.records,
+            )
+        )
+    return Done(parts=tuple(parts))
+
+
+def failed(job: Job, component: ComponentPlan, done: Done, reason: str, why: str | None = None) -> Built:
+    """A row that says why there is no variant."""
+    sentence = " ".join(reason.split())
+    if len(sentence) > _REASON_IN_REPORT:
+        sentence = sentence[:_REASON_IN_REPORT] + " …"
+    return Built(
+        row=Row(
+            target=job.target.name,
+            component=component.name,
+            state="failed",
+            seconds=done.seconds,
+            load_seconds=done.load_seconds,
+            compile_seconds=done.compile_seconds,
+            check_seconds=done.check_seconds,
+            reason=sentence,
+            why=why,
+            peak_memory=done.peak_memory or None,
+            machine=done.machine,
+            log=done.log[-_LOG_IN_REPORT:] or None,
+        )
+    )
+
+
+def finish(job: Job, done: Done, *, cached: bool, why: str | None) -> tuple[Built, ...]:
+    """One result for each component of the job; numbers are held to their tolerance here.
+
+    Args:
+        job: what was asked for.
+        done: what came of it.
+        cached: an earlier build did it.
+        why: why it was not taken from an earlier build.
+    """
+    if done.failure is not None:
+        return tuple(failed(job, component, done, done.failure, why) for component in job.components)
+    return tuple(
+        _finish(job, component, done, part, cached, why)
+        for component, part in zip(job.components, done.parts, strict=True)
+    )
+
+
+def _finish(
+    job: Job, component: ComponentPlan, done: Done, part: PartDone, cached: bool, why: str | None
+) -> Built:
+    target = job.target
+    allowed = TOLERANCES[target.precision] if job.tolerance is None else job.tolerance
+    measured = part.measured
+    if measured is not None and not measured.error <= allowed:
+        found = f"an error of {measured.error:.3g}" if measured.error < _NOT_FINITE else "not finite"
+        reason = f"its numbers are off: {found} on seeded inputs; the tolerance is {allowed:g}"
+        return failed(job, component, done, reason, why)
+    numerics: Numerics | None = None
+    if measured is not None:
+        numerics = Numerics(
+            max_abs=measured.max_abs, error=measured.error, tolerance=allowed, ran_on=measured.ran_on
+        )
+    variant = Variant(
+        id=job.variant_id(component),
+        target=target.name,
+        toolchain=job.toolchain.name,
+        ep=target.ep,
+        device=target.device,
+        precision=target.precision,
+        specificity=target.specificity,
+        compatibility=Compatibility(ep_string=part.ep_string, requires=done.requires),
+        session=done.session,
+        built_with=done.built_with if target.name != PORTABLE else {},
+        coverage=part.coverage,
+        numerics=numerics,
+        flex=part.flex,
+    )
+    notes = (part.note, _left_out(part, job, done.remarks), part.unchecked)
+    return Built(
+        row=Row(
+            target=target.name,
+            component=component.name,
+            state="built",
+            cached=cached,
+            why=why,
+            seconds=done.seconds,
+            load_seconds=done.load_seconds,
+            compile_seconds=done.compile_seconds,
+            check_seconds=done.check_seconds,
+            reason=" ".join(note for note in notes if note) or None,
+            id=variant.id,
+            size=sum(Path(path).stat().st_size for _, path in part.files),
+            ep_string=part.ep_string,
+            coverage=part.coverage,
+            numerics=numerics,
+            peak_memory=done.peak_memory or None,
+            machine=done.machine,
+            log=done.log[-_LOG_IN_REPORT:] if part.left else None,
+        ),
+        variant=variant,
+        files=tuple((name, Path(path)) for name, path in part.files),
+    )
+
+
+def _left_out(part: PartDone, job: Job, remarks: tuple[str, ...]) -> str | None:
+    """Which nodes stay on the CPU, and why."""
+    if not part.left:
+        return None
+    count = sum(len(names) for names in part.left.values())
+    kinds = []
+    for kind, names in sorted(part.left.items()):
+        shown = ", ".join(names[:_NAMED_NODES]) + (", …" if len(names) > _NAMED_NODES else "")
+        kinds.append(f"{kind} ({shown})")
+    why = (
+        f" {job.target.ep}: {'; '.join(remarks).rstrip('.')}."
+        if remarks
+        else f" {job.target.ep} does not say why."
+    )
+    return f"{count} of {part.coverage.nodes} nodes stay on the CPU: {', '.join(kinds)}.{why}"

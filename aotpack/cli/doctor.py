@@ -1,0 +1,49 @@
+"""``aotpack doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aotpack.cli import output
+from aotpack.cli.choice import MachineName, machine_of
+from aotpack.cli.options import AsJson
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    packages: Annotated[
+        list[Path], typer.Argument(metavar="PACKAGE…", help="Packages to look at.", show_default=False)
+    ],
+    machine: MachineName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which variants were built by toolchains that the installed runtimes refuse."""
+    from aotpack.doctor import examine
+    from aotpack.documents import DoctorDocument, FindingDocument
+    from aotpack.machine import probe
+    from aotpack.package import open_package
+
+    examined = machine_of(machine) or probe()
+    findings = []
+    for path in packages:
+        with open_package(path) as opened:
+            findings += [
+                FindingDocument.of(item, package=str(path)) for item in examine(opened.manifest, examined)
+            ]
+    document = DoctorDocument(findings=tuple(findings))
+    if as_json:
+        output.print_json(document)
+        return
+    output.entries(
+        [
+            ((item.state, Path(item.package).name, item.variant, f"[{item.code}]"), (item.reason,))
+            for item in document.findings
+        ]
+    )
+    stale = sum(item.state == "stale" for item in document.findings)
+    if stale:
+        output.print_text(f"{stale} stale: `aotpack refresh PACKAGE -o NEW` builds them anew.")

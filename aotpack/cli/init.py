@@ -1,0 +1,45 @@
+"""``aotpack init``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aotpack.cli import output
+
+__all__ = ["init"]
+
+
+def init(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The build file to write.")
+    ] = Path("aotpack.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a build file with what was found in a model, and the targets that can be compiled for here."""
+    from aotpack.builder.build import package_name
+    from aotpack.builder.draft import draft
+    from aotpack.errors import OutputError
+    from aotpack.machine import probe
+    from aotpack.target import catalogue
+    from aotpack.toolchain import toolchains
+
+    machine, known = probe(), toolchains()
+    extra = [target for toolchain in known.values() for target in toolchain.targets()]
+    usable = [
+        target
+        for target in catalogue(extra).values()
+        if known[target.toolchain].why_not_compile(target, machine) is None
+    ]
+    text = draft(model, name=package_name(model), folder=out.parent, targets=usable)
+    try:
+        with out.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise OutputError("is there already", where=out, hint="--force writes over it") from None
+    except OSError as error:
+        raise OutputError(error.strerror or str(error), where=out) from None
+    output.note(f"{out}: {len(usable)} targets; build it with `aotpack build {out}`")

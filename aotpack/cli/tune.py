@@ -1,0 +1,61 @@
+"""``aotpack tune``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aotpack.cli import output
+from aotpack.cli.choice import Devices, Eps, policy_of
+from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
+
+if TYPE_CHECKING:
+    from aotpack.tuning import Measurement
+
+__all__ = ["tune"]
+
+
+def tune(
+    package: PackagePath,
+    component: ComponentName = None,
+    devices: Devices = None,
+    ep: Eps = None,
+    runs: Annotated[int, typer.Option(min=3, help="Timed runs of each variant, at most.")] = 50,
+    time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="For each variant's process.")] = 300.0,
+    emulate: Emulate = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every variant that fits here, each in a process of its own, for `select --measured`."""
+    from aotpack.builder.spec import Limits
+    from aotpack.builder.tune import tune as tune_package
+    from aotpack.package import open_package
+
+    with open_package(package) as opened:
+        tuning = tune_package(
+            opened,
+            component=component,
+            policy=policy_of(devices=devices, eps=ep, emulate=emulate),
+            runs=runs,
+            limits=Limits(seconds=time_limit),
+            on_measured=lambda item: output.note(f"measured {item.variant}"),
+        )
+    if as_json:
+        output.print_json(tuning)
+        return
+    order = sorted(tuning.measurements, key=lambda item: (item.run_seconds is None, item.run_seconds or 0.0))
+    output.table(
+        ["variant", "load", "first run", "then", "memory", "failure"],
+        [_cells(item) for item in order],
+        right=["load", "first run", "then", "memory"],
+    )
+
+
+def _cells(item: Measurement) -> list[str]:
+    times = (item.load_seconds, item.first_run_seconds, item.run_seconds)
+    return [
+        item.variant,
+        *("" if seconds is None else f"{seconds * 1e3:.2f} ms" for seconds in times),
+        "" if item.peak_memory is None else output.size(item.peak_memory),
+        item.failure or "",
+    ]

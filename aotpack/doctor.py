@@ -1,0 +1,68 @@
+"""Which variants of a package were built by toolchains that a machine's runtime refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aotpack.machine import Machine
+from aotpack.manifest import Manifest, Requirements, Variant
+from aotpack.target import PORTABLE
+from aotpack.toolchain import toolchains
+from aotpack.verdict import STALE, Code, Rules, Verdict, judge
+
+__all__ = ["Finding", "State", "examine"]
+
+#: ``unknown``: the EP is not on the machine, or nobody can say.
+State = Literal["fresh", "stale", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One variant, and whether its toolchain is still taken."""
+
+    component: str
+    variant: Variant
+    state: State
+    #: What it follows from.
+    verdict: Verdict
+
+    @property
+    def reason(self) -> str:
+        """One sentence."""
+        if self.state == "fresh":
+            return "What built it is taken by the runtime."
+        return self.verdict.reason
+
+
+def examine(manifest: Manifest, machine: Machine) -> list[Finding]:
+    """A finding for each compiled variant, in the package's order.
+
+    Args:
+        manifest: of the package.
+        machine: whose onnxruntime and EPs are the newer ones; its devices do not count.
+    """
+    rules = toolchains()
+    return [
+        _examine(component.name, variant, machine, rules.get(variant.toolchain))
+        for component in manifest.components
+        for variant in component.variants
+        if variant.target != PORTABLE
+    ]
+
+
+def _examine(component: str, variant: Variant, machine: Machine, rules: Rules | None) -> Finding:
+    # The toolchains' rules compare the runtime before the device: what they say of a device is not its age.
+    requires = variant.compatibility.requires
+    versions = Requirements(onnxruntime=requires.onnxruntime, ep=requires.ep)
+    compatibility = variant.compatibility.model_copy(update={"requires": versions})
+    verdict = judge(
+        variant.model_copy(update={"compatibility": compatibility}), machine, rules, here=False, emulate=True
+    )
+    if verdict.code in STALE:
+        return Finding(component, variant, "stale", verdict)
+    unknown = {Code.EP_MISSING, Code.TOOLCHAIN_UNKNOWN, Code.STRING_MALFORMED}
+    versions_known = all(item.fits is not None for item in verdict.compared[:1])
+    if verdict.code in unknown or not versions_known:
+        return Finding(component, variant, "unknown", verdict)
+    return Finding(component, variant, "fresh", verdict)

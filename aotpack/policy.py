@@ -1,0 +1,131 @@
+"""What the user wants of the choice. A policy narrows and reorders; it never makes a variant fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from aotpack.errors import UsageError
+from aotpack.manifest import Variant
+from aotpack.target import PORTABLE
+from aotpack.verdict import Code, Grade, Verdict
+
+__all__ = ["VARIANT_VARIABLE", "Device", "Measured", "Policy", "Preference"]
+
+#: What a variant runs on.
+Device = Literal["npu", "gpu", "cpu"]
+
+#: What decides between device types.
+Preference = Literal["efficiency", "latency"]
+
+#: The environment variable that names the one variant to take.
+VARIANT_VARIABLE = "AOTPACK_VARIANT"
+
+#: The order of the device types: an NPU does most for a joule, a GPU has an answer soonest.
+_ORDERS: Mapping[Preference, tuple[Device, ...]] = {
+    "efficiency": ("npu", "gpu", "cpu"),
+    "latency": ("gpu", "npu", "cpu"),
+}
+
+
+class Measured(Protocol):
+    """What was found out about a variant by running it on this machine."""
+
+    #: Why it does not run; None if it does.
+    @property
+    def failure(self) -> str | None:
+        """One sentence."""
+
+    @property
+    def run_seconds(self) -> float | None:
+        """Steady latency, the median."""
+
+    @property
+    def peak_memory(self) -> int | None:
+        """Of the whole process, in bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the user wants of the choice.
+
+    The order of the accepted variants: the portable one last; then the verdict, the device type, the
+    variant's specificity, the package's order. With `measured` the steady latency comes before all of these,
+    and variants that were not measured after those that were.
+    """
+
+    #: Best first; a device type that is left out is not taken. None: as `prefer` has it.
+    devices: Sequence[Device] | None = None
+    prefer: Preference = "efficiency"
+    #: Only these EPs; None: all.
+    eps: frozenset[str] | None = None
+    #: Bytes. What a variant takes is its measured peak, or at least its files where it was not measured.
+    memory_limit: int | None = None
+    #: Only the variant with this id.
+    variant: str | None = None
+    #: Order by what `aotpack tune` measured.
+    measured: bool = False
+    #: An emulated device counts as a device.
+    emulate: bool = False
+    #: UNKNOWN variants are candidates, after those that are known to fit.
+    allow_unknown: bool = False
+
+    def __post_init__(self) -> None:
+        strange = [device for device in self.devices or () if device not in _ORDERS["latency"]]
+        if strange:
+            raise UsageError(f"unknown device type {strange[0]!r}", expected="npu, gpu, cpu")
+        if self.prefer not in _ORDERS:
+            raise UsageError(f"unknown preference {self.prefer!r}", expected=" or ".join(_ORDERS))
+        if self.memory_limit is not None and self.memory_limit < 0:
+            raise UsageError("a memory limit below zero", found=self.memory_limit)
+
+    @property
+    def device_order(self) -> Sequence[Device]:
+        """Device types that are taken, best first."""
+        return _ORDERS[self.prefer] if self.devices is None else self.devices
+
+    def with_environment(self) -> Policy:
+        """This policy, asking for ``$AOTPACK_VARIANT`` unless it asks for a variant already."""
+        named = os.environ.get(VARIANT_VARIABLE)
+        return replace(self, variant=named) if named and self.variant is None else self
+
+    def narrow(self, variant: Variant, verdict: Verdict, measured: Measured | None) -> Verdict:
+        """The verdict, or UNSUPPORTED with the reason if the policy leaves the variant out."""
+        if verdict.grade is Grade.UNSUPPORTED:
+            return verdict
+        code = Code.POLICY
+        if self.variant is not None and variant.id != self.variant:
+            reason = f"Another variant was asked for ({self.variant})."
+        elif variant.device not in self.device_order:
+            reason = f"The policy takes no {variant.device}."
+        elif self.eps is not None and variant.ep not in self.eps:
+            reason = f"The policy does not take {variant.ep}."
+        elif measured is not None and measured.failure is not None:
+            code, reason = Code.CRASHED, f"It did not run when it was measured here: {measured.failure}."
+        elif self.memory_limit is not None and (taken := _memory(variant, measured)) > self.memory_limit:
+            code, reason = Code.MEMORY, f"It takes {taken:,} bytes; the limit is {self.memory_limit:,}."
+        else:
+            return verdict
+        return replace(verdict, grade=Grade.UNSUPPORTED, code=code, reason=reason)
+
+    def order(self, variant: Variant, verdict: Verdict, measured: Measured | None) -> tuple[Any, ...]:
+        """What candidates are sorted by."""
+        devices = self.device_order
+        usual = (
+            variant.target == PORTABLE,
+            verdict.grade.rank,
+            devices.index(variant.device) if variant.device in devices else len(devices),
+            -variant.specificity,
+        )
+        if not self.measured:
+            return usual
+        seconds = None if measured is None else measured.run_seconds
+        return (seconds is None, seconds or 0.0, *usual)
+
+
+def _memory(variant: Variant, measured: Measured | None) -> int:
+    # A session holds at least the weights.
+    peak = None if measured is None else measured.peak_memory
+    return variant.size if peak is None else peak

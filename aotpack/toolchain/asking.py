@@ -1,0 +1,113 @@
+"""Ask an EP's own check in a process of its own, for EPs whose check can take the process down.
+
+The worker answers one question a line, so that only the first one waits for onnxruntime to be imported. It
+ends when its standard input does: with this process, at the latest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from aotpack.verdict import Grade
+
+__all__ = ["AskWorker", "main"]
+
+#: Seconds for one answer, the start of the worker included; a check takes microseconds.
+TIMEOUT = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class AskWorker:
+    """Answers for one toolchain; a crash or silence is no answer, and the next question starts it anew.
+
+    Args:
+        toolchain: its name.
+    """
+
+    def __init__(self, toolchain: str) -> None:
+        self._toolchain = toolchain
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, ep_string: str) -> Grade | None:
+        """What the EP says of a compatibility string; None if it gave no answer."""
+        with self._lock:
+            process = self._process or self._start()
+            # A hung check ends with its process, and the read below with that.
+            watchdog = threading.Timer(TIMEOUT, process.kill)
+            watchdog.start()
+            try:
+                assert process.stdin is not None and process.stdout is not None
+                process.stdin.write(json.dumps(ep_string) + "\n")
+                process.stdin.flush()
+                answer = process.stdout.readline()
+            except OSError:
+                answer = ""
+            finally:
+                watchdog.cancel()
+            if not answer:
+                self._end(process)
+                _log.warning(
+                    "%s: its check of a compatibility string ended its process (status %s) [ask-crashed]",
+                    self._toolchain,
+                    process.returncode,
+                )
+                return None
+            said = json.loads(answer)
+            return None if said is None else Grade(said)
+
+    def close(self) -> None:
+        """End the worker."""
+        with self._lock:
+            if self._process is not None:
+                self._end(self._process)
+
+    def _start(self) -> subprocess.Popen[str]:
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "aotpack.toolchain.asking", self._toolchain],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        return self._process
+
+    def _end(self, process: subprocess.Popen[str]) -> None:
+        process.kill()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+        process.wait()
+        self._process = None
+
+
+def main(toolchain: str) -> None:
+    """Answer the questions on the standard input until it ends."""
+    from aotpack.toolchain import toolchains
+    from aotpack.toolchain.plugin import PluginToolchain
+
+    # Vendors' libraries print to the standard output as they like.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    rules = toolchains()[toolchain]
+    assert isinstance(rules, PluginToolchain)
+    for line in sys.stdin:
+        said = rules.ask_here(json.loads(line))
+        answers.write(json.dumps(said) + "\n")
+        answers.flush()
+    # Some vendors' libraries abort when the interpreter tears them down.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

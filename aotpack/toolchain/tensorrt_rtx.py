@@ -1,0 +1,284 @@
+"""TensorRT for RTX: engines made by NVIDIA's own builder, which needs neither a GPU nor a driver.
+
+The EP's own route to an engine is compiled out of its Linux build (FACTS.md, 1, TensorRT for RTX), so the
+engine is built with the vendor's Python API and wrapped in the EPContext model that the EP would have
+written (onnxruntime, nv_tensorrt_rtx/onnx_ctx_model_helper.cc). It runs only on a GPU; what can be checked
+without one is the engine's header: the format, the length, and the compute capabilities that were asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aotpack.errors import CompileError, ToolchainMissing, UsageError
+from aotpack.machine import Machine
+from aotpack.manifest import Requirements, Variant
+from aotpack.target import Target
+from aotpack.toolchain.base import Compiled, RunsHere
+from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain, installed_version
+from aotpack.verdict import Code, Comparison, Grade, Verdict
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Engine", "TensorRtRtxToolchain"]
+
+_BUILDER = "tensorrt-rtx-cu12"
+_BUILDER_MODULE = "tensorrt_rtx"
+_ENGINE_NAME = "model.engine"
+
+#: Of the engine, in bytes: what the EP takes as its compatibility string, in hex.
+_HEADER = 64
+_LAYOUT = struct.Struct("<4s4xI4xQ4B4sI")
+#: Compute capabilities in the order of their bits in the header.
+_BITS = ("75", "80", "86", "89", "120", "121")
+#: Those that the EP loads on, of which the catalogue has targets.
+_LOADABLE = ("86", "89", "120", "121")
+_NAME = re.compile(r"tensorrt-rtx-(sm[0-9]{2,3}(?:\+sm[0-9]{2,3})+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The header of an engine, as inferred from those of release 1.7.1.116 (FACTS.md, 1)."""
+
+    #: Bytes of the whole engine.
+    length: int
+    #: The release that built it: no other loads it.
+    release: tuple[int, ...]
+    #: Such as ``89`` for compute capability 8.9.
+    architectures: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, header: bytes) -> Engine | None:
+        """None if it is not the header of an engine."""
+        if len(header) < _HEADER:
+            return None
+        magic, _, length, *release, again, mask = _LAYOUT.unpack_from(header)
+        if magic != b"vtrt" or again != b"vtrt":
+            return None
+        return cls(length, tuple(release), tuple(name for bit, name in enumerate(_BITS) if mask >> bit & 1))
+
+
+class TensorRtRtxToolchain(PluginToolchain):
+    """NVIDIA's builder for RTX GPUs, and the EP that loads what it makes."""
+
+    name = "tensorrt-rtx"
+    ep = "NvTensorRTRTXExecutionProvider"
+    distribution = "onnxruntime-ep-nv-tensorrt-rtx-cu12"
+    module = "onnxruntime_ep_nv_tensorrt_rtx"
+    extra = "tensorrt-rtx"
+    needs_fixed_shapes = True
+
+    def target_named(self, name: str) -> Target | None:
+        """One engine for several generations: ``tensorrt-rtx-sm86+sm89``."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return None
+        wanted = [part.removeprefix("sm") for part in match[1].split("+")]
+        unknown = [part for part in wanted if part not in _LOADABLE]
+        if unknown or len(set(wanted)) != len(wanted):
+            raise UsageError(
+                "is no set of compute capabilities",
+                where=f"target {name}",
+                found=f"sm{unknown[0]}" if unknown else "one of them twice",
+                expected=", ".join(f"sm{each}" for each in _LOADABLE),
+            )
+        ordered = tuple(sorted(wanted, key=int))
+        return Target(
+            name=f"tensorrt-rtx-{'+'.join(f'sm{each}' for each in ordered)}",
+            toolchain=self.name,
+            ep=self.ep,
+            device="gpu",
+            title=f"RTX GPUs of compute capability {', '.join(map(_dotted, ordered))}, in one engine",
+            specificity=70,
+            architectures=ordered,
+        )
+
+    def pip_command(self) -> str:
+        """Of the EP: the extra brings the builder, which is all that compiling needs."""
+        return f"pip install {self.distribution}"
+
+    def runtime_details(self) -> Mapping[str, str]:
+        """The release of TensorRT-RTX beside the EP, by the name of its library."""
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            for file in metadata.files(self.distribution) or ():
+                if match := re.search(r"tensorrt_rtx(?:\.so\.|_)(\d+(?:[._]\d+){1,3})", file.name):
+                    return {"tensorrt-rtx": match[1].replace("_", ".")}
+        return {}
+
+    def built_with(self) -> Mapping[str, str]:
+        """The builder's version: engines of the same release are the same, byte for byte."""
+        return {
+            "onnxruntime": metadata.version("onnxruntime"),
+            _BUILDER: installed_version(_BUILDER) or "not installed",
+        }
+
+    def why_not_compile(self, target: Target, machine: Machine) -> str | None:
+        """The builder must be installed; it is there for x86-64 only."""
+        if machine.arch != "x86_64":
+            return "TensorRT-RTX's builder is for x86-64 only"
+        if installed_version(_BUILDER) is None:
+            return f"{_BUILDER} is not installed (pip install aotpack[{self.extra}])"
+        return None
+
+    def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
+        """On an RTX GPU with the EP; there is no emulator."""
+        gpus = [gpu for gpu in machine.gpus or () if gpu.vendor == "nvidia"]
+        if not gpus:
+            return RunsHere(
+                None, "no NVIDIA GPU here: the engine was checked for its structure, it has never run"
+            )
+        if self.version() is None:
+            return RunsHere(None, f"{self.distribution} is not installed ({self.pip_command()})")
+        own = {(gpu.compute_capability or "").replace(".", "") for gpu in gpus}
+        if own.isdisjoint(target.architectures):
+            return RunsHere(None, "the GPU here is of another compute capability")
+        return RunsHere("host")
+
+    def requirements(self, target: Target) -> Requirements:
+        """Whatever has the EP; the engine is the same on Linux and Windows."""
+        return target.requires
+
+    def load(self) -> None:
+        """Load the builder."""
+        _builder()
+
+    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+        """Build one engine for the target's compute capabilities, and wrap it."""
+        engine = self._build(target, model)
+        header = Engine.parse(engine[:_HEADER])
+        if header is None or header.length > len(engine):
+            raise CompileError("the engine has a header of another form than is known", where=target.name)
+        if set(header.architectures) != set(target.architectures):
+            raise CompileError(
+                "the engine is not for what was asked for",
+                where=target.name,
+                found=", ".join(header.architectures),
+                expected=", ".join(target.architectures),
+            )
+        ep_string = engine[:_HEADER].hex()
+        (folder / _ENGINE_NAME).write_bytes(engine)
+        _wrap(model, folder / MODEL_NAME, self.ep, target.architectures, ep_string)
+        files = tuple((name, folder / name) for name in (MODEL_NAME, _ENGINE_NAME))
+        return Compiled(files=files, ep_string=ep_string)
+
+    def _build(self, target: Target, model: Path) -> bytes:
+        trt = _builder()
+        errors: list[str] = []
+
+        class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+            def log(self, severity: Any, message: str) -> None:
+                print(f"[{severity}] {message}")  # noqa: T201
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    errors.append(message)
+
+        log = Log()
+        builder = trt.Builder(log)
+        network = builder.create_network(0)
+        parser = trt.OnnxParser(network, log)
+        if not parser.parse_from_file(str(model)):
+            told = [str(parser.get_error(index).desc()) for index in range(parser.num_errors)]
+            raise CompileError(
+                "; ".join(told) or "the model was not parsed", where=f"TensorRT-RTX {target.name}"
+            )
+        config = builder.create_builder_config()
+        config.num_compute_capabilities = len(target.architectures)
+        for index, name in enumerate(target.architectures):
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{name}"), index)
+        engine = builder.build_serialized_network(network, config)
+        if engine is None:
+            raise CompileError(
+                "; ".join(errors) or "no engine came out, without a word", where=f"TensorRT-RTX {target.name}"
+            )
+        return bytes(engine)
+
+    def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
+        """One of the machine's GPUs must be among the engine's compute capabilities."""
+        text = variant.compatibility.ep_string or ""
+        header = Engine.parse(bytes.fromhex(text)) if re.fullmatch(r"([0-9a-f]{2})+", text) else None
+        if header is None:
+            return Verdict(
+                Grade.UNSUPPORTED, Code.STRING_MALFORMED, "Its compatibility string is no engine's header."
+            )
+        needed = ", ".join(map(_dotted, header.architectures))
+        if machine.gpus is None:
+            return Verdict(
+                Grade.UNKNOWN,
+                Code.NOT_IN_PROFILE,
+                "The machine profile does not say its GPU.",
+                (Comparison("compute capability", None, needed, None),),
+            )
+        gpus = [gpu for gpu in machine.gpus if gpu.vendor == "nvidia"]
+        found = ", ".join(gpu.compute_capability or "unknown" for gpu in gpus) or "no NVIDIA GPU"
+        fits = any((gpu.compute_capability or "").replace(".", "") in header.architectures for gpu in gpus)
+        compared = (Comparison("compute capability", found, needed, fits),)
+        if fits:
+            return Verdict(
+                Grade.OPTIMAL, Code.FITS, f"It was compiled for compute capability {needed}.", compared
+            )
+        code = Code.OTHER_DEVICE if gpus else Code.NO_DEVICE
+        return Verdict(
+            Grade.UNSUPPORTED,
+            code,
+            f"It was compiled for compute capability {needed}; here: {found}.",
+            compared,
+        )
+
+
+def _builder() -> Any:
+    if util.find_spec(_BUILDER_MODULE) is None:
+        raise ToolchainMissing(
+            "is not installed", where=_BUILDER, hint=f"pip install aotpack[{TensorRtRtxToolchain.extra}]"
+        )
+    import tensorrt_rtx
+
+    return tensorrt_rtx
+
+
+def _dotted(architecture: str) -> str:
+    return f"{architecture[:-1]}.{architecture[-1]}"
+
+
+def _wrap(model: Path, output: Path, ep: str, architectures: tuple[str, ...], ep_string: str) -> None:
+    """Write the model with one EPContext node that the EP loads the engine by."""
+    import onnx
+    from onnx import helper
+
+    source: onnx.ModelProto = onnx.load(model, load_external_data=False)
+    initializers = {tensor.name for tensor in source.graph.initializer}
+    inputs = [value for value in source.graph.input if value.name not in initializers]
+    name = f"{ep}_{source.graph.name or 'graph'}_0"
+    node = helper.make_node(
+        "EPContext",
+        [value.name for value in inputs],
+        [value.name for value in source.graph.output],
+        name=name,
+        domain="com.microsoft",
+        # Each has an engine of its own, as far as the EP is concerned.
+        main_context=0,
+        embed_mode=0,
+        ep_cache_context=_ENGINE_NAME,
+        source=ep,
+        hardware_architecture=",".join(architectures),
+        partition_name=name,
+        onnx_model_filename=MODEL_NAME,
+        ep_sdk_version=installed_version(_BUILDER) or "",
+    )
+    graph = helper.make_graph([node], source.graph.name or "graph", inputs, list(source.graph.output))
+    wrapped = helper.make_model(
+        graph,
+        ir_version=source.ir_version,
+        opset_imports=[
+            *(opset for opset in source.opset_import if opset.domain in ("", "ai.onnx")),
+            helper.make_opsetid("com.microsoft", 1),
+        ],
+    )
+    helper.set_model_props(wrapped, {f"ep_compatibility_info.{ep}": ep_string})
+    onnx.save(wrapped, output)

@@ -1,0 +1,101 @@
+"""WebGPU: a graph optimised ahead of time for any GPU that Dawn can drive.
+
+The EP has no compiled form (ModelCompiler on it aborts the process; FACTS.md, 1, WebGPU). What can be done
+ahead of time is the graph, in a layout that only this release of the EP and of onnxruntime knows.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from pathlib import Path
+
+from aotpack.machine import Machine
+from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.target import Target
+from aotpack.toolchain.base import Compiled, RunsHere
+from aotpack.toolchain.ort import write_optimised
+from aotpack.toolchain.plugin import PluginToolchain
+from aotpack.verdict import Code, Comparison, Grade, Verdict
+
+__all__ = ["WebGpuToolchain"]
+
+#: Makes the EP take a driver that computes on the CPU; which one, the second says.
+_SOFTWARE = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
+_DRIVERS = "VK_ICD_FILENAMES"
+
+
+class WebGpuToolchain(PluginToolchain):
+    """The WebGPU EP."""
+
+    name = "webgpu"
+    ep = "WebGpuExecutionProvider"
+    distribution = "onnxruntime-ep-webgpu"
+    module = "onnxruntime_ep_webgpu"
+    extra = "webgpu"
+    environment = (_SOFTWARE, _DRIVERS)
+
+    def why_not_compile(self, target: Target, machine: Machine) -> str | None:
+        """It optimises for a device, so there must be one, of hardware or of software."""
+        if missing := super().why_not_compile(target, machine):
+            return missing
+        if machine.gpus or _software(machine):
+            return None
+        return (
+            f"no GPU here, and no driver in software: set {_SOFTWARE}=1, and {_DRIVERS} to one such as "
+            "SwiftShader's"
+        )
+
+    def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
+        """On a GPU, or on a driver in software."""
+        if why := self.why_not_compile(target, machine):
+            return RunsHere(None, why)
+        if machine.gpus:
+            return RunsHere("host")
+        return RunsHere("emulator", "no GPU here: only on a driver in software, for checking")
+
+    def requirements(self, target: Target) -> Requirements:
+        """The release that wrote it and no other: the graph has operators that are the EP's alone."""
+        major, minor = metadata.version("onnxruntime").split(".")[:2]
+        return target.requires.model_copy(
+            update={"onnxruntime": f"=={major}.{minor}.*", "ep": f"=={self.version()}"}
+        )
+
+    def session_settings(self, target: Target) -> SessionSettings:
+        """The graph is taken as it is."""
+        return SessionSettings(provider_options=target.provider_options, graph_optimization="disabled")
+
+    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+        """Optimise the graph for the device, to the highest level."""
+        import onnxruntime as ort
+
+        options = self._options(target.provider_options)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        return write_optimised(model, options, folder, where=f"{self.ep} optimising for {target.name}")
+
+    def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
+        """It runs on every GPU. The EP writes no string; its release is among the requirements."""
+        if machine.gpus is None:
+            compared = (Comparison("GPU", None, "any", None),)
+            return Verdict(
+                Grade.UNKNOWN, Code.NOT_IN_PROFILE, "The machine profile does not say its GPU.", compared
+            )
+        found = ", ".join(gpu.name or gpu.vendor for gpu in machine.gpus) or "none"
+        compared = (Comparison("GPU", found, "any", bool(machine.gpus)),)
+        if machine.gpus:
+            return Verdict(Grade.OPTIMAL, Code.FITS, "It runs on every GPU with this release.", compared)
+        if not _software(machine):
+            return Verdict(Grade.UNSUPPORTED, Code.NO_DEVICE, "It needs a GPU.", compared)
+        if emulate:
+            return Verdict(Grade.OPTIMAL, Code.EMULATED, "It runs on a driver in software.", compared)
+        return Verdict(
+            Grade.UNSUPPORTED,
+            Code.EMULATION_NOT_ASKED,
+            "It needs a GPU; a driver in software is taken only when asked for.",
+            compared,
+        )
+
+
+def _software(machine: Machine) -> bool:
+    drivers = machine.environment.get(_DRIVERS, "")
+    return machine.environment.get(_SOFTWARE) == "1" and all(map(os.path.exists, drivers.split(os.pathsep)))

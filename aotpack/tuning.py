@@ -1,0 +1,88 @@
+"""What `aotpack tune` measured on this machine, kept in the cache.
+
+::
+
+    <cache>/tuning/<machine key>/<package digest>-<component>.json
+
+The machine's key changes with a driver, an EP or onnxruntime, so what was measured before is not found again.
+Measuring itself is `aotpack.builder.tune`'s affair; this is what choosing reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from aotpack._values import Sha256, Value
+from aotpack.errors import OutputError
+from aotpack.machine import Machine
+
+__all__ = ["Measurement", "Tuning", "TuningStore"]
+
+
+class Measurement(Value):
+    """One variant, run in a process of its own."""
+
+    variant: str
+    target: str
+    #: Why it does not run, one sentence; None if it does.
+    failure: str | None = None
+    #: From the files on disk to the session.
+    load_seconds: float | None = None
+    first_run_seconds: float | None = None
+    #: The median of the runs after the first.
+    run_seconds: float | None = None
+    runs: int = 0
+    #: Highest resident memory of the process, in bytes.
+    peak_memory: int | None = None
+
+
+class Tuning(Value):
+    """All measurements of one component on one machine."""
+
+    package: str
+    #: sha256 of the package's manifest.
+    digest: Sha256
+    component: str
+    #: `Machine.key` of the machine.
+    machine: Sha256
+    measurements: tuple[Measurement, ...]
+
+
+class TuningStore:
+    """The measurements in a cache's folder."""
+
+    def __init__(self, cache_root: Path) -> None:
+        self._root = cache_root / "tuning"
+
+    def read(self, digest: str, component: str, machine: Machine) -> Mapping[str, Measurement]:
+        """Measurements by variant id; empty if there are none, or none that can be read."""
+        path = self._path(digest, component, machine.key())
+        with contextlib.suppress(OSError, ValidationError):
+            tuning = Tuning.model_validate_json(path.read_bytes())
+            return {item.variant: item for item in tuning.measurements}
+        return {}
+
+    def write(self, tuning: Tuning) -> Path:
+        """Keep measurements in place of earlier ones.
+
+        Raises:
+            OutputError: the cache cannot be written.
+        """
+        path = self._path(tuning.digest, tuning.component, tuning.machine)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Read by other processes meanwhile: it appears whole or not at all.
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+                file.write(tuning.model_dump_json(indent=2) + "\n")
+            Path(file.name).replace(path)
+        except OSError as error:
+            raise OutputError(error.strerror or str(error), where=path) from None
+        return path
+
+    def _path(self, digest: str, component: str, machine: str) -> Path:
+        return self._root / machine / f"{digest}-{component}.json"

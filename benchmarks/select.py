@@ -1,0 +1,150 @@
+"""Choosing among 1,000 variants, beside onnxruntime's own model package on the same set in the same run.
+
+``python -m benchmarks.select [VARIANTS]``. Two sets: compatibility strings that repeat, as those of one
+toolchain's release do, and strings that are all different, where nothing can be remembered. Medians of runs
+in turns; every ratio is ours to onnxruntime's, so 1.00 is as fast.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+
+from aotpack.machine import find_machine, probe
+from aotpack.manifest import (
+    Compatibility,
+    Component,
+    File,
+    Manifest,
+    Requirements,
+    Segment,
+    SessionSettings,
+    Source,
+    Variant,
+    parse,
+)
+from aotpack.selection import select
+from aotpack.toolchain import toolchains
+from aotpack.toolchain.openvino import OpenVinoToolchain
+from aotpack.toolchain.openvino_string import EP, ISA_CLASSES, isa_class, string_for
+from aotpack.toolchain.plugin import PluginToolchain
+from samples.made_models import cnn
+
+RUNS = 15
+
+
+def strings(count: int, *, distinct: bool) -> list[str]:
+    """Compatibility strings of every class, the one that fits this machine among them."""
+    release = OpenVinoToolchain().runtime_details()["openvino"]
+    written = []
+    for index in range(count):
+        keys = json.loads(string_for(release, ISA_CLASSES[index % len(ISA_CLASSES)]))
+        version = f"1.8.1+{index:x}" if distinct else "1.8.1"
+        ordered = {"ovep_compat_ver": keys.pop("ovep_compat_ver"), "ovep_ver": version, **keys}
+        written.append(json.dumps(ordered, separators=(",", ":")))
+    return written
+
+
+def component_of(written: list[str]) -> Component:
+    """A component with a variant for each string, as a manifest gives it back."""
+    segment = Segment(offset=65536, stored=1, size=1, codec="raw", sha256="a" * 64, xxh3="b" * 32)
+    variants = tuple(
+        Variant(
+            id=f"variant-{index}",
+            target=f"target-{index}",
+            toolchain="openvino",
+            ep=EP,
+            device="cpu",
+            compatibility=Compatibility(
+                ep_string=text, requires=Requirements(arch="x86_64", isa=("sse4_1",), onnxruntime=">=1.32")
+            ),
+            session=SessionSettings(config={"session.disable_model_compile": "1"}),
+            files=(File(path="model.onnx", size=1, sha256="a" * 64, segments=(0,)),),
+        )
+        for index, text in enumerate(written)
+    )
+    source = Source(sha256="a" * 64, size=1, opsets={"": 17})
+    component = Component(name="main", source=source, inputs=(), outputs=(), variants=variants)
+    return parse(Manifest(name="b", components=(component,), segments=(segment,)).to_json()).components[0]
+
+
+def ort_package(folder: Path, written: list[str]) -> Path:
+    """The same set as onnxruntime's model package."""
+    folder.mkdir()
+    onnx.save(cnn(layers=1, channels=2, size=8), folder / "model.onnx")
+    variants = {
+        f"variant-{index}": {
+            "ep": EP,
+            "device": "cpu",
+            "compatibility_string": text,
+            "executor_info": {"ort": {"model_file": "model.onnx"}},
+        }
+        for index, text in enumerate(written)
+    }
+    manifest = {"schema_version": 1, "components": {"main": {"variants": variants}}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def forget() -> None:
+    """Let the toolchains forget what EPs have answered."""
+    for toolchain in toolchains().values():
+        if isinstance(toolchain, PluginToolchain):
+            toolchain.forget()
+
+
+def median(*calls: Callable[[], object]) -> list[float]:
+    """Milliseconds of each call, taken in turns."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(RUNS):
+        for call, seen in zip(calls, times, strict=True):
+            forget()
+            started = time.perf_counter()
+            call()
+            seen.append((time.perf_counter() - started) * 1e3)
+    return [statistics.median(seen) for seen in times]
+
+
+def main(count: int) -> None:
+    """Print the table."""
+    machine, foreign, rules = probe(), find_machine("avx2-desktop"), toolchains()
+    own = isa_class(machine.cpu.features or ())
+    openvino = rules["openvino"]
+    assert isinstance(openvino, OpenVinoToolchain)
+    options = ort.SessionOptions()
+    options.add_provider_for_devices(openvino.devices()[:1], {})
+    package_options = ort.ModelPackageOptions(options)
+    print(f"{count} variants; median of {RUNS}, ms; this machine is of class {own and own.cap}")
+    print(f"{'strings':<10}{'onnxruntime':>13}{'here':>8}{'ratio':>7}{'elsewhere':>11}{'ratio':>7}")
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, distinct in (("repeated", False), ("distinct", True)):
+            written = strings(count, distinct=distinct)
+            component = component_of(written)
+            context = ort.ModelPackageContext(str(ort_package(Path(scratch) / name, written)))
+            theirs, here, there = median(
+                lambda context=context: context.select_component("main", package_options),  # type: ignore[misc]
+                lambda component=component: select(component, machine, rules, here=True),  # type: ignore[misc]
+                lambda component=component: select(component, foreign, rules, here=False),  # type: ignore[misc]
+            )
+            chosen = select(component, machine, rules, here=True).chosen
+            assert chosen is not None
+            assert written[int(chosen.id.removeprefix("variant-"))] in written
+            ours = f"{here:>8.2f}{here / theirs:>7.2f}{there:>11.2f}{there / theirs:>7.2f}"
+            print(f"{name:<10}{theirs:>13.2f}{ours}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+    sys.stdout.flush()
+    import os
+
+    # The EP's library aborts when the interpreter tears it down after a select of onnxruntime's.
+    os._exit(0)

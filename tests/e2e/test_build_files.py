@@ -1,0 +1,172 @@
+"""Build files, rebuilds that do nothing, and targets that no list holds, through the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.command_line import Done, aotpack
+
+BUILD_FILE = """
+name = "pipeline"
+
+[[component]]
+name = "first"
+model = "first.onnx"
+shapes = { input = [1, 576] }
+
+[[component]]
+name = "second"
+model = "second.onnx"
+
+[[target]]
+target = "ort-cpu"
+
+[[target]]
+target = "qnn-htp-v73"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, real_model: Callable[[str], Path]) -> Path:
+    """A folder with a build file and its two models, and a cache of its own."""
+    shutil.copy(real_model("silero_vad_16k_sequence"), tmp_path / "first.onnx")
+    shutil.copy(real_model("silero_vad_openvino_16k"), tmp_path / "second.onnx")
+    (tmp_path / "aotpack.toml").write_text(BUILD_FILE, encoding="utf-8")
+    return tmp_path
+
+
+def build(project: Path, *arguments: object) -> Done:
+    return aotpack(
+        "build",
+        "aotpack.toml",
+        "-o",
+        "out.aotpack",
+        *arguments,
+        cwd=project,
+        env={"AOTPACK_CACHE": str(project / "cache")},
+    )
+
+
+def rows(done: Done) -> dict[tuple[str, str], dict[str, Any]]:
+    assert done.status == 0, done.err
+    return {(row["component"], row["target"]): row for row in done.document("build-report")["rows"]}
+
+
+def test_all_components_are_built_for_all_targets(project: Path) -> None:
+    built = rows(build(project, "--json"))
+    assert set(built) == {
+        (component, target)
+        for component in ("first", "second")
+        for target in ("ort-cpu", "qnn-htp-v73", "portable")
+    }
+    for component in ("first", "second"):
+        run = aotpack("run", "out.aotpack", "--component", component, "--json", cwd=project)
+        assert run.document("run")["target"] == "ort-cpu"
+
+
+def test_a_second_build_compiles_nothing_and_writes_the_same(project: Path) -> None:
+    rows(build(project, "--json"))
+    before = (project / "out.aotpack").read_bytes()
+    again = rows(build(project, "--json"))
+    assert all(row["cached"] for (_, target), row in again.items() if target != "portable")
+    assert (project / "out.aotpack").read_bytes() == before
+
+
+def test_only_what_changed_is_built_anew_and_the_report_says_why(project: Path) -> None:
+    rows(build(project, "--json"))
+    text = BUILD_FILE.replace('target = "ort-cpu"', 'target = "ort-cpu"\ntolerance = 0.5')
+    text = text.replace("[1, 576]", "[2, 576]")
+    (project / "aotpack.toml").write_text(text, encoding="utf-8")
+    again = rows(build(project, "--json"))
+    assert not again["first", "qnn-htp-v73"]["cached"]
+    assert "first.input is [2, 576], was [1, 576]" in again["first", "qnn-htp-v73"]["why"]
+    assert again["second", "qnn-htp-v73"]["cached"]
+    explained = build(project, "--explain-rebuild").out
+    assert "first/qnn-htp-v73: Taken from an earlier build." in explained
+
+
+def test_a_page_shows_the_report_without_a_network(project: Path) -> None:
+    rows(build(project, "--report", "report.html", "--json"))
+    page = (project / "report.html").read_text(encoding="utf-8")
+    assert "qnn-htp-v73" in page
+    assert "<svg" in page
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+
+
+def test_init_writes_a_file_that_builds(project: Path) -> None:
+    (project / "aotpack.toml").unlink()
+    assert aotpack("init", "second.onnx", cwd=project).status == 0
+    kept = (project / "aotpack.toml").read_text(encoding="utf-8")
+    built = rows(build(project, "--json"))
+    assert {target for _, target in built} >= {"ort-cpu", "qnn-htp-v81", "portable"}
+    # What a user has written is not overwritten.
+    assert aotpack("init", "second.onnx", cwd=project).status != 0
+    assert (project / "aotpack.toml").read_text(encoding="utf-8") == kept
+
+
+def test_components_share_the_weights_of_one_blob(project: Path) -> None:
+    text = BUILD_FILE.replace('target = "qnn-htp-v73"', 'target = "qnn-htp-v73"\nshare_weights = true')
+    (project / "aotpack.toml").write_text(text, encoding="utf-8")
+    built = rows(build(project, "--json"))
+    row = built["second", "qnn-htp-v73"]
+    assert row["numerics"] is None
+    assert "cannot load a blob that several models share" in row["reason"]
+    manifest = json.loads(aotpack("inspect", "out.aotpack", "--json", cwd=project).out)
+    blobs = [
+        variant["files"][1]["sha256"]
+        for component in manifest["components"]
+        for variant in component["variants"]
+        if variant["target"] == "qnn-htp-v73"
+    ]
+    assert len(blobs) == 2
+    assert blobs[0] == blobs[1]
+    # The emulator would take the process down: it is never asked.
+    chosen = aotpack("select", "out.aotpack", "--emulate", "--json", cwd=project).document("selection")
+    codes = {each["target"]: each["code"] for each in chosen["candidates"]}
+    assert codes["qnn-htp-v73"] == "no-device"
+
+
+def test_one_blob_for_several_architectures(project: Path) -> None:
+    out = project / "several.aotpack"
+    done = aotpack("build", "second.onnx", "-t", "qnn-htp-v73+v79+v75", "-o", out, "--json", cwd=project)
+    row = rows(done)["main", "qnn-htp-v73+v75+v79"]
+    assert row["ep_string"].split(":")[4:7] == ["73,75,79", "60,57,69", "8,8,8"]
+    assert row["numerics"] is None
+    for machine, reason in (("snapdragon-x-elite", "v73"), ("snapdragon-8-elite", "v79")):
+        selection = aotpack("select", out, "--machine", machine, "--json").document("selection")
+        assert selection["candidates"][0]["target"] == "qnn-htp-v73+v75+v79"
+        assert selection["candidates"][0]["verdict"] == "OPTIMAL"
+        assert reason in selection["candidates"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("[[target]]\ntarget", "[[target]]\ntraget", "line 17, target[0].traget: unknown key"),
+        ('"qnn-htp-v73"', '"qnn-htp-v74"', "did you mean qnn-htp-v7"),
+        ('target = "qnn-htp-v73"', 'target = "ort-cpu"', "is given twice"),
+        ('"first.onnx"', '"missing.onnx"', "missing.onnx"),
+        ('target = "qnn-htp-v73"', 'target = "qnn-htp-v73"\noptions = { vtcm_bm = "8" }', "vtcm_mb"),
+        ('name = "second"', 'name = "first"', "first"),
+    ],
+)
+def test_a_wrong_build_file_is_refused_in_a_line(
+    project: Path, before: str, after: str, expected: str
+) -> None:
+    text = BUILD_FILE.replace(before, after)
+    assert text != BUILD_FILE
+    (project / "aotpack.toml").write_text(text, encoding="utf-8")
+    assert expected in build(project).error
+    assert not (project / "out.aotpack").exists()
+
+
+def test_a_set_of_architectures_that_does_not_exist(project: Path) -> None:
+    done = aotpack("build", "second.onnx", "-t", "qnn-htp-v73+v74", "-o", project / "x.aotpack", cwd=project)
+    assert "found v74; expected v68, v69" in done.error

@@ -1,0 +1,172 @@
+"""Choosing for other machines, by measurement and by policy; what is done where nothing fits well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import aotpack as api
+from aotpack.errors import NothingToLoad
+from aotpack.events import Event, EventCode
+from aotpack.target import find
+from aotpack.toolchain import toolchains
+from tests.command_line import aotpack
+from tests.conftest import BuiltPackage
+from tests.repack import repack
+
+NPU_MACHINE = "snapdragon-x-elite"
+
+
+@pytest.fixture
+def portable_only(vad: BuiltPackage, tmp_path: Path) -> Path:
+    """A package with nothing but the portable variant."""
+    out = tmp_path / "portable.aotpack"
+    assert aotpack("prune", vad.path, "--keep", "portable", "-o", out).status == 0
+    return out
+
+
+def test_an_npu_takes_the_blob_that_was_compiled_for_it(vad: BuiltPackage) -> None:
+    selection = aotpack("select", vad.path, "--machine", NPU_MACHINE, "--json").document("selection")
+    best, *others = selection["candidates"]
+    assert (best["target"], best["verdict"], best["by"]) == ("qnn-htp-v73", "OPTIMAL", "rules")
+    verdicts = {each["target"]: each["code"] for each in others}
+    assert verdicts["qnn-htp-v79"] == "other-device"
+    assert {item["what"]: item["found"] for item in best["compared"]}["VTCM"] == "8 MB"
+
+
+def test_a_profile_written_by_one_machine_is_judged_alike_on_another(
+    vad: BuiltPackage, tmp_path: Path
+) -> None:
+    profile = tmp_path / "me.json"
+    profile.write_text(aotpack("machine").out, encoding="utf-8")
+    here = aotpack("select", vad.path, "--json").document("selection")
+    there = aotpack("select", vad.path, "--machine", profile, "--json").document("selection")
+    assert [each["id"] for each in here["candidates"]] == [each["id"] for each in there["candidates"]]
+    assert [each["verdict"] for each in here["candidates"]] == [
+        each["verdict"] for each in there["candidates"]
+    ]
+
+
+def test_what_a_profile_leaves_out_never_fits(vad: BuiltPackage, tmp_path: Path) -> None:
+    profile = tmp_path / "empty.json"
+    profile.write_text("{}", encoding="utf-8")
+    selection = aotpack("select", vad.path, "--machine", profile, "--json").document("selection")
+    for candidate in selection["candidates"]:
+        if candidate["target"] != "portable":
+            assert candidate["verdict"] in {"UNKNOWN", "UNSUPPORTED"}, candidate
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "not a machine profile"),
+        ('{"os": "linux", "os": "windows"}', "twice"),
+        ('{"cpu": {"flags": []}}', "flags"),
+        ('{"memory": -1}', "memory"),
+        ('{"profile": "2"}', "profile"),
+    ],
+)
+def test_a_profile_that_is_none_is_refused(
+    vad: BuiltPackage, tmp_path: Path, text: str, expected: str
+) -> None:
+    profile = tmp_path / "bad.json"
+    profile.write_text(text, encoding="utf-8")
+    assert expected in aotpack("select", vad.path, "--machine", profile).error
+
+
+def test_an_unknown_machine_is_told_the_nearest(vad: BuiltPackage) -> None:
+    error = aotpack("select", vad.path, "--machine", "snapdragon-x-elit").error
+    assert "did you mean snapdragon-x-elite" in error
+
+
+def test_a_fleet_is_shown_as_a_matrix(vad: BuiltPackage) -> None:
+    done = aotpack("coverage", vad.path, "--machines", f"{NPU_MACHINE},avx2-desktop,rtx-50", "--json")
+    document = done.document("coverage")
+    got = {row["machine"]: row["chosen"] or "" for row in document["machines"]}
+    assert got[NPU_MACHINE].startswith("qnn-htp-v73")
+    assert got["avx2-desktop"].startswith("openvino-cpu-avx2")
+    text = aotpack("coverage", vad.path, "--machines", f"{NPU_MACHINE},rtx-50").out
+    assert "would help" in text
+    assert max(map(len, text.splitlines()[-6:-2])) <= 80
+
+
+def test_policies_narrow_and_reorder_and_never_force(vad: BuiltPackage) -> None:
+    def targets(*arguments: str) -> list[str]:
+        selection = aotpack("select", vad.path, *arguments, "--json").document("selection")
+        return [each["target"] for each in selection["candidates"] if each["accepted"]]
+
+    assert targets("--ep", "CPUExecutionProvider") == ["ort-cpu", "portable"]
+    assert targets("--devices", "npu") == []
+    assert "qnn-htp-v73" not in targets("--devices", "npu,cpu")
+    manifest = json.loads(aotpack("inspect", vad.path, "--json").out)
+    ids = {variant["target"]: variant["id"] for variant in manifest["components"][0]["variants"]}
+    chosen = aotpack("run", vad.path, "--json", env={"AOTPACK_VARIANT": ids["ort-cpu"]}).document("run")
+    assert chosen["variant"] == ids["ort-cpu"]
+    refused = aotpack("run", vad.path, env={"AOTPACK_VARIANT": ids["qnn-htp-v73"]})
+    assert "only when asked for" in refused.error
+    unknown = aotpack("run", vad.path, env={"AOTPACK_VARIANT": "ort-cup"})
+    assert "did you mean" in unknown.error or "unknown variant" in unknown.error
+
+
+def test_measuring_decides_where_it_is_asked_to(vad: BuiltPackage, tmp_path: Path) -> None:
+    own = {"AOTPACK_CACHE": str(tmp_path / "cache")}
+    assert aotpack("tune", vad.path, env=own).status == 0
+    selection = aotpack("select", vad.path, "--measured", "--json", env=own).document("selection")
+    plain = aotpack("select", vad.path, "--json", env=own).document("selection")
+    accepted = [each["id"] for each in selection["candidates"] if each["accepted"]]
+    assert sorted(accepted) == sorted(each["id"] for each in plain["candidates"] if each["accepted"])
+    measured = aotpack("tune", vad.path, "--json", env=own)
+    seconds = {each["variant"]: each["run_seconds"] for each in measured.document("tuning")["measurements"]}
+    assert set(accepted) <= set(seconds)
+    assert all(value is None or value > 0 for value in seconds.values())
+
+
+def test_the_doctor_finds_what_newer_runtimes_refuse_and_refresh_mends_it(
+    vad: BuiltPackage, tmp_path: Path
+) -> None:
+    machine, target = api.probe(), find("openvino-cpu-avx2")
+    if toolchains()["openvino"].why_not_compile(target, machine):
+        pytest.skip("no CPU to compile for AVX2 on")
+
+    def aged(variant: api.manifest.Variant) -> api.manifest.Variant:  # type: ignore[name-defined]
+        text = variant.compatibility.ep_string or ""
+        if variant.target != target.name:
+            return variant
+        old = variant.compatibility.model_copy(update={"ep_string": text.replace("ov=20", "ov=19")})
+        return variant.model_copy(update={"compatibility": old})
+
+    old = repack(vad.path, tmp_path / "old.aotpack", aged)
+    findings = aotpack("doctor", old, "--json").document("doctor")["findings"]
+    states = {each["variant"].rsplit("-", 1)[0]: each["state"] for each in findings}
+    assert states["openvino-cpu-avx2"] == "stale"
+    assert states["ort-cpu"] == "fresh"
+    new = tmp_path / "new.aotpack"
+    done = aotpack("refresh", old, "-o", new, "--json")
+    assert done.status == 0, done.err
+    assert [row["target"] for row in done.document("build-report")["rows"]] == [target.name]
+    again = aotpack("doctor", new, "--json").document("doctor")["findings"]
+    assert {each["state"] for each in again} == {"fresh"}
+    assert len(again) == len(findings)
+
+
+def test_where_nothing_but_portable_is_left_one_can_compile_or_refuse(
+    portable_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AOTPACK_CACHE", str(tmp_path / "cache"))
+    events: list[Event] = []
+    with api.open(portable_only) as package:
+        plain = package.load_first(on_event=events.append)
+        assert plain.candidate.variant.target == "portable"
+        assert EventCode.PORTABLE_ONLY in {event.code for event in events}
+        with pytest.raises(NothingToLoad):
+            package.load_first(on_miss="error")
+        events.clear()
+        compiled = package.load_first(on_miss="compile", on_event=events.append)
+        assert compiled.candidate.variant.target != "portable"
+        assert EventCode.RECOMPILED in {event.code for event in events}
+        events.clear()
+        again = package.load_first(on_miss="compile", on_event=events.append)
+        assert again.candidate.id == compiled.candidate.id
+        assert EventCode.RECOMPILED not in {event.code for event in events}

@@ -1,0 +1,47 @@
+"""What a process does not load when it only looks."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.command_line import ROOT
+from tests.conftest import BuiltPackage
+
+#: Loaded by what builds and runs; each costs more than looking at a package takes.
+SLOW = {"onnx", "onnxruntime", "onnx_ir", "numpy", "aotpack.builder.build"}
+
+
+def loaded(*arguments: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE))
+
+
+def test_the_package_by_itself_is_a_handful_of_modules() -> None:
+    modules = loaded("-c", "import aotpack")
+    assert "aotpack" in modules
+    assert not modules & {*SLOW, "pydantic", "typer", "rich"}
+
+
+@pytest.mark.parametrize("verb", ["inspect", "verify"])
+def test_looking_at_a_package_imports_neither_onnx_nor_onnxruntime(vad: BuiltPackage, verb: str) -> None:
+    modules = loaded("-m", "aotpack", verb, str(vad.path))
+    assert "aotpack.package" in modules
+    assert not modules & SLOW
+
+
+def test_loading_a_package_imports_nothing_that_builds(vad: BuiltPackage) -> None:
+    code = "import sys, os, aotpack; aotpack.load(sys.argv[1]); os._exit(0)"
+    modules = loaded("-c", code, str(vad.path))
+    assert "onnxruntime" in modules
+    assert not modules & {"onnx", "onnx_ir", "typer", "rich", "aotpack.builder", "aotpack.cli"}

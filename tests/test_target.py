@@ -1,0 +1,86 @@
+"""The catalogue: data that holds together."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from aotpack.builder.numerics import TOLERANCES
+from aotpack.errors import UnknownName, UsageError
+from aotpack.target import PORTABLE, Target, catalogue, find, pci_vendors, read_catalogue
+
+ISSUE = (
+    *("portable", "ort-cpu"),
+    *(
+        f"openvino-cpu-{isa}"
+        for isa in [
+            "sse41",
+            "avx2",
+            "avx2-vnni",
+            "avx512",
+            "avx512-vnni",
+            "avx512-bf16",
+            "avx512-fp16",
+            "amx",
+        ]
+    ),
+    *(f"qnn-htp-v{version}" for version in (68, 69, 73, 75, 79, 81)),
+)
+
+
+def test_every_promised_target_is_there() -> None:
+    assert set(ISSUE) <= set(catalogue())
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("snapdragon-x-elite", "qnn-htp-v73"),
+        ("snapdragon-8-gen-3", "qnn-htp-v75"),
+        ("snapdragon-8-elite", "qnn-htp-v79"),
+    ],
+)
+def test_hardware_is_found_by_the_name_it_is_sold_under(alias: str, name: str) -> None:
+    assert find(alias) is find(name)
+
+
+def test_names_and_aliases_mean_one_target_each() -> None:
+    names = [name for target in catalogue().values() for name in (target.name, *target.aliases)]
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", name) for name in names)
+
+
+def test_each_target_has_a_line_for_people_and_a_tolerance() -> None:
+    for target in catalogue().values():
+        assert target.title
+        assert "\n" not in target.title
+        assert target.precision in TOLERANCES
+
+
+def test_the_portable_target_is_the_least_specific() -> None:
+    others = [target.specificity for target in catalogue().values() if target.name != PORTABLE]
+    assert find(PORTABLE).specificity < min(others)
+
+
+def test_a_third_partys_targets_come_after_and_are_found() -> None:
+    mine = Target(
+        name="mine-1", toolchain="mine", ep="MineEP", device="npu", title="Mine", aliases=("my-chip",)
+    )
+    assert list(catalogue([mine]))[-1] == "mine-1"
+    assert find("my-chip", [mine]) is mine
+    with pytest.raises(UnknownName, match="did you mean mine-1"):
+        find("mine-2", [mine])
+
+
+@pytest.mark.parametrize(
+    "text", ["not toml", "", "[[target]]\nname = 'x'", "[[target]]\nname = 'x'\nextra = 1"]
+)
+def test_a_catalogue_that_is_none_names_its_file(text: str) -> None:
+    with pytest.raises(UsageError, match=r"mine\.toml: is not a catalogue of targets"):
+        read_catalogue(text, where="mine.toml")
+
+
+def test_pci_numbers_are_those_of_makers() -> None:
+    assert pci_vendors()["8086"] == "intel"
+    assert all(re.fullmatch(r"[0-9a-f]{4,8}", number) for number in pci_vendors())

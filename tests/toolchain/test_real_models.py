@@ -1,0 +1,66 @@
+"""Every real model becomes one compiled node for each vendor, with the numbers of its source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import aotpack
+
+LONG = pytest.mark.long
+
+#: A model and the shapes that it needs fixed.
+MODELS = [
+    ("silero_vad_openvino_16k", ("input=1,576", "state=2,1,128")),
+    ("silero_vad_half", ("input=1,576", "state=2,1,128")),
+    ("magika", ("bytes=1,2048",)),
+    ("basic_pitch", ("unk__749=1",)),
+    ("light_shufflenet", ()),
+    ("light_bvlc_alexnet", ()),
+    pytest.param("light_resnet50", (), marks=LONG),
+    pytest.param("light_inception_v2", (), marks=LONG),
+    pytest.param("light_zfnet512", (), marks=LONG),
+]
+
+TARGETS = ("openvino-cpu-avx2", "qnn-htp-v73")
+
+
+@pytest.mark.parametrize(("name", "shapes"), MODELS)
+def test_a_real_model_becomes_one_node(
+    real_model: Callable[[str], Path], name: str, shapes: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = aotpack(
+        *("build", real_model(name), "-o", tmp_path / "real.aotpack", "--no-portable", "--json"),
+        *(f"--target={target}" for target in TARGETS),
+        *(f"--shape={shape}" for shape in shapes),
+    )
+    assert done.status == 0, done.err
+    rows = done.document("build-report")["rows"]
+    assert [row["target"] for row in rows] == list(TARGETS)
+    for row in rows:
+        coverage = row["coverage"]
+        assert coverage["partitions"] == 1
+        assert coverage["compiled"] == coverage["nodes"] > 0
+        assert not coverage["left_on_cpu"]
+        assert row["numerics"]["error"] <= row["numerics"]["tolerance"]
+        assert row["ep_string"]
+
+
+def test_a_variant_with_other_numbers_is_refused_unless_they_are_tolerated(
+    real_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """OpenVINO 2026.4 gives other probabilities than ORT for this model with its constant weights."""
+    package = tmp_path / "off.aotpack"
+    build = ("build", real_model("light_squeezenet"), "-o", package, "-t", "openvino-cpu-avx2", "--json")
+    done = aotpack(*build)
+    assert done.status == 1
+    assert "its numbers are off" in done.error
+    assert "the tolerance is 0.001" in done.error
+    assert [row["state"] for row in done.document("build-report")["rows"]] == ["failed", "built"]
+    tolerant = aotpack(*build, "--tolerance", 0.5)
+    assert tolerant.status == 0, tolerant.err
+    (row, _) = tolerant.document("build-report")["rows"]
+    assert row["coverage"] == row["coverage"] | {"partitions": 1, "left_on_cpu": {}}
+    assert 0.001 < row["numerics"]["error"] <= row["numerics"]["tolerance"] == 0.5

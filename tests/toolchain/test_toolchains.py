@@ -1,0 +1,174 @@
+"""What the built-in toolchains say, beside what their vendors' libraries write and answer."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from aotpack.container.reader import PackageReader
+from aotpack.machine import Machine, probe
+from aotpack.manifest import Manifest
+from aotpack.target import PORTABLE, catalogue, find
+from aotpack.toolchain import toolchains
+from tests.command_line import environment
+from tests.conftest import BuiltPackage
+
+NAMES = ("ort", "openvino", "qnn")
+
+
+@pytest.fixture(scope="module")
+def manifest(vad: BuiltPackage) -> Manifest:
+    with PackageReader.open(vad.path) as reader:
+        return reader.manifest
+
+
+def test_the_built_in_toolchains_come_first() -> None:
+    assert tuple(toolchains())[:3] == NAMES
+    assert all(known.name == name for name, known in toolchains().items())
+
+
+def test_every_target_of_the_catalogue_has_its_toolchain_and_ep() -> None:
+    for target in catalogue().values():
+        assert toolchains()[target.toolchain].ep == target.ep
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_installed_here_has_a_version_and_says_what_it_builds_with(name: str) -> None:
+    toolchain = toolchains()[name]
+    assert toolchain.version()
+    built_with = toolchain.built_with()
+    assert built_with["onnxruntime"] == probe().onnxruntime
+    assert toolchain.pip_command().startswith("pip install ")
+    assert (probe().eps or {})[toolchain.ep].version == toolchain.version()
+
+
+def test_the_release_that_is_read_off_a_file_name_is_the_one_in_the_strings(manifest: Manifest) -> None:
+    release = toolchains()["openvino"].runtime_details()["openvino"]
+    strings = [
+        variant.compatibility.ep_string
+        for variant in manifest.variants()
+        if variant.toolchain == "openvino" and variant.compatibility.ep_string
+    ]
+    assert strings
+    for text in strings:
+        assert f"ov={release};" in json.loads(text)["ov_compat_string"]
+
+
+def test_the_backend_api_of_the_table_is_the_one_in_the_strings(manifest: Manifest) -> None:
+    api = toolchains()["qnn"].runtime_details()["qnn-backend-api"]
+    strings = {
+        variant.target: variant.compatibility.ep_string
+        for variant in manifest.variants()
+        if variant.toolchain == "qnn"
+    }
+    for target, text in strings.items():
+        assert text is not None
+        parts = text.split(":")
+        assert parts[:2] == ["v2", "6"]
+        assert parts[3] == api
+        options = find(target).provider_options
+        assert parts[4:6] == [options["htp_arch"], options["soc_model"]]
+
+
+def test_a_session_gets_the_options_that_it_was_compiled_with_and_compiles_nothing(
+    manifest: Manifest,
+) -> None:
+    for variant in manifest.variants():
+        target = find(variant.target)
+        settings = toolchains()[target.toolchain].session_settings(target)
+        assert variant.session == settings
+        if variant.ep != "CPUExecutionProvider":
+            assert settings.provider_options == target.provider_options
+            assert settings.config["session.disable_model_compile"] == "1"
+            # What names a place on the building machine is not for others.
+            assert "/" not in "".join(settings.provider_options.values())
+
+
+def test_only_the_portable_variant_requires_nothing(manifest: Manifest) -> None:
+    for variant in manifest.variants():
+        needs = variant.compatibility.requires.model_dump(exclude_none=True)
+        assert bool(needs) == (variant.target != PORTABLE)
+
+
+ASK = """
+import json, sys
+from aotpack.machine import probe
+from aotpack.package import open_package
+from aotpack.toolchain import toolchains
+answers = {}
+with open_package(sys.argv[1]) as package:
+    for variant in package.manifest.variants():
+        if variant.toolchain == "openvino":
+            toolchain = toolchains()["openvino"]
+            said = toolchain.ask(variant.compatibility.ep_string)
+            judged = toolchain.judge(variant, probe(), emulate=False).grade
+            answers[variant.target] = [said, judged]
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.parametrize("cap", ["SSE41", "AVX2", "AVX512_CORE", None])
+def test_the_rules_say_what_the_ep_says(vad: BuiltPackage, cap: str | None) -> None:
+    added = {} if cap is None else {"ONEDNN_MAX_CPU_ISA": cap}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, vad.path],
+        env=environment(added),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = json.loads(done.stdout.splitlines()[-1])
+    assert len(answers) >= 1
+    for target, (said, judged) in answers.items():
+        assert said == judged, target
+    fitting = [target for target, (said, _) in answers.items() if said == "OPTIMAL"]
+    expected = [name for name in answers if find(name).environment["ONEDNN_MAX_CPU_ISA"] == cap]
+    if cap is not None:
+        assert fitting == expected
+
+
+def test_where_a_cpu_lacks_a_class_nothing_is_compiled_for_it() -> None:
+    toolchain = toolchains()["openvino"]
+    bare = probe().model_copy(update={"cpu": probe().cpu.model_copy(update={"features": ("sse4_1",)})})
+    assert toolchain.why_not_compile(find("openvino-cpu-sse41"), bare) is None
+    why = toolchain.why_not_compile(find("openvino-cpu-amx"), bare)
+    assert why is not None
+    assert why.startswith("this CPU lacks amx_bf16, amx_int8, amx_tile")
+    arm = probe().model_copy(update={"arch": "aarch64"})
+    assert toolchain.how_to_run(find("openvino-cpu-sse41"), arm).how is None
+
+
+def test_each_class_of_this_cpu_runs_on_the_host_or_by_emulation() -> None:
+    toolchain, machine = toolchains()["openvino"], probe()
+    ways = {
+        target.name: toolchain.how_to_run(target, machine).how
+        for target in catalogue().values()
+        if target.toolchain == "openvino" and toolchain.why_not_compile(target, machine) is None
+    }
+    assert list(ways.values()).count("host") <= 1
+    assert set(ways.values()) <= {"host", "isa-emulation"}
+
+
+def test_qnn_runs_in_the_emulator_where_there_is_no_npu() -> None:
+    toolchain = toolchains()["qnn"]
+    runs = toolchain.how_to_run(find("qnn-htp-v73"), probe())
+    assert runs.how == "emulator"
+    assert "emulator" in runs.why
+    assert toolchain.how_to_run(find("qnn-htp-v73"), Machine(arch="x86_64", eps={})).how is None
+
+
+def test_qnns_reasons_are_taken_out_of_its_log() -> None:
+    log = "[V:onnxruntime] noise\nREASON : Operators of type `Det` are not supported\nREASON : other\n"
+    remarks = toolchains()["qnn"].remarks(log + log)
+    assert remarks == ("Operators of type `Det` are not supported", "other")
+    assert toolchains()["qnn"].remarks("all is well") == ()
+    assert toolchains()["ort"].remarks(log) == ()
+
+
+def test_a_missing_package_has_a_pip_command_that_names_our_extra() -> None:
+    for name in NAMES[1:]:
+        assert re.fullmatch(rf"pip install 'aotpack\[{name}\]'", toolchains()[name].pip_command())
