@@ -16,7 +16,7 @@ h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top:
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; white-space: nowrap; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { font: .86em ui-monospace, monospace; overflow-wrap: anywhere; }
 .state { color: #fff; border-radius: .25rem; padding: 0 .4rem; white-space: nowrap; }
 .built { background: var(--built); } .kept { background: var(--kept); } .failed { background: var(--failed); }
