@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 from aotpack.builder.elsewhere import Elsewhere, Errand, Offer, describe, run_errand
 from aotpack.builder.plan import ingredients_digest
@@ -48,7 +48,8 @@ def connect(address: str) -> DaskFarm:
             "is not installed", where="distributed", hint="pip install aotpack[farm]"
         ) from None
     try:
-        client = Client(f"tcp://{place}", timeout=_PATIENCE, set_as_default=False)
+        # Dask has no type information on it.
+        client: Any = cast("Any", Client)(f"tcp://{place}", timeout=_PATIENCE, set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise FarmError("no scheduler answers", where=address, found=error) from None
     try:
