@@ -9,11 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
-from aotpack.errors import UsageError
 from aotpack.machine import Machine, Npu
 from aotpack.manifest import SessionSettings, Variant
 from aotpack.target import Target, catalogue
 from aotpack.toolchain.base import Compiled, RunsHere
+from aotpack.toolchain.generations import read_generations
 from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain
 from aotpack.toolchain.qnn_string import BACKEND_API, EP, judge, string_for
 from aotpack.verdict import Code, Grade, Verdict
@@ -88,16 +88,8 @@ class QnnToolchain(PluginToolchain):
             for target in catalogue().values()
             if target.toolchain == self.name
         }
-        archs = [part.removeprefix("v") for part in match[1].split("+")]
-        unknown = [arch for arch in archs if arch not in by_arch]
-        if unknown or len(set(archs)) != len(archs):
-            raise UsageError(
-                "is no set of architectures",
-                where=f"target {name}",
-                found=f"v{unknown[0]}" if unknown else "one of them twice",
-                expected=", ".join(f"v{arch}" for arch in by_arch),
-            )
-        chosen = [by_arch[arch] for arch in sorted(archs, key=int)]
+        archs = read_generations(name, match[1], prefix="v", known=by_arch, what="architectures")
+        chosen = [by_arch[arch] for arch in archs]
         listed = ", ".join(f"v{target.provider_options['htp_arch']}" for target in chosen)
         return chosen[-1].model_copy(
             update={

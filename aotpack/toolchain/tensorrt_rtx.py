@@ -17,11 +17,12 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aotpack.errors import CompileError, ToolchainMissing, UsageError
+from aotpack.errors import CompileError, ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, Variant
 from aotpack.target import Target
 from aotpack.toolchain.base import Compiled, RunsHere
+from aotpack.toolchain.generations import read_generations
 from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain, installed_version
 from aotpack.verdict import Code, Comparison, Grade, Verdict
 
@@ -81,16 +82,9 @@ class TensorRtRtxToolchain(PluginToolchain):
         match = _NAME.fullmatch(name)
         if match is None:
             return None
-        wanted = [part.removeprefix("sm") for part in match[1].split("+")]
-        unknown = [part for part in wanted if part not in _LOADABLE]
-        if unknown or len(set(wanted)) != len(wanted):
-            raise UsageError(
-                "is no set of compute capabilities",
-                where=f"target {name}",
-                found=f"sm{unknown[0]}" if unknown else "one of them twice",
-                expected=", ".join(f"sm{each}" for each in _LOADABLE),
-            )
-        ordered = tuple(sorted(wanted, key=int))
+        ordered = tuple(
+            read_generations(name, match[1], prefix="sm", known=_LOADABLE, what="compute capabilities")
+        )
         return Target(
             name=f"tensorrt-rtx-{'+'.join(f'sm{each}' for each in ordered)}",
             toolchain=self.name,
