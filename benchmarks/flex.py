@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime as ort
@@ -29,7 +30,7 @@ BATCH, HEADS, SIZE, THREADS = 1, 8, 64, 2
 OURS = "aotpack"
 
 #: What ONNX Runtime's CPU EP has.
-FUSED = toolchains()["ort"].flex_capabilities(find("ort-cpu")).fused_ops
+CPU = toolchains()["ort"].flex_capabilities(find("ort-cpu"))
 
 CASES: dict[str, Callable[[int], flex.Mod | None]] = {
     "plain": lambda s: None,
@@ -49,11 +50,11 @@ def ways(case: str, length: int) -> dict[str, tuple[bytes, str]]:
     model = flex.attention((BATCH, HEADS, length, SIZE), score_mod=CASES[case](length))
     found = {}
     wanted = {
-        OURS: (flex.Capabilities(fused_ops=FUSED), None),
+        OURS: (CPU, None),
         "function body": (flex.Capabilities(), "function"),
         **{
-            op.name: (flex.Capabilities(fused_ops=frozenset({op})), "fused")
-            for op in sorted(FUSED, key=lambda op: op.name)
+            op.name: (replace(CPU, fused_ops=frozenset({op})), "fused")
+            for op in sorted(CPU.fused_ops, key=lambda op: op.name)
         },
     }
     for name, (capabilities, lowering) in wanted.items():

@@ -57,6 +57,8 @@ class Capabilities:
     node_cost: float = 8_000.0
     #: Bytes of scores that equal blocks are batched up to; a GPU or NPU wants more than a CPU's cache holds.
     working_set: int = 1 << 20
+    #: Whether Gather copies keys with all threads where Slice takes one.
+    gathers: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ then V. K and V are never repeated for grouped heads: the queries of a group are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +30,10 @@ class Operands:
     v: str
     #: The type of the products.
     element_type: int
+
+    def mapped(self, change: Callable[[str], str]) -> Operands:
+        """The same for each of them."""
+        return replace(self, q=change(self.q), k=change(self.k), v=change(self.v))
 
 
 def operands_of(

@@ -89,6 +89,7 @@ class OrtToolchain(Toolchain):
         from aotpack.flex.capabilities import Capabilities, FusedOp
 
         return Capabilities(
+            gathers=True,
             fused_ops=frozenset(
                 {
                     FusedOp(
@@ -115,7 +116,7 @@ class OrtToolchain(Toolchain):
                         spills=True,
                     ),
                 }
-            )
+            ),
         )
 
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
