@@ -242,9 +242,10 @@ def _cpu() -> Cpu:
     from archspec.cpu import detect
 
     host, raw = archspec.cpu.host(), detect.detected_info()
-    # The features of `host` are those of the nearest named microarchitecture; newer ones are in `raw` only.
+    # `host` is the nearest named microarchitecture, which may be a generic one: the maker and newer features
+    # are in `raw` only.
     return Cpu(
-        vendor=host.vendor,
+        vendor=raw.vendor if raw.vendor not in ("", "generic") else None,
         model=archspec.cpu.brand_string() or None,
         microarchitecture=host.name,
         features=tuple(sorted(raw.features | host.features)),

@@ -2,7 +2,8 @@
 
 The EP's own check was taken apart by asking it (release 1.8.1; tests/toolchain/test_openvino_rules.py
 asks it thousands of times more): the string is JSON, `ovep_compat_ver` and `ov_compat_string` are compared as
-texts, of `ovep_bin_ver` only the major version counts, and `ovep_ver` not at all.
+texts, of `ovep_bin_ver` only the major version counts, and `ovep_ver` not at all. A CPU of another maker than
+Intel is no device to the EP, whatever instructions it has (ov_factory.cc, GetSupportedDevices).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from aotpack.verdict import Code, Comparison, Grade, Verdict, not_in_profile
 
 __all__ = [
     "CAP",
+    "CPU_MAKER",
     "EP",
     "FORMER_CAP",
     "ISA_CLASSES",
@@ -34,6 +36,9 @@ __all__ = [
 
 #: As onnxruntime knows it.
 EP = "OpenVINOExecutionProvider"
+
+#: Whose CPUs are devices to the EP, as they name themselves (CPUID).
+CPU_MAKER = "GenuineIntel"
 
 #: Caps the ISA that oneDNN, and with it the EP, uses: it chooses the class when compiling, and makes a
 #: machine out of a lesser class when loading.
@@ -195,11 +200,11 @@ def _comparing(machine: Machine) -> Callable[[str], Verdict]:
         isa = isa_class(machine.cpu.features, cap_of(machine))
         described = isa.described if isa else "none"
     return functools.lru_cache(maxsize=1024)(
-        functools.partial(_compare, release=release, described=described)
+        functools.partial(_compare, release=release, maker=machine.cpu.vendor, described=described)
     )
 
 
-def _compare(inner: str, *, release: str | None, described: str | None) -> Verdict:
+def _compare(inner: str, *, release: str | None, maker: str | None, described: str | None) -> Verdict:
     parts = _INNER.fullmatch(inner)
     if parts is None:
         return Verdict(
@@ -209,11 +214,17 @@ def _compare(inner: str, *, release: str | None, described: str | None) -> Verdi
         )
     compared = tuple(
         Comparison(what, found, needed, None if found is None else found == needed)
-        for what, found, needed in (("OpenVINO", release, parts[1]), ("ISA class", described, parts[2]))
+        for what, found, needed in (
+            ("OpenVINO", release, parts[1]),
+            ("CPU maker", maker, CPU_MAKER),
+            ("ISA class", described, parts[2]),
+        )
     )
-    for item, code in zip(compared, (Code.RUNTIME_VERSION, Code.ISA), strict=True):
+    for item, code in zip(compared, (Code.RUNTIME_VERSION, Code.NO_DEVICE, Code.ISA), strict=True):
         if item.fits is False:
             sentence = f"It was compiled for {item.what} {item.needed}; here it is {item.found}."
+            if code is Code.NO_DEVICE:
+                sentence = f"OpenVINO's EP takes Intel CPUs and no others; here it is {maker}."
             return Verdict(Grade.UNSUPPORTED, code, sentence, compared)
     for item in compared:
         if item.fits is None:

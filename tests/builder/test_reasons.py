@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from tests.command_line import Done, aotpack
+from tests.hardware import compilable, needs_openvino
 
 #: No vendor compiles `Det`; both MatMuls are compiled, each into a partition of its own.
 DETERMINANT = """<ir_version: 10, opset_import: ["": 20]>
@@ -44,6 +45,7 @@ def rows(done: Done) -> dict[str, dict[str, Any]]:
     return {row["target"]: row for row in done.document("build-report")["rows"]}
 
 
+@needs_openvino
 def test_nodes_that_stay_on_the_cpu_are_named_with_the_vendors_reason(
     determinant: Path, tmp_path: Path
 ) -> None:
@@ -67,6 +69,7 @@ def test_nodes_that_stay_on_the_cpu_are_named_with_the_vendors_reason(
     assert shown.count("on CPU   1 Det") == 2
 
 
+@needs_openvino
 def test_a_refused_model_has_the_vendors_words_and_a_missing_shape_the_option(
     real_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -96,7 +99,8 @@ def test_with_its_shapes_fixed_the_same_model_compiles_whole(
 ) -> None:
     done = aotpack(
         *("build", real_model("silero_vad_16k_op15"), "-o", tmp_path / "fixed.aotpack", "--json"),
-        *("--shape", "input=1,512", "--shape", "batch=1", "-t", "openvino-cpu-avx2", "-t", "qnn-htp-v73"),
+        *("--shape", "input=1,512", "--shape", "batch=1"),
+        *(f"--target={name}" for name in compilable("openvino-cpu-avx2", "qnn-htp-v73")),
     )
     assert done.status == 0, done.err
     for row in rows(done).values():

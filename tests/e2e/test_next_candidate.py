@@ -15,11 +15,15 @@ from aotpack.container.reader import PackageReader
 from aotpack.manifest import Variant
 from tests.command_line import aotpack, environment
 from tests.conftest import BuiltPackage
+from tests.hardware import needs_openvino
 from tests.repack import repack, with_string
 
 #: The machine that the tests below are: its best variant is the one of `BEST`.
 MACHINE = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 BEST = "openvino-cpu-avx2"
+
+
+pytestmark = needs_openvino
 
 
 def is_best(variant: Variant) -> bool:

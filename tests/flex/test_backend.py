@@ -9,6 +9,7 @@ import pytest
 from aotpack import flex
 from aotpack.toolchain import toolchains
 from tests.flex.running import CPU, session
+from tests.hardware import needs_openvino
 
 
 def cases() -> list:
@@ -58,12 +59,10 @@ def test_our_reference(case) -> None:
 @pytest.fixture(scope="module")
 def device():
     """The CPU device of a plugin EP whose compiler takes whole graphs."""
-    toolchain = toolchains()["openvino"]
-    if toolchain.version() is None:
-        pytest.skip("OpenVINO's EP is not installed")
-    return toolchain.devices()[0]
+    return toolchains()["openvino"].devices()[0]
 
 
+@needs_openvino
 @pytest.mark.parametrize("lowering", ["dense", "block-sparse"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_on_openvino(case, lowering: str, device) -> None:

@@ -27,11 +27,12 @@ from aotpack.toolchain.openvino_string import (
 from aotpack.verdict import Code, Grade
 from tests.conftest import BuiltPackage
 from tests.e2e.test_main_job import manifest_of
+from tests.hardware import needs_openvino
 from tests.toolchain.ep_answers import answers
 
 TOOLCHAIN = OpenVinoToolchain()
 
-pytestmark = pytest.mark.skipif(TOOLCHAIN.version() is None, reason="the OpenVINO EP is not installed")
+pytestmark = needs_openvino
 
 RELEASE = TOOLCHAIN.runtime_details().get("openvino", "")
 OWN = isa_class(probe().cpu.features or ())
