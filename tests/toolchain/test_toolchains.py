@@ -142,7 +142,7 @@ def test_where_a_cpu_lacks_a_class_nothing_is_compiled_for_it() -> None:
     assert why is not None
     assert why.startswith("this CPU lacks amx_bf16, amx_int8, amx_tile")
     other = bare.model_copy(update={"cpu": Cpu(vendor="AuthenticAMD", features=("sse4_1",))})
-    assert "Intel CPUs and no others" in (toolchain.why_not_compile(find("openvino-cpu-sse41"), other) or "")
+    assert "Intel CPUs only" in (toolchain.why_not_compile(find("openvino-cpu-sse41"), other) or "")
     arm = probe().model_copy(update={"arch": "aarch64"})
     assert toolchain.how_to_run(find("openvino-cpu-sse41"), arm).how is None
 
