@@ -37,7 +37,7 @@ __all__ = [
 EP = "OpenVINOExecutionProvider"
 
 #: The EP lists devices of Intel alone, CPUs too (its ov_factory.cc, GetSupportedDevices): on an AMD EPYC with
-#: AVX-512 it lists none (release 1.8.1, seen on 2026-11-24), so that nothing of it can be compiled or loaded there.
+#: AVX-512 it lists none (release 1.8.1, seen on 2026-11-24), so that nothing can be compiled or loaded there.
 CPU_VENDOR = "GenuineIntel"
 
 #: Caps the ISA that oneDNN, and with it the EP, uses: it chooses the class when compiling, and makes a

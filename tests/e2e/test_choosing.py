@@ -62,7 +62,7 @@ def test_what_a_profile_leaves_out_never_fits(vad: BuiltPackage, tmp_path: Path)
     ("text", "expected"),
     [
         ("{", "not a machine profile"),
-        ('{"os": "linux", "os": "windows"}', "twice"),
+        ('{"os": "linux", "os": "windows"}', "duplicate key 'os'"),
         ('{"cpu": {"flags": []}}', "flags"),
         ('{"memory": -1}', "memory"),
         ('{"profile": "2"}', "profile"),
