@@ -59,6 +59,7 @@ def vad(
     """silero-vad for the targets of the demo, and the portable one. Read it; do not change it."""
     path = tmp_path_factory.mktemp("vad") / "vad.aotpack"
     model = real_model("silero_vad_16k_sequence")
+    # A blob can only be compiled for what the CPU has: on one without AMX, say, six targets are left.
     targets = [f"--target={name}" for name in compilable(*VAD_TARGETS)]
     done = aotpack("build", model, "-o", path, "--shape", "input=1,576", *targets, "--json")
     assert done.status == 0, done.err

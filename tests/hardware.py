@@ -1,4 +1,4 @@
-"""What this machine is, as far as tests depend on it: the EPs take some devices and not others."""
+"""What the machine that runs the tests can compile: no machine can for every target of the catalogue."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from aotpack.machine import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 
-__all__ = ["compilable", "needs_openvino"]
+__all__ = ["INTEL", "compilable", "needs", "why_not"]
+
+#: This machine, or what it would be with an Intel CPU: for rules that are asked no EP.
+INTEL = probe().model_copy(update={"cpu": probe().cpu.model_copy(update={"vendor": "GenuineIntel"})})
 
 
-def _why_not(name: str) -> str | None:
-    target = find(name)
-    return toolchains()[target.toolchain].why_not_compile(target, probe())
+def why_not(target: str) -> str | None:
+    """Why nothing can be compiled for the target here; None if it can."""
+    wanted = find(target)
+    return toolchains()[wanted.toolchain].why_not_compile(wanted, probe())
 
 
 def compilable(*targets: str) -> tuple[str, ...]:
-    """Those of `targets` that can be compiled for here: a CPU without AMX, say, leaves some out."""
-    return tuple(name for name in targets if _why_not(name) is None)
+    """Those of the targets that can be compiled for here."""
+    return tuple(target for target in targets if why_not(target) is None)
 
 
-_WITHOUT_OPENVINO = _why_not("openvino-cpu-avx2")
-
-#: For tests that compile, load or ask with OpenVINO.
-needs_openvino = pytest.mark.skipif(_WITHOUT_OPENVINO is not None, reason=_WITHOUT_OPENVINO or "")
+def needs(target: str) -> pytest.MarkDecorator:
+    """Skips where nothing can be compiled for the target."""
+    why = why_not(target)
+    return pytest.mark.skipif(why is not None, reason=f"{target}: {why}")

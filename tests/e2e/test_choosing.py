@@ -11,9 +11,9 @@ import aotpack as api
 from aotpack.errors import NothingToLoad
 from aotpack.events import Event, EventCode
 from aotpack.target import find
+from aotpack.toolchain import toolchains
 from tests.command_line import aotpack
 from tests.conftest import BuiltPackage
-from tests.hardware import compilable, needs_openvino
 from tests.repack import repack
 
 NPU_MACHINE = "snapdragon-x-elite"
@@ -62,7 +62,7 @@ def test_what_a_profile_leaves_out_never_fits(vad: BuiltPackage, tmp_path: Path)
     ("text", "expected"),
     [
         ("{", "not a machine profile"),
-        ('{"os": "linux", "os": "windows"}', "duplicate key 'os'"),
+        ('{"os": "linux", "os": "windows"}', "duplicate key"),
         ('{"cpu": {"flags": []}}', "flags"),
         ('{"memory": -1}', "memory"),
         ('{"profile": "2"}', "profile"),
@@ -84,9 +84,10 @@ def test_an_unknown_machine_is_told_the_nearest(vad: BuiltPackage) -> None:
 def test_a_fleet_is_shown_as_a_matrix(vad: BuiltPackage) -> None:
     done = aotpack("coverage", vad.path, "--machines", f"{NPU_MACHINE},avx2-desktop,rtx-50", "--json")
     document = done.document("coverage")
-    got = {row["machine"]: (row["chosen"] or "").rpartition("-")[0] for row in document["machines"]}
-    best_of_desktop = (*compilable("openvino-cpu-avx2"), "ort-cpu")[0]
-    assert got == {NPU_MACHINE: "qnn-htp-v73", "avx2-desktop": best_of_desktop, "rtx-50": "ort-cpu"}
+    got = {row["machine"]: row["chosen"] or "" for row in document["machines"]}
+    assert got[NPU_MACHINE].startswith("qnn-htp-v73")
+    built = {row["target"] for row in vad.build.document("build-report")["rows"]}
+    assert got["avx2-desktop"].startswith("openvino-cpu-avx2" if "openvino-cpu-avx2" in built else "ort-cpu")
     text = aotpack("coverage", vad.path).out
     assert "would help most: " in text
     assert "nobody gets: " in text
@@ -124,11 +125,12 @@ def test_measuring_decides_where_it_is_asked_to(vad: BuiltPackage, tmp_path: Pat
     assert all(value is None or value > 0 for value in seconds.values())
 
 
-@needs_openvino
 def test_the_doctor_finds_what_newer_runtimes_refuse_and_refresh_mends_it(
     vad: BuiltPackage, tmp_path: Path
 ) -> None:
-    target = find("openvino-cpu-avx2")
+    machine, target = api.probe(), find("openvino-cpu-avx2")
+    if toolchains()["openvino"].why_not_compile(target, machine):
+        pytest.skip("no CPU to compile for AVX2 on")
 
     def aged(variant: api.manifest.Variant) -> api.manifest.Variant:  # type: ignore[name-defined]
         text = variant.compatibility.ep_string or ""

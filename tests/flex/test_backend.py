@@ -9,7 +9,6 @@ import pytest
 from aotpack import flex
 from aotpack.toolchain import toolchains
 from tests.flex.running import CPU, session
-from tests.hardware import needs_openvino
 
 
 def cases() -> list:
@@ -59,10 +58,14 @@ def test_our_reference(case) -> None:
 @pytest.fixture(scope="module")
 def device():
     """The CPU device of a plugin EP whose compiler takes whole graphs."""
-    return toolchains()["openvino"].devices()[0]
+    toolchain = toolchains()["openvino"]
+    if toolchain.version() is None:
+        pytest.skip("OpenVINO's EP is not installed")
+    if not (devices := toolchain.devices()):
+        pytest.skip("OpenVINO's EP has no device here")
+    return devices[0]
 
 
-@needs_openvino
 @pytest.mark.parametrize("lowering", ["dense", "block-sparse"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_on_openvino(case, lowering: str, device) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import aotpack
-from tests.hardware import compilable, needs_openvino
+from tests.hardware import compilable, needs
 
 LONG = pytest.mark.long
 
@@ -49,7 +49,7 @@ def test_a_real_model_becomes_one_node(
         assert row["ep_string"]
 
 
-@needs_openvino
+@needs("openvino-cpu-avx2")
 def test_a_variant_with_other_numbers_is_refused_unless_they_are_tolerated(
     real_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
