@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Count", "Name", "Sha256", "Value", "Xxh3"]
+__all__ = ["Count", "Name", "Sha256", "Value", "Xxh3", "refuse_ambiguous_json"]
 
 
 class Value(BaseModel):
@@ -25,3 +26,26 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 #: xxh3-128, hex.
 Xxh3 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+def refuse_ambiguous_json(text: bytes) -> None:
+    """Nothing, if every reader of JSON finds the same in `text`; pydantic takes what others read otherwise.
+
+    Raises:
+        ValueError: it has a key twice in one object, NaN or an infinity, or is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    json.loads(text, object_pairs_hook=_unique, parse_constant=_not_json)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    keys = dict(pairs)
+    if len(keys) != len(pairs):
+        for key, _ in pairs:
+            if keys.pop(key, pairs) is pairs:
+                raise ValueError(f"duplicate key {key!r}")
+    return keys
+
+
+def _not_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import platform
 import sys
@@ -18,7 +17,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from aotpack._values import Count, Value
+from aotpack._values import Count, Value, refuse_ambiguous_json
 from aotpack.errors import ProfileError, UnknownName
 
 __all__ = [
@@ -131,7 +130,7 @@ def parse_profile(text: bytes, *, where: str) -> Machine:
             "too large for a machine profile", where=where, expected=f"at most {MAX_PROFILE_SIZE} bytes"
         )
     try:
-        json.loads(text, object_pairs_hook=_unique)
+        refuse_ambiguous_json(text)
         machine = Machine.model_validate_json(text)
     except (ValueError, RecursionError) as error:
         found = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
@@ -242,9 +241,11 @@ def _cpu() -> Cpu:
     from archspec.cpu import detect
 
     host, raw = archspec.cpu.host(), detect.detected_info()
-    # The features of `host` are those of the nearest named microarchitecture; newer ones are in `raw` only.
+    # `host` is the nearest named microarchitecture, in a virtual machine often a generic one: newer features
+    # are in `raw` only, and so may be the vendor.
+    vendor = raw.vendor if host.vendor == "generic" else host.vendor
     return Cpu(
-        vendor=host.vendor,
+        vendor=None if vendor in {"", "generic"} else vendor,
         model=archspec.cpu.brand_string() or None,
         microarchitecture=host.name,
         features=tuple(sorted(raw.features | host.features)),
@@ -282,10 +283,3 @@ def _features_of(microarchitecture: str) -> tuple[str, ...] | None:
 
     described = archspec.cpu.TARGETS.get(microarchitecture)
     return tuple(sorted(described.features)) if described else None
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    keys = dict(pairs)
-    if len(keys) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return keys

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from aotpack._values import Count, Name, Sha256, Value, Xxh3
+from aotpack._values import Count, Name, Sha256, Value, Xxh3, refuse_ambiguous_json
 from aotpack.errors import LimitExceeded, ManifestError, NewerFormat
 
 __all__ = [
@@ -275,7 +275,12 @@ def parse(text: bytes) -> Manifest:
         if manifest.model_dump_json(exclude_none=True).encode() != text:
             # pydantic lets duplicate keys and NaN through. Bytes that it writes back as they were have
             # neither; all others are read once more by a parser that can refuse them.
-            _refuse_ambiguous_json(text)
+            try:
+                refuse_ambiguous_json(text)
+            except RecursionError:
+                raise LimitExceeded("nested too deeply", where="manifest") from None
+            except ValueError as error:
+                raise ManifestError(str(error), where="manifest") from None
         issues = list(_contradictions(manifest))
     if issues:
         where, what = issues[0]
@@ -343,28 +348,6 @@ def _as_manifest_error(error: ValidationError) -> ManifestError | LimitExceeded:
         where=where if len(where) <= 200 else f"{where[:200]}...",
         found=repr(first["input"]) if is_short and first["type"] != "json_invalid" else None,
     )
-
-
-def _refuse_ambiguous_json(text: bytes) -> None:
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        keys = dict(pairs)
-        if len(keys) != len(pairs):
-            seen: set[str] = set()
-            twin = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ManifestError(f"duplicate key {twin!r}", where="manifest")
-        return keys
-
-    def refuse(constant: str) -> None:
-        raise ManifestError(f"{constant} is not JSON", where="manifest")
-
-    try:
-        json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
-    except RecursionError:
-        raise LimitExceeded("nested too deeply", where="manifest") from None
-    except ValueError as error:
-        if isinstance(error, ManifestError):
-            raise
-        raise ManifestError(str(error), where="manifest") from None
 
 
 def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:

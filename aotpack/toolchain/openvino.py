@@ -16,6 +16,7 @@ from aotpack.target import Precision, Target
 from aotpack.toolchain.base import RunsHere
 from aotpack.toolchain.openvino_string import (
     CAP,
+    CPU_VENDOR,
     EP,
     FORMER_CAP,
     ISA_CLASSES,
@@ -34,7 +35,7 @@ _BY_CAP = {known.cap: known for known in ISA_CLASSES}
 
 
 class OpenVinoToolchain(PluginToolchain):
-    """The OpenVINO EP, for Intel CPUs and whatever else has their instructions."""
+    """The OpenVINO EP, for Intel CPUs: it lists no others, whatever instructions they have."""
 
     name = "openvino"
     ep = EP
@@ -76,6 +77,8 @@ class OpenVinoToolchain(PluginToolchain):
             return missing
         if machine.arch != "x86_64":
             return "OpenVINO compiles for x86-64 CPUs on x86-64 machines only"
+        if machine.cpu.vendor != CPU_VENDOR:
+            return f"the OpenVINO EP takes Intel CPUs only; the vendor of this one is {machine.cpu.vendor}"
         features = machine.cpu.features or ()
         lacking = [name for name in target.requires.isa or () if name not in features]
         return (

@@ -21,6 +21,7 @@ from aotpack.verdict import Code, Comparison, Grade, Verdict, not_in_profile
 
 __all__ = [
     "CAP",
+    "CPU_VENDOR",
     "EP",
     "FORMER_CAP",
     "ISA_CLASSES",
@@ -34,6 +35,10 @@ __all__ = [
 
 #: As onnxruntime knows it.
 EP = "OpenVINOExecutionProvider"
+
+#: The EP lists devices of Intel alone, CPUs too (its ov_factory.cc, GetSupportedDevices): on an AMD EPYC with
+#: AVX-512 it lists none (release 1.8.1, seen on 2026-11-24), so that nothing can be compiled or loaded there.
+CPU_VENDOR = "GenuineIntel"
 
 #: Caps the ISA that oneDNN, and with it the EP, uses: it chooses the class when compiling, and makes a
 #: machine out of a lesser class when loading.
@@ -161,10 +166,10 @@ def string_for(release: str, isa: IsaClass) -> str:
 
 
 def judge(text: str | None, machine: Machine) -> Verdict:
-    """The EP's rules: the string's form, then OpenVINO's release and the ISA class, both equal.
+    """The EP's rules: the string's form, OpenVINO's release, the CPU's vendor and the ISA class, all equal.
 
     Args:
-        text: the compatibility string; None if the blob has none.
+        text: the compatibility string of a blob for CPUs; None if the blob has none.
         machine: of whose EP the detail ``openvino`` is the release inside it.
     """
     string = OpenVinoString.parse(text) if text else None
@@ -195,11 +200,11 @@ def _comparing(machine: Machine) -> Callable[[str], Verdict]:
         isa = isa_class(machine.cpu.features, cap_of(machine))
         described = isa.described if isa else "none"
     return functools.lru_cache(maxsize=1024)(
-        functools.partial(_compare, release=release, described=described)
+        functools.partial(_compare, vendor=machine.cpu.vendor, release=release, described=described)
     )
 
 
-def _compare(inner: str, *, release: str | None, described: str | None) -> Verdict:
+def _compare(inner: str, *, vendor: str | None, release: str | None, described: str | None) -> Verdict:
     parts = _INNER.fullmatch(inner)
     if parts is None:
         return Verdict(
@@ -209,11 +214,19 @@ def _compare(inner: str, *, release: str | None, described: str | None) -> Verdi
         )
     compared = tuple(
         Comparison(what, found, needed, None if found is None else found == needed)
-        for what, found, needed in (("OpenVINO", release, parts[1]), ("ISA class", described, parts[2]))
+        for what, found, needed in (
+            ("OpenVINO", release, parts[1]),
+            ("CPU vendor", vendor, CPU_VENDOR),
+            ("ISA class", described, parts[2]),
+        )
     )
-    for item, code in zip(compared, (Code.RUNTIME_VERSION, Code.ISA), strict=True):
+    for item, code in zip(compared, (Code.RUNTIME_VERSION, Code.NO_DEVICE, Code.ISA), strict=True):
         if item.fits is False:
-            sentence = f"It was compiled for {item.what} {item.needed}; here it is {item.found}."
+            sentence = (
+                f"The OpenVINO EP takes Intel CPUs only; the vendor of this one is {vendor}."
+                if code is Code.NO_DEVICE
+                else f"It was compiled for {item.what} {item.needed}; here it is {item.found}."
+            )
             return Verdict(Grade.UNSUPPORTED, code, sentence, compared)
     for item in compared:
         if item.fits is None:

@@ -77,6 +77,7 @@ class PluginToolchain(Toolchain):
         self._answers: dict[Hashable, Grade | None] = {}
         self._asking: AskWorker | None = None
         self._devices: list[Any] | None = None
+        self._registered = False
 
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""
@@ -243,17 +244,24 @@ class PluginToolchain(Toolchain):
             ToolchainMissing: the EP's package is not installed.
             ToolchainError: its library cannot be loaded.
         """
-        import onnxruntime as ort
-
         if util.find_spec(self.module) is None:
             raise ToolchainMissing("is not installed", where=self.distribution, hint=self.pip_command())
         with _registering:
-            if not any(device.ep_name == self.ep for device in ort.get_ep_devices()):
+            # A library may list no device here, and cannot be registered twice.
+            if not self._registered and not self._listed():
+                import onnxruntime as ort
+
                 try:
                     library = import_module(self.module).get_library_path()
                     ort.register_execution_provider_library(self.ep, library)
                 except Exception as error:
                     raise ToolchainError("cannot be loaded", where=self.ep, found=error) from error
+            self._registered = True
+        return self._listed()
+
+    def _listed(self) -> list[Any]:
+        import onnxruntime as ort
+
         return [device for device in ort.get_ep_devices() if device.ep_name == self.ep]
 
     def _options(self, provider_options: Mapping[str, str]) -> onnxruntime.SessionOptions:
