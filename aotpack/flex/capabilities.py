@@ -69,12 +69,14 @@ class Options:
         lowering: one that every node must get, or None for the cheapest that the target runs.
         masked_rows: what a query that sees no key gives. The schema's softmax gives NaN; PyTorch gives zeros.
         block: queries and keys a block; None for what costs least.
+        kv_heads: heads of K and V a tile, a divisor of all of them; None for what costs least.
 
     """
 
     lowering: Lowering | None = None
     masked_rows: Literal["nan", "zeros"] = "nan"
     block: tuple[int, int] | None = None
+    kv_heads: int | None = None
 
     def __post_init__(self) -> None:
         if self.lowering is not None and self.lowering not in LOWERINGS:
@@ -87,3 +89,5 @@ class Options:
             )
         if self.block is not None and min(self.block) < 1:
             raise FlexError("is not positive", where="options.block", found=self.block)
+        if self.kv_heads is not None and self.kv_heads < 1:
+            raise FlexError("is not positive", where="options.kv_heads", found=self.kv_heads)

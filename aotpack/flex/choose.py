@@ -111,7 +111,7 @@ def _dense(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Ch
     passes = sum(_passes(graph) for graph in (node.score_mod, node.prob_mod) if graph is not None)
     yield Choice(
         lowering="dense",
-        cost=_scores(node) * (1 + passes) * _spill(node) + 8 * target.capabilities.node_cost,
+        cost=_scores(node) * DENSE * (1 + passes) * _spill(node) + 8 * target.capabilities.node_cost,
         why=known.why_dense or "all scores at once cost least",
         skipped=0.0,
         write=lambda emitter: write_dense(node, emitter, target.capabilities, target.options),
@@ -121,6 +121,10 @@ def _dense(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Ch
 def _block_sparse(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Choice | str]:
     if known.mask is None or known.why_dense is not None:
         yield known.why_dense or "no block mask"
+        return
+    wanted = target.options.kv_heads
+    if wanted is not None and node.heads[1] % wanted:
+        yield f"{node.heads[1]} heads of K and V are not a multiple of options.kv_heads {wanted}"
         return
     for tiling in _tilings(node, known, target):
         mask = tiling.mask
@@ -163,7 +167,10 @@ def _tilings(node: FlexNode, known: Understanding, target: _Target) -> Iterator[
                 mask = block_mask(mods[0], FINEST, GRAIN)
                 bases.append(replace(bases[0], mask=mask, score_mod=mods[0], prob_mod=mods[1], order=order))
     factors = (1,) if target.options.block is not None else _FACTORS
-    kv_heads = [count for count in range(1, node.heads[1] + 1) if node.heads[1] % count == 0]
+    all_heads = node.heads[1]
+    kv_heads = [count for count in range(1, all_heads + 1) if all_heads % count == 0]
+    if target.options.kv_heads is not None:
+        kv_heads = [target.options.kv_heads]
     for base in bases:
         for factor in factors:
             mask = base.mask if factor == 1 else base.mask.coarser(factor)
@@ -206,27 +213,29 @@ def _fused(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Ch
 
 _CANDIDATES = {"function": _function, "dense": _dense, "block-sparse": _block_sparse, "fused": _fused}
 
-# Measured on a CPU with two threads, E = Ev = 64, in units of the time one score takes in plain ops.
+# In units of the time one score takes in tiles, E = Ev = 64; `benchmarks/flex_costs.py` measures them.
 
 #: What one more elementwise op adds.
-_PASS = 0.15
+PASS = 0.1
 #: What a Where adds: with a mask that broadcasts it is not vectorised.
-_WHERE = 2.5
+WHERE = 2.5
 #: How many queries' worth of time goes into packing and copying the keys of a block.
-_PACKING = 17
+PACKING = 17
 #: What bringing a query, its keys and its result into another order takes, in scores.
 _MOVING = 40
 #: How much dearer a score is for each doubling of a tile's scores beyond what a core has near.
-_FAR = 0.06
-_NEAR = 1 << 20
+FAR = 0.06
+NEAR = 1 << 20
+#: What a score costs when all of them are computed at once.
+DENSE = 1.0
 #: How much dearer a score is when all of them are more than `_LARGE` bytes; the memory they take counts too.
-_SPILL = 1.45
+SPILL = 1.45
 _LARGE = 64 << 20
 #: Block heights that are tried, in units of the lowest.
 _FACTORS = (1, 2, 4)
 #: Other orders of the positions that are tried, and the share of scores seen, of those computed, above which
 #: none can pay.
-_ORDERS = 3
+_ORDERS = 2
 _SCATTERED = 0.6
 #: Stands for a length that is not known.
 _TYPICAL = 1024
@@ -235,7 +244,7 @@ _TYPICAL = 1024
 def _passes(graph: onnx.GraphProto) -> float:
     """What the ops of a mod cost a score; those on positions alone are not told apart here."""
     return sum(
-        _WHERE if node.op_type == "Where" else _PASS for node in graph.node if node.op_type not in _CHEAP
+        WHERE if node.op_type == "Where" else PASS for node in graph.node if node.op_type not in _CHEAP
     )
 
 
@@ -250,10 +259,10 @@ def _tiled_cost(node: FlexNode, tiling: Tiling, capabilities: Capabilities) -> f
     tiles = node.heads[1] // tiling.kv_heads
     heads = _scores(node) / (mask.lengths[0] * mask.lengths[1])
     keys = np.array([_visible(mask, row) for row in range(mask.states.shape[0])])
-    far = 1 + _FAR * np.log2(np.maximum(heads / tiles * high * keys * 4 / _NEAR, 1))
+    far = 1 + FAR * np.log2(np.maximum(heads / tiles * high * keys * 4 / NEAR, 1))
     programs = [program for program in (tiling.score_mod, tiling.prob_mod) if program is not None]
     steps = sum(value.scored and value.kind == "step" for program in programs for value in program.values)
-    scores = float((heads * (high + _PACKING) * keys * far).sum()) * (1 + _PASS * steps)
+    scores = float((heads * keys * far * (high * (1 + PASS * steps) + PACKING)).sum())
     if tiling.order is not None:
         scores += heads * mask.lengths[0] * _MOVING
     return scores + tiles * len(keys) * (8 + steps) * capabilities.node_cost
@@ -270,7 +279,7 @@ def _fused_cost(node: FlexNode, op: FusedOp, each: float) -> float:
 
 
 def _spill(node: FlexNode) -> float:
-    return _SPILL if _scores(node) * 4 > _LARGE else 1.0
+    return SPILL if _scores(node) * 4 > _LARGE else 1.0
 
 
 def _scores(node: FlexNode) -> float:

@@ -12,7 +12,7 @@ from aotpack.flex.emit import Array, numpy_type
 from aotpack.flex.intervals import Interval, anything, evaluate, exactly
 from aotpack.flex.program import Program, Value
 
-__all__ = ["Block", "BlockMask", "Ranges", "Region", "block_mask", "coarse_states", "keeps_zero", "region_of"]
+__all__ = ["Block", "BlockMask", "Ranges", "Region", "block_mask", "keeps_zero", "keys_seen", "region_of"]
 
 #: Half-open ranges of positions, in order and apart.
 Ranges = tuple[tuple[int, int], ...]
@@ -99,7 +99,14 @@ def block_mask(program: Program, block: tuple[int, int] = (128, 64), grain: int 
     """
     grain = grain or block[1]
     _, _, length, keys = program.shape
-    states = coarse_states(program, block)
+    rows, columns = -(-length // block[0]), -(-keys // block[1])
+    bounds = evaluate(program, lambda value: _reduced(value, program, block))
+    states = np.full((rows, columns), Block.PARTIAL, np.uint8)
+    low, high = (
+        np.broadcast_to(_rank4(bound), (*_rank4(bound).shape[:2], rows, columns)) for bound in bounds[:2]
+    )
+    states[(high == -np.inf).all(axis=(0, 1))] = Block.MASKED
+    states[(low > -np.inf).all(axis=(0, 1))] = Block.FULL
     fine = np.repeat(states, block[1] // grain, axis=1)[:, : -(-keys // grain)]
     seen = np.zeros((1, 1, length), np.bool_)
     spans = np.stack([np.full(length, keys), np.full(length, -1), np.zeros(length, np.int64)])
@@ -136,28 +143,22 @@ def block_mask(program: Program, block: tuple[int, int] = (128, 64), grain: int 
     )
 
 
-def coarse_states(program: Program, block: tuple[int, int]) -> Array:
-    """The `Block` values that intervals alone settle; PARTIAL where they do not.
+def keys_seen(program: Program, queries: tuple[int, int]) -> Array:
+    """Which keys any of some queries may see: booleans of shape (S,).
 
     Args:
         program: of the score mod.
-        block: queries and keys a block.
+        queries: the first and the one after the last.
 
     """
-    _, _, length, keys = program.shape
-    rows, columns = -(-length // block[0]), -(-keys // block[1])
-    bounds = evaluate(program, lambda value: _reduced(value, program, block))
-    states = np.full((rows, columns), Block.PARTIAL, np.uint8)
-    low, high = (
-        np.broadcast_to(_rank4(bound), (*_rank4(bound).shape[:2], rows, columns)) for bound in bounds[:2]
-    )
-    states[(high == -np.inf).all(axis=(0, 1))] = Block.MASKED
-    states[(low > -np.inf).all(axis=(0, 1))] = Block.FULL
-    return states
+    keys = program.shape[3]
+    region = Region(heads=(0, program.shape[1]), queries=queries, keys=((0, keys),))
+    bounds = evaluate(program, functools.partial(_sliced, program=program, region=region))
+    return np.broadcast_to((_rank4(bounds.high) > -np.inf).any(axis=(0, 1, 2)), keys)
 
 
 def _states(visible: Array, open_: Array, width: int, starts: Array) -> Array:
-    """The `Block` values of the parts of a block that is `width` keys wide, each from one start to the next."""
+    """The `Block` values of the parts of a block of `width` keys, each from one start to the next."""
     some = np.logical_or.reduceat(np.broadcast_to(visible.any(axis=(0, 1, 2)), width), starts)
     all_ = np.logical_and.reduceat(np.broadcast_to(open_.all(axis=(0, 1, 2)), width), starts)
     return np.where(all_, Block.FULL, np.where(some, Block.PARTIAL, Block.MASKED)).astype(np.uint8)

@@ -15,17 +15,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from aotpack.flex.emit import Array
-from aotpack.flex.mask import Block, coarse_states
+from aotpack.flex.mask import keys_seen
 from aotpack.flex.program import Program, Value
 
 __all__ = ["Order", "best_orders", "reordered"]
 
 #: The widest band of columns that is tried: a wider one is hardly squarer than the row.
 _WIDEST = 32
-#: Orders that are tried: the evaluation of one takes milliseconds.
-_MOST = 128
-#: Blocks a side that an order is judged by.
-_SIDE = 64
+#: Orders that are tried: to judge one takes some milliseconds.
+_MOST = 64
+#: Queries in each of the two blocks that an order is judged by, and keys that are skipped together at least.
+_QUERIES = 64
+_KEYS = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,16 +62,24 @@ def best_orders(program: Program, count: int) -> list[Order]:
         count: how many are wanted.
 
     """
-    length = program.shape[2]
-    size = max(64, -(-length // _SIDE))
     found = []
-    for at, order in zip(range(_MOST), _orders(length), strict=False):
+    for at, order in zip(range(_MOST), _orders(program.shape[2]), strict=False):
         other = reordered(program, order)
         if other is None:
             return []
-        computed = float((coarse_states(other, (size, size)) != Block.MASKED).mean())
-        found.append((computed, at, order))
+        found.append((_computed(other), at, order))
     return [order for _, _, order in sorted(found, key=lambda item: item[:2])[:count]]
+
+
+def _computed(program: Program) -> int:
+    """Groups of keys that two blocks of queries, far from the ends, have to look at."""
+    length = program.shape[2]
+    groups = 0
+    for middle in (length // 4, 3 * length // 4):
+        first = middle // _QUERIES * _QUERIES
+        seen = keys_seen(program, (first, min(first + _QUERIES, length)))
+        groups += int(np.logical_or.reduceat(seen, np.arange(0, len(seen), _KEYS)).sum())
+    return groups
 
 
 def reordered(program: Program, order: Order) -> Program | None:

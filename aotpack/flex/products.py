@@ -62,11 +62,23 @@ def scores_of(node: FlexNode, emitter: Emitter, operands: Operands, q: str, k: s
     return cast(emitter, scores, operands.element_type, node.precision)
 
 
-def values_of(node: FlexNode, emitter: Emitter, operands: Operands, probs: str, v: str, sizes: Sizes) -> str:
-    """Probabilities of shape (B, Hq, *sizes) times V, in the type of Q."""
+def values_of(
+    node: FlexNode,
+    emitter: Emitter,
+    operands: Operands,
+    probs: str,
+    v: str,
+    sizes: Sizes,
+    blind: str | None = None,
+) -> str:
+    """Probabilities of shape (B, Hq, *sizes) times V, in the type of Q; zeros where `blind`."""
     v = cast(emitter, v, operands.element_type, node.precision)
     values = emitter.op("MatMul", _stack(node, emitter, probs, sizes[1]), v)
     values = _unstack(node, emitter, values, probs, sizes[0])
+    if blind is not None:
+        # Before the cast: not every target has a Where of every type.
+        zero = emitter.constant(np.asarray(0, numpy_type(node.precision)))
+        values = emitter.op("Where", blind, zero, values)
     return cast(emitter, values, node.precision, node.element_type)
 
 

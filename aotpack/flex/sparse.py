@@ -158,12 +158,9 @@ class _Writer:
         if self.zeros and self.mask.depends_on_data:
             blind = blind_queries(self.emitter, scores, self.node.precision)
         probs = self._modified(1, self.emitter.op("Softmax", scores, axis=-1), first, self.bank)
-        values = values_of(self.node, self.emitter, self.operands, probs, v, sizes)
         if self.zeros and blind is None and (known := self._blind(first)).any():
             blind = self.emitter.constant(known)
-        if blind is not None:
-            zero = self.emitter.constant(np.asarray(0, numpy_type(self.node.element_type)))
-            values = self.emitter.op("Where", blind, zero, values)
+        values = values_of(self.node, self.emitter, self.operands, probs, v, sizes, blind)
         return values if count == 1 else self._unfold(values, count, queries)
 
     def _rows(self) -> Iterator[_Row]:

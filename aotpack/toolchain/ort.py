@@ -90,6 +90,7 @@ class OrtToolchain(Toolchain):
 
         return Capabilities(
             gathers=True,
+            node_cost=5_000,
             fused_ops=frozenset(
                 {
                     FusedOp(
