@@ -2,7 +2,7 @@
 
     python -m benchmarks.flex_costs [--threads 2] [--repeats 7]
 
-Those of plain ops are constants of `aotpack/flex/choose.py`, those of fused ops are in the `FusedOp`s of
+Those of plain ops are constants of `aotpack/flex/choose.py`, `node_cost` and those of fused ops are in
 `aotpack/toolchain/ort.py`. All are in units of the time of one score: the two products and the softmax of one
 query, one key and one head of 64. A cost need not be right to the last digit: it decides between ways that
 are a few per cent apart.

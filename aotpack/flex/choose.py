@@ -218,18 +218,18 @@ _CANDIDATES = {"function": _function, "dense": _dense, "block-sparse": _block_sp
 #: What one more elementwise op adds.
 PASS = 0.1
 #: What a Where adds: with a mask that broadcasts it is not vectorised.
-WHERE = 2.5
+WHERE = 1.5
 #: How many queries' worth of time goes into packing and copying the keys of a block.
-PACKING = 17
+PACKING = 15
 #: What bringing a query, its keys and its result into another order takes, in scores.
 _MOVING = 40
 #: How much dearer a score is for each doubling of a tile's scores beyond what a core has near.
 FAR = 0.06
 NEAR = 1 << 20
 #: What a score costs when all of them are computed at once.
-DENSE = 1.0
+DENSE = 0.95
 #: How much dearer a score is when all of them are more than `_LARGE` bytes; the memory they take counts too.
-SPILL = 1.45
+SPILL = 1.15
 _LARGE = 64 << 20
 #: Block heights that are tried, in units of the lowest.
 _FACTORS = (1, 2, 4)

@@ -18,7 +18,7 @@ from aotpack.flex.emit import Array, Dim, Emitter, numpy_type
 from aotpack.flex.mask import BlockMask, Ranges, Region
 from aotpack.flex.node import FlexNode
 from aotpack.flex.order import Order
-from aotpack.flex.products import Operands, blind_queries, operands_of, scores_of, values_of
+from aotpack.flex.products import Operands, blind_queries, cast, operands_of, scores_of, values_of
 from aotpack.flex.program import Program
 from aotpack.flex.tiles import Bank, write_tile
 
@@ -262,14 +262,13 @@ class _Writer:
 
     def _unseen(self, q: tuple[int, int]) -> str:
         """The part of Y whose queries see no key."""
-        kind = numpy_type(self.node.element_type)
-        batch_and_heads = self.emitter.op("Shape", self.node.inputs[0], start=0, end=2)
-        shape = self.emitter.op(
-            "Concat", batch_and_heads, self.emitter.ints(q[1] - q[0], self._v_size), axis=0
-        )
-        return self.emitter.op(
-            "Expand", self.emitter.constant(np.asarray(0 if self.zeros else np.nan, kind)), shape
-        )
+        number = np.asarray(0 if self.zeros else np.nan, numpy_type(self.node.precision))
+        batch = self.emitter.op("Shape", self.node.inputs[0], start=0, end=1)
+        sizes = self.emitter.ints(self.node.heads[0], q[1] - q[0], self._v_size)
+        shape = self.emitter.op("Concat", batch, sizes, axis=0)
+        values = self.emitter.op("Expand", self.emitter.constant(number), shape)
+        # After that: not every target has an Expand of every type.
+        return cast(self.emitter, values, self.node.precision, self.node.element_type)
 
     @property
     def _v_size(self) -> int:

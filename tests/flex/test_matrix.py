@@ -35,7 +35,8 @@ def last() -> flex.Mask:
 MODS = {
     "none": (lambda: None, False),
     "causal": (lambda: flex.causal(), False),
-    "causal-offset": (lambda: flex.causal(offset=-7), False),  # the first queries see nothing
+    # The first queries see nothing, a whole block of them and part of the next.
+    "causal-offset": (lambda: flex.causal(offset=-20), False),
     "window": (lambda: flex.sliding_window(5), False),  # and here the last ones
     "dilated": (lambda: flex.dilated_window(4, 3), True),
     "prefix-lm": (lambda: flex.prefix_lm(9), False),
