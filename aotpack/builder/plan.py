@@ -38,6 +38,8 @@ class ComponentPlan:
     low_bits: frozenset[str]
     #: It may have FlexAttention nodes, which are lowered for each target.
     flex: bool
+    #: It has quantised tensors (QDQ).
+    quantised: bool
 
     @property
     def name(self) -> str:
@@ -216,6 +218,7 @@ def _read(spec: ComponentSpec) -> ComponentPlan:
         open=tuple(open_dimensions(graph)),
         low_bits=low_bit_types(graph),
         flex=any(opset.domain == _PREVIEW for opset in _imports(graph)),
+        quantised=any(node.op_type == "DequantizeLinear" for node in graph.graph.node),
     )
 
 

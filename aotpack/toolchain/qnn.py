@@ -86,7 +86,7 @@ class QnnToolchain(PluginToolchain):
         by_arch = {
             target.provider_options["htp_arch"]: target
             for target in catalogue().values()
-            if target.toolchain == self.name
+            if target.toolchain == self.name and target.generation is None
         }
         archs = read_generations(name, match[1], prefix="v", known=by_arch, what="architectures")
         chosen = [by_arch[arch] for arch in archs]
