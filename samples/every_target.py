@@ -21,7 +21,7 @@ BUILD_FILE = Path(__file__).with_suffix(".toml")
 def lay_out(folder: Path) -> Path:
     """Put a copy of the build file and its models into `folder`; the path of the copy."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = shutil.copy(fetch("magika"), folder / "magika.onnx")
+    model = Path(shutil.copy(fetch("magika"), folder / "magika.onnx"))
     quantise(model, folder / "magika-int8.onnx", {"bytes": (1, 2048)})
     return Path(shutil.copy(BUILD_FILE, folder))
 
