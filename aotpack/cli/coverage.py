@@ -72,10 +72,10 @@ def _show(covered: Coverage) -> None:
         ("nobody gets", covered.unused),
     ):
         if names:
-            output.print_text(f"{what}: {', '.join(names)}")
+            output.paragraph(f"{what}: {', '.join(names)}")
     for index, item in enumerate(covered.helpful):
         most = "would help most" if index == 0 else "would help"
-        output.print_text(f"{item.target.name} {most}: {', '.join(item.machines)}")
+        output.paragraph(f"{item.target.name} {most}: {', '.join(item.machines)}")
 
 
 def _mark(candidate: Candidate, chosen: bool) -> str:
