@@ -19,7 +19,8 @@ from aotpack.target import PORTABLE
 
 __all__ = ["Event", "Finished", "do_all"]
 
-#: (what, component, target, result or None): ``reference``, ``start``, ``end`` or ``pack``.
+#: (what, component, target, result or None): ``wait`` for each that has to be compiled, before the first is;
+#: ``reference``, ``start``, ``end`` or ``pack``.
 Event = Callable[[str, str, str, Built | None], None]
 
 
@@ -67,6 +68,9 @@ def do_all(
             continue
         finished[index] = finish(job, known, cached=why is None and job.target.name != PORTABLE, why=why)
         _announce_end(job, finished[index], announce)
+    for index in ahead:
+        for component in planned.jobs[index].components:
+            announce("wait", component.name, planned.jobs[index].target.name, None)
     for index, why in ahead.items():
         job = planned.jobs[index]
         try:
