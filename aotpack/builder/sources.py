@@ -115,10 +115,7 @@ class Sources:
                 if error.errno is None:
                     raise
                 raise OutputError(error.strerror or str(error), where=folder, hint="is it full?") from error
-            note = ", ".join(f"{count} {name} as {widen[name]}" for name, count in sorted(widened.items()))
-            self._prepared[key] = _Prepared(
-                model, f"Weights stored wider, exactly: {note}." if note else None
-            )
+            self._prepared[key] = _Prepared(model, _note(widened, widen))
         return self._prepared[key]
 
     def _lower(
@@ -146,6 +143,17 @@ class Sources:
                 runnable.path, folder, self._workers, self._limits
             )
         return self._references[component.name]
+
+
+def _note(widened: Mapping[str, int], widen: Mapping[str, str]) -> str | None:
+    """What was done to weights, in a sentence for the report."""
+    wider = [f"{count} {name} as {widen[name]}" for name, count in widened.items() if widen[name] != name]
+    told = [f"{count} {name}" for name, count in widened.items() if widen[name] == name and count]
+    sentences = [
+        *([f"Weights stored wider, exactly: {', '.join(sorted(wider))}."] if wider else []),
+        *([f"Weights with their zero point written out: {', '.join(sorted(told))}."] if told else []),
+    ]
+    return " ".join(sentences) or None
 
 
 def refusal(job: Job) -> str | None:

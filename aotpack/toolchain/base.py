@@ -63,7 +63,8 @@ class Toolchain(Protocol):
     environment: tuple[str, ...]
     #: Whether every input must have a fixed shape.
     needs_fixed_shapes: bool
-    #: Element types of weights that the compiler refuses, and the ones it takes that hold each exactly.
+    #: Element types of weights that the compiler refuses, and the ones it takes that hold each exactly. A type
+    #: that maps to itself needs its zero points written out.
     widens: Mapping[str, str] = MappingProxyType({})
     #: Whether it can store weights that several models have in common once.
     shares_weights: bool = False

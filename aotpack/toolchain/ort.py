@@ -126,6 +126,8 @@ class OrtToolchain(Toolchain):
             raise CompileError("the portable variant is the source itself", where=target.name)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        # 4, its default, rounds what is multiplied with quantised weights to int8; 1 computes in f32.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         where = f"{self.ep} optimising for {target.name}"
         return write_optimised(model, options, folder, where=where, providers=[self.ep])
 
