@@ -114,7 +114,9 @@ def quantised(
     nodes, tensors = [], []
     for layer, (inputs, outputs) in enumerate(((64, 128), (128, 32))):
         shape = {"tensor": (), "channel": (outputs,), "block": (inputs // 32, outputs)}[scales]
-        how = {"tensor": {}, "channel": {"axis": 1}, "block": {"axis": 0, "block_size": 32}}[scales]
+        how: dict[str, Any] = {"tensor": {}, "channel": {"axis": 1}, "block": {"axis": 0, "block_size": 32}}[
+            scales
+        ]
         values = generator.integers(low, low + 2**bits, (inputs, outputs)).astype(plain)
         spread = generator.uniform(0.5, 1.5, shape) * 3.5 / (inputs**0.5 * 2**bits)
         tensors += [
@@ -189,7 +191,8 @@ def _two_layers(
     nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto], *, opset: int
 ) -> onnx.ModelProto:
     ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16, width]) for name, width in (("x", 64), ("y", 32))
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16, width])
+        for name, width in (("x", 64), ("y", 32))
     ]
     model = helper.make_model(
         helper.make_graph(nodes, "layers", ends[:1], ends[1:], tensors),

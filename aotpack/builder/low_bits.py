@@ -19,7 +19,7 @@ from aotpack.errors import ModelError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LOW_BIT_TYPES", "low_bit_types", "widen_weights"]
+__all__ = ["LOW_BIT_TYPES", "low_bit_types", "read_weights", "widen_weights"]
 
 #: ONNX's names of the integer types of less than 8 bits (4 bits since opset 21, 2 since 25), and for each one
 #: those that hold all of its values.
@@ -106,7 +106,7 @@ class _Widening:
             for index, name in enumerate((weight, scale, zero)):
                 if name and index != 1:
                     if (name,) not in made:
-                        values = _values(known[name], self._folder)
+                        values = read_weights(known[name], self._folder)
                         made[name,] = _tensor(values, wide, self._fresh(f"{name}_as_{wide.lower()}"))
                     node.input[index] = made[name,].name
         if not zero and scale in known:
@@ -128,15 +128,21 @@ class _Widening:
 def _type_name(tensor: onnx.TensorProto) -> str:
     from onnx import TensorProto
 
-    return TensorProto.DataType.Name(tensor.data_type)
+    name: str = TensorProto.DataType.Name(tensor.data_type)
+    return name
 
 
-def _values(tensor: onnx.TensorProto, folder: Path) -> Array:
-    from onnx import numpy_helper
+def read_weights(tensor: onnx.TensorProto, folder: Path) -> Array:
+    """The values of `tensor`, whose external data lie in `folder`.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    from onnx import checker, numpy_helper
 
     try:
         return numpy_helper.to_array(tensor, base_dir=str(folder))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, checker.ValidationError) as error:
         raise ModelError(f"weights {tensor.name!r} cannot be read: {error}") from error
 
 

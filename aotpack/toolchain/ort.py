@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aotpack.errors import CompileError
@@ -37,6 +38,8 @@ class OrtToolchain(Toolchain):
     ep = "CPUExecutionProvider"
     environment = ()
     needs_fixed_shapes = False
+    # Its CPU EP casts it and does nothing else with it.
+    widens = MappingProxyType({"BFLOAT16": "FLOAT"})
 
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""

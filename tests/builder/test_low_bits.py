@@ -61,7 +61,9 @@ def test_a_narrower_type_is_refused() -> None:
 
 def test_weights_in_constants_of_a_branch_are_found_too() -> None:
     inner = quantised("INT2", zero_points=False).graph
-    constants = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in inner.initializer]
+    constants = [
+        helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in inner.initializer
+    ]
     branch = helper.make_graph([*constants, *inner.node], "branch", [], inner.output)
     model = helper.make_model(
         helper.make_graph(
