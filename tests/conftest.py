@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from aotpack.machine import probe
-from aotpack.target import find
-from aotpack.toolchain import toolchains
 from samples.real_models import fetch
 from tests.command_line import Done, aotpack
+from tests.hardware import compilable
 
 # How long an example takes says nothing about whether it is right, and CI machines are slow.
 settings.register_profile("aotpack", deadline=None)
@@ -61,14 +59,8 @@ def vad(
     """silero-vad for the targets of the demo, and the portable one. Read it; do not change it."""
     path = tmp_path_factory.mktemp("vad") / "vad.aotpack"
     model = real_model("silero_vad_16k_sequence")
-    machine, known = probe(), toolchains()
     # A blob can only be compiled for what the CPU has: on one without AMX, say, six targets are left.
-    compilable = [
-        target.name
-        for target in map(find, VAD_TARGETS)
-        if known[target.toolchain].why_not_compile(target, machine) is None
-    ]
-    targets = [f"--target={name}" for name in compilable]
+    targets = [f"--target={name}" for name in compilable(*VAD_TARGETS)]
     done = aotpack("build", model, "-o", path, "--shape", "input=1,576", *targets, "--json")
     assert done.status == 0, done.err
     return BuiltPackage(path, done)

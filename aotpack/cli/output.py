@@ -24,6 +24,7 @@ __all__ = [
     "flush",
     "keep_stdout_to_ourselves",
     "note",
+    "paragraph",
     "print_json",
     "print_text",
     "print_written",
@@ -140,23 +141,28 @@ def entries(items: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
     Args:
         items: the cells of the line, the first of them a mark; and the sentences.
     """
-    import textwrap
-
     widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in items), strict=True)]
     indent = " " * (widths[0] + 2) if widths else ""
     for cells, sentences in items:
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         print_text(line.rstrip())
         for sentence in sentences:
-            print_text(
-                textwrap.fill(
-                    sentence,
-                    console().width,
-                    initial_indent=indent,
-                    subsequent_indent=indent,
-                    break_on_hyphens=False,
-                )
-            )
+            paragraph(sentence, indent, indent)
+
+
+def paragraph(text: str, first: str = "", others: str = "  ") -> None:
+    """A text in as many lines as it takes, the first and the others after these indents."""
+    import textwrap
+
+    print_text(
+        textwrap.fill(
+            text,
+            console().width,
+            initial_indent=first,
+            subsequent_indent=others,
+            break_on_hyphens=False,
+        )
+    )
 
 
 def size(count: int) -> str:
