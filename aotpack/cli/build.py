@@ -93,7 +93,7 @@ def build(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compile a model, or all that a build file says, for each target and pack what comes out."""
+    """Compile a model, or what a build file says, for each target."""
     from aotpack.builder.build import one_model
     from aotpack.builder.spec import parse_shape
     from aotpack.builder.spec_file import read_build_file

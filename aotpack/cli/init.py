@@ -19,7 +19,7 @@ def init(
     ] = Path("aotpack.toml"),
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
-    """Write a build file with what was found in a model, and the targets that can be compiled for here."""
+    """Write a build file for a model, with what was found in it."""
     from aotpack.builder.build import package_name
     from aotpack.builder.draft import draft
     from aotpack.errors import OutputError

@@ -15,7 +15,7 @@ __all__ = ["refresh"]
 def refresh(
     package: PackagePath, out: NewPackage, machine: MachineName = None, as_json: AsJson = False
 ) -> None:
-    """Write a package with its stale variants (`aotpack doctor`) compiled anew, and only those."""
+    """Compile the stale variants of a package anew (`aotpack doctor`)."""
     from aotpack.builder.refresh import refresh as refresh_package
 
     with ExitStack() as stack:

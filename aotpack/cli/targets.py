@@ -12,7 +12,7 @@ _NAMED = 4
 
 
 def targets(as_json: AsJson = False) -> None:
-    """List what can be compiled for, and what of it can be compiled and run here."""
+    """List the targets, and which can be compiled and run here."""
     from aotpack.documents import TargetDocument, TargetsDocument
     from aotpack.machine import probe
     from aotpack.target import catalogue
