@@ -11,6 +11,7 @@ from typing import Protocol
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
 from aotpack.manifest import File, Segment
+from aotpack.source import positional
 
 __all__ = ["Content", "DiskExtent", "Extent", "StoredExtent", "StoredFile", "extents"]
 
@@ -61,7 +62,7 @@ class DiskExtent:
         """The bytes at `offset`."""
         with self.path.open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())
-            data = os.pread(file.fileno(), length, offset)
+            data = positional.read_at(file.fileno(), offset, length)
         if (status.st_ino, status.st_mtime_ns) != self._stamp or len(data) != length:
             raise OutputError(
                 "changed while it was packed", where=self.path, hint="pack files that stand still"

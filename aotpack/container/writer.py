@@ -21,10 +21,11 @@ from aotpack.container import format as layout
 from aotpack.container.content import Content, StoredFile
 from aotpack.container.format import PREAMBLE_SIZE, Preamble
 from aotpack.container.partial import replacing
-from aotpack.container.reader import PackageReader, write_at
+from aotpack.container.reader import PackageReader
 from aotpack.container.sharing import Piece, Plan, plan
 from aotpack.errors import UsageError
 from aotpack.manifest import ALIGNED_FROM, PAGE_SIZE, File, Manifest, Segment
+from aotpack.source.positional import write_at
 
 __all__ = ["WORTH_COMPRESSING", "Content", "StoredFile", "write"]
 
@@ -87,7 +88,7 @@ def write(
                     break
                 # The estimate was too low, which costs a second round.
                 start = len(head) + PAGE_SIZE
-            write_at(partial.fd, head, 0)
+            write_at(partial.fd, 0, head)
             os.ftruncate(partial.fd, end if segments else len(head))
             # What this release could not read is not given out.
             PackageReader.open(partial.path).close()
@@ -109,7 +110,7 @@ def _write_segments(
     for segment, stored in _in_order(lambda piece: _stored(piece, compress), pieces, pool):
         if segment.codec == "raw" and segment.size >= ALIGNED_FROM:
             end += -end % PAGE_SIZE
-        write_at(fd, stored, end)
+        write_at(fd, end, stored)
         segments.append(segment.model_copy(update={"offset": end}))
         end += len(stored)
         done += segment.size
