@@ -60,7 +60,7 @@ class Lender:
     offset: int
 
     def fits(self, place: int) -> bool:
-        """Whether its pages are pages of a file that has the segment at `place`, so that they can be cloned."""
+        """Whether its pages can be cloned into a file that has the segment at `place`."""
         return (self.offset - place) % PAGE_SIZE == 0
 
 

@@ -20,7 +20,7 @@ import xxhash
 from aotpack.container import format as layout
 from aotpack.container.content import Content, StoredFile
 from aotpack.container.format import PREAMBLE_SIZE, Preamble
-from aotpack.container.partial import replacing
+from aotpack.container.partial import PartialFile, replacing, syncing
 from aotpack.container.reader import PackageReader
 from aotpack.container.sharing import Piece, Plan, plan
 from aotpack.errors import UsageError
@@ -31,6 +31,11 @@ __all__ = ["WORTH_COMPRESSING", "Content", "StoredFile", "write"]
 
 #: A segment is stored compressed if that saves this share of it: each reading costs a decompression.
 WORTH_COMPRESSING = 0.03
+
+#: Where the quickest zstd level saves less than this share, it found uneven bytes and nothing that repeats. Then
+#: no level finds more: measured on weights in fp32 and fp16 up to level 19 (0.927 and 0.919 of the size on all).
+_WORTH_TRYING = 0.1
+_QUICK_LEVEL = 1
 
 #: zstd level of the manifest, which is small and written once.
 _MANIFEST_LEVEL = 9
@@ -81,7 +86,7 @@ def write(
         start = PREAMBLE_SIZE + _estimated_length(manifest, entries, planned)
         with replacing(output) as partial:
             while True:
-                segments, end = _write_segments(partial.fd, start, planned.pieces, compress, pool, progress)
+                segments, end = _write_segments(partial, start, planned.pieces, compress, pool, progress)
                 final = _filled(manifest, entries, planned, planned.digests, segments)
                 head = _head(final)
                 if len(head) <= start:
@@ -96,7 +101,7 @@ def write(
 
 
 def _write_segments(
-    fd: int,
+    partial: PartialFile,
     start: int,
     pieces: Sequence[Piece],
     compress: int | None,
@@ -107,15 +112,17 @@ def _write_segments(
     segments: list[Segment] = []
     total = sum(piece.length for piece in pieces)
     done, end = 0, start
-    for segment, stored in _in_order(lambda piece: _stored(piece, compress), pieces, pool):
-        if segment.codec == "raw" and segment.size >= ALIGNED_FROM:
-            end += -end % PAGE_SIZE
-        write_at(fd, end, stored)
-        segments.append(segment.model_copy(update={"offset": end}))
-        end += len(stored)
-        done += segment.size
-        if progress is not None:
-            progress(done, total)
+    with syncing(partial) as wrote:
+        for segment, stored in _in_order(lambda piece: _stored(piece, compress), pieces, pool):
+            if segment.codec == "raw" and segment.size >= ALIGNED_FROM:
+                end += -end % PAGE_SIZE
+            write_at(partial.fd, end, stored)
+            wrote(len(stored))
+            segments.append(segment.model_copy(update={"offset": end}))
+            end += len(stored)
+            done += segment.size
+            if progress is not None:
+                progress(done, total)
     return tuple(segments), end
 
 
@@ -130,7 +137,9 @@ def _stored(piece: Piece, level: int | None) -> tuple[Segment, bytes]:
 def _stored_anew(content: bytes, level: int | None) -> tuple[Segment, bytes]:
     stored = content
     if level is not None:
-        packed = layout.compress(content, level)
+        packed = layout.compress(content, min(level, _QUICK_LEVEL))
+        if level > _QUICK_LEVEL and len(packed) <= len(content) * (1 - _WORTH_TRYING):
+            packed = layout.compress(content, level)
         if len(packed) <= len(content) * (1 - WORTH_COMPRESSING):
             stored = packed
     segment = Segment(
