@@ -25,7 +25,7 @@ Chunk = tuple[bytes, int]
 
 
 def cut(
-    read: Callable[[int, int], bytes],
+    read: Callable[[int, int, bytearray], memoryview],
     size: int,
     seed: int,
     beside: Callable[[memoryview], object] = len,
@@ -33,7 +33,7 @@ def cut(
     """Cut a content of `size` bytes into chunks, at places that depend on the bytes around them only.
 
     Args:
-        read: gives the bytes at (offset, length).
+        read: gives the bytes at (offset, length), in the memory that it is given or elsewhere.
         size: length of the content, in bytes.
         seed: of the hashes. xxh3 is quick and spreads well but is no defence against somebody who chooses
             the content; a seed that nobody could know beforehand is.
@@ -44,9 +44,10 @@ def cut(
     cutter = FastCDC(half, min_size=half, max_size=4 * AVERAGE_CHUNK)
     chunks: list[Chunk] = []
     offset = given = 0
+    buffer = bytearray(min(_WINDOW, size))
     with ThreadPoolExecutor(1) as other:
         while offset < size:
-            window = memoryview(read(offset, min(_WINDOW, size - offset)))
+            window = read(offset, min(_WINDOW, size - offset), buffer)
             doing = other.submit(beside, window[given - offset :])
             start, given = offset, offset + len(window)
             for chunk in cutter.cut_buf(window):

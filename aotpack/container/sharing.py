@@ -25,13 +25,13 @@ from aotpack.container.chunking import Chunk
 from aotpack.container.content import Content, Extent, StoredExtent, StoredFile, extents
 from aotpack.manifest import PAGE_SIZE
 
-__all__ = ["Piece", "Plan", "plan"]
+__all__ = ["LONGEST", "Piece", "Plan", "plan"]
 
 #: Bytes that are looked at on either side of a seam: chunking is in step again after a few chunks.
 _REACH = 8 * chunking.AVERAGE_CHUNK
 
 #: Bytes of a piece. Some MiB keep the manifest short, and let several be read and checked at a time.
-_LONGEST = 4 * 1024 * 1024
+LONGEST = 4 * 1024 * 1024
 
 #: Bytes. So much, at whole pages of a file, is worth a segment for the rest of a page before it: where blocks
 #: can be shared between files it is then taken out of the package without copying it.
@@ -59,9 +59,10 @@ class Piece:
             return self.extent
         return None
 
-    def read(self) -> bytes:
-        """The bytes."""
-        return self.extent.read(self.offset, self.length)
+    def read(self, buffer: bytearray | None = None) -> memoryview:
+        """The bytes, in `buffer` if it is long enough or in memory of their own."""
+        usable = buffer if buffer is not None and len(buffer) >= self.length else None
+        return self.extent.read(self.offset, self.length, usable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class _Numbered:
 
 def _joined(numbered: _Numbered) -> dict[Extent, list[Chunk]]:
     """Chunks that always stand together made one, named after them."""
-    joined, used = chunking.runs(list(numbered.chunks.values()), numbered.sizes, _LONGEST)
+    joined, used = chunking.runs(list(numbered.chunks.values()), numbered.sizes, LONGEST)
     named = [
         (xxhash.xxh3_128_digest(b"".join(numbered.distinct[chunk][0] for chunk in run)), numbered.length(run))
         for run in joined
@@ -216,7 +217,7 @@ def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]]:
     }
 
 
-def _common_prefix(one: bytes, other: bytes) -> int:
+def _common_prefix(one: memoryview, other: memoryview) -> int:
     if one == other:
         return len(one)
     same, differs = 0, len(one)
@@ -229,8 +230,8 @@ def _common_prefix(one: bytes, other: bytes) -> int:
     return same
 
 
-def _common_suffix(one: bytes, other: bytes) -> int:
-    return _common_prefix(one[::-1], other[::-1])
+def _common_suffix(one: memoryview, other: memoryview) -> int:
+    return _common_prefix(memoryview(bytes(one)[::-1]), memoryview(bytes(other)[::-1]))
 
 
 def _pieces(
@@ -261,7 +262,7 @@ def _divided(piece: Piece) -> Iterator[Piece]:
     if begin < page <= end - _WORTH_ALIGNING:
         yield Piece(piece.extent, begin, page - begin)
         begin = page
-    count = -(-(end - begin) // _LONGEST)
+    count = -(-(end - begin) // LONGEST)
     part = -(-(end - begin) // count)
     part += -part % PAGE_SIZE
     for start in range(begin, end, part):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 
-__all__ = ["read_at", "write_at"]
+__all__ = ["read_at", "read_into", "write_at"]
 
 #: Files share locks, so that none has to be made or kept for a file; two files rarely have the same.
 _LOCKS = tuple(threading.Lock() for _ in range(64))
@@ -29,6 +29,27 @@ def read_at(fd: int, offset: int, length: int) -> bytes:
         parts.append(data)
         done += len(data)
     return b"".join(parts)
+
+
+def read_into(fd: int, offset: int, buffer: memoryview) -> int:
+    """Fill memory with the bytes at `offset` of a file; gives how many, fewer only where it ends before that.
+
+    Memory that is used again stays with the process; new large memory is fetched from the system each time,
+    which takes longer than to fill it.
+    """
+    done = 0
+    while done < len(buffer):
+        part = buffer[done : done + _AT_ONCE]
+        if hasattr(os, "preadv"):
+            count = os.preadv(fd, [part], offset + done)
+        else:
+            data = _read(fd, offset + done, len(part))
+            count = len(data)
+            part[:count] = data
+        if not count:
+            break
+        done += count
+    return done
 
 
 def write_at(fd: int, offset: int, content: bytes | memoryview) -> None:

@@ -54,7 +54,7 @@ def test_cutting_in_windows_is_cutting_the_whole() -> None:
         before, chunking._WINDOW = chunking._WINDOW, window
         try:
             return chunking.cut(
-                lambda offset, length: NOISE[offset : offset + length],
+                lambda offset, length, buffer: memoryview(NOISE)[offset : offset + length],
                 len(NOISE),
                 7,
                 lambda p: seen.append(bytes(p)),
