@@ -11,11 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import xxhash
 from pyfastcdc import FastCDC
 
-__all__ = ["AVERAGE_CHUNK", "Chunk", "cut", "runs"]
+__all__ = ["AVERAGE_CHUNK", "Chunk", "average_chunk", "cut", "runs"]
 
 #: Bytes. Half of it is the least that a chunk has, so most are near it and few seams fall into large ones.
-#: Measured on compiled weights: 64 KiB misses relocated tiles (5 % of a blob), 4 KiB finds no more than this.
+#: Measured on compiled weights: 32 KiB adds a tenth to what 5 MB of files hold, and nothing to that of 341 MB.
 AVERAGE_CHUNK = 16384
+_AVERAGE_OF_MUCH = 2 * AVERAGE_CHUNK
+_MUCH = 64 * 1024 * 1024
 
 #: Bytes that are cut at a time, so that memory does not grow with a file.
 _WINDOW = 2 * 1024 * 1024
@@ -24,9 +26,15 @@ _WINDOW = 2 * 1024 * 1024
 Chunk = tuple[bytes, int]
 
 
+def average_chunk(total: int) -> int:
+    """The length of chunks, in bytes, for contents of `total` bytes together."""
+    return AVERAGE_CHUNK if total < _MUCH else _AVERAGE_OF_MUCH
+
+
 def cut(
     read: Callable[[int, int, bytearray], memoryview],
     size: int,
+    average: int,
     seed: int,
     beside: Callable[[memoryview], object] = len,
 ) -> list[Chunk]:
@@ -35,13 +43,14 @@ def cut(
     Args:
         read: gives the bytes at (offset, length), in the memory that it is given or elsewhere.
         size: length of the content, in bytes.
+        average: length of a chunk, in bytes; contents are cut alike only where it is the same.
         seed: of the hashes. xxh3 is quick and spreads well but is no defence against somebody who chooses
             the content; a seed that nobody could know beforehand is.
         beside: given all of the content, part by part, by another thread while the part is cut, so that one
             reading serves both.
     """
-    half = AVERAGE_CHUNK // 2
-    cutter = FastCDC(half, min_size=half, max_size=4 * AVERAGE_CHUNK)
+    half = average // 2
+    cutter = FastCDC(half, min_size=half, max_size=4 * average)
     chunks: list[Chunk] = []
     offset = given = 0
     buffer = bytearray(min(_WINDOW, size))

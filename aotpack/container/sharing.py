@@ -28,7 +28,7 @@ from aotpack.manifest import PAGE_SIZE
 __all__ = ["LONGEST", "Piece", "Plan", "plan"]
 
 #: Bytes that are looked at on either side of a seam: chunking is in step again after a few chunks.
-_REACH = 8 * chunking.AVERAGE_CHUNK
+_REACH = 16 * chunking.AVERAGE_CHUNK
 
 #: Bytes of a piece. Some MiB keep the manifest short, and let several be read and checked at a time.
 LONGEST = 4 * 1024 * 1024
@@ -96,7 +96,8 @@ def plan(contents: Sequence[Content], pool: Executor) -> Plan:
         numbered = _Numbered({e: [(bytes.fromhex(e.segment.sha256), e.size)] for e in stored})
     else:
         seed = secrets.randbits(64)
-        results = pool.map(lambda extent: _cut(extent, seed, hashes.get(extent)), distinct)
+        average = chunking.average_chunk(sum(extent.size for extent in distinct))
+        results = pool.map(lambda extent: _cut(extent, average, seed, hashes.get(extent)), distinct)
         numbered = _Numbered(_joined(_Numbered(dict(zip(distinct, results, strict=True)))))
         for _ in range(_ROUNDS):
             numbered = _Numbered(_split(numbered, seed))
@@ -107,10 +108,10 @@ def plan(contents: Sequence[Content], pool: Executor) -> Plan:
     return Plan(*_pieces(files, numbered), tuple(digests))
 
 
-def _cut(extent: Extent, seed: int, digest: hashlib._Hash | None) -> list[Chunk]:
+def _cut(extent: Extent, average: int, seed: int, digest: hashlib._Hash | None) -> list[Chunk]:
     if digest is None:
-        return chunking.cut(extent.read, extent.size, seed)
-    return chunking.cut(extent.read, extent.size, seed, digest.update)
+        return chunking.cut(extent.read, extent.size, average, seed)
+    return chunking.cut(extent.read, extent.size, average, seed, digest.update)
 
 
 class _Numbered:
@@ -193,14 +194,16 @@ def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]]:
                 source, offset = numbered.places[chunks[first - 1]]
                 offset += numbered.sizes[chunks[first - 1]]
                 reach = min(_REACH, end - begin, source.size - offset)
-                same = _common_prefix(extent.read(begin, reach), source.read(offset, reach))
+                same = _common_prefix(bytes(extent.read(begin, reach)), bytes(source.read(offset, reach)))
                 if same >= _MIN_GAIN:
                     share(extent, begin, source, offset, same)
                     begin += same
             if index < len(chunks):
                 source, offset = numbered.places[chunks[index]]
                 reach = min(_REACH, end - begin, offset)
-                same = _common_suffix(extent.read(end - reach, reach), source.read(offset - reach, reach))
+                same = _common_suffix(
+                    bytes(extent.read(end - reach, reach)), bytes(source.read(offset - reach, reach))
+                )
                 if same >= _MIN_GAIN:
                     share(extent, end - same, source, offset - same, same)
     parts: dict[Chunk, list[Chunk]] = {}
@@ -217,7 +220,7 @@ def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]]:
     }
 
 
-def _common_prefix(one: memoryview, other: memoryview) -> int:
+def _common_prefix(one: bytes, other: bytes) -> int:
     if one == other:
         return len(one)
     same, differs = 0, len(one)
@@ -230,8 +233,8 @@ def _common_prefix(one: memoryview, other: memoryview) -> int:
     return same
 
 
-def _common_suffix(one: memoryview, other: memoryview) -> int:
-    return _common_prefix(memoryview(bytes(one)[::-1]), memoryview(bytes(other)[::-1]))
+def _common_suffix(one: bytes, other: bytes) -> int:
+    return _common_prefix(one[::-1], other[::-1])
 
 
 def _pieces(

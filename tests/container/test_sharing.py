@@ -56,6 +56,7 @@ def test_cutting_in_windows_is_cutting_the_whole() -> None:
             return chunking.cut(
                 lambda offset, length, buffer: memoryview(NOISE)[offset : offset + length],
                 len(NOISE),
+                chunking.AVERAGE_CHUNK,
                 7,
                 lambda p: seen.append(bytes(p)),
             )
