@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 from hypothesis import settings
 
-from aotpack.machine import probe
-from aotpack.target import find
-from aotpack.toolchain import toolchains
+from samples.made_models import cnn
 from samples.real_models import fetch
 from tests.command_line import Done, aotpack
+from tests.hardware import compilable
 
 # How long an example takes says nothing about whether it is right, and CI machines are slow.
 settings.register_profile("aotpack", deadline=None)
@@ -35,6 +35,14 @@ VAD_TARGETS = (
 def real_model() -> Callable[[str], Path]:
     """``real_model("magika")`` is the path of that model; the names are in tests/models.toml."""
     return fetch
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CNN of a few kilobytes, all shapes fixed."""
+    path = tmp_path_factory.mktemp("small") / "small.onnx"
+    onnx.save(cnn(layers=2, channels=4, size=8), path)
+    return path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,14 +69,8 @@ def vad(
     """silero-vad for the targets of the demo, and the portable one. Read it; do not change it."""
     path = tmp_path_factory.mktemp("vad") / "vad.aotpack"
     model = real_model("silero_vad_16k_sequence")
-    machine, known = probe(), toolchains()
     # A blob can only be compiled for what the CPU has: on one without AMX, say, six targets are left.
-    compilable = [
-        target.name
-        for target in map(find, VAD_TARGETS)
-        if known[target.toolchain].why_not_compile(target, machine) is None
-    ]
-    targets = [f"--target={name}" for name in compilable]
+    targets = [f"--target={name}" for name in compilable(*VAD_TARGETS)]
     done = aotpack("build", model, "-o", path, "--shape", "input=1,576", *targets, "--json")
     assert done.status == 0, done.err
     return BuiltPackage(path, done)

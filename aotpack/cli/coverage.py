@@ -34,7 +34,7 @@ def coverage(
     ep: Eps = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what each machine of a fleet gets, and which target would help most."""
+    """Show what each machine of a fleet gets, and what would help."""
     from aotpack.documents import CoverageDocument
     from aotpack.fleet import cover, machines_of
     from aotpack.package import open_package
@@ -72,10 +72,10 @@ def _show(covered: Coverage) -> None:
         ("nobody gets", covered.unused),
     ):
         if names:
-            output.print_text(f"{what}: {', '.join(names)}")
+            output.paragraph(f"{what}: {', '.join(names)}")
     for index, item in enumerate(covered.helpful):
         most = "would help most" if index == 0 else "would help"
-        output.print_text(f"{item.target.name} {most}: {', '.join(item.machines)}")
+        output.paragraph(f"{item.target.name} {most}: {', '.join(item.machines)}")
 
 
 def _mark(candidate: Candidate, chosen: bool) -> str:

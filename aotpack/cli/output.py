@@ -24,6 +24,7 @@ __all__ = [
     "flush",
     "keep_stdout_to_ourselves",
     "note",
+    "paragraph",
     "print_json",
     "print_text",
     "print_written",
@@ -110,7 +111,7 @@ def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[RenderableType]], *, right: Sequence[str] = ()
 ) -> None:
-    """A table of results.
+    """A table of results. Numbers stay on one line, words are folded where there is no room.
 
     Args:
         columns: the headings; the last one takes the room that is left.
@@ -120,15 +121,10 @@ def table(
     from rich import box
     from rich.table import Table
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, show_edge=False)
-    for index, column in enumerate(columns):
-        last = index == len(columns) - 1
-        drawn.add_column(
-            column,
-            justify="right" if column in right else "left",
-            overflow="fold",
-            no_wrap=not last,
-        )
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, show_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        number = column in right
+        drawn.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in rows:
         drawn.add_row(*row)
     console().print(drawn)
@@ -140,23 +136,28 @@ def entries(items: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
     Args:
         items: the cells of the line, the first of them a mark; and the sentences.
     """
-    import textwrap
-
     widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in items), strict=True)]
     indent = " " * (widths[0] + 2) if widths else ""
     for cells, sentences in items:
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         print_text(line.rstrip())
         for sentence in sentences:
-            print_text(
-                textwrap.fill(
-                    sentence,
-                    console().width,
-                    initial_indent=indent,
-                    subsequent_indent=indent,
-                    break_on_hyphens=False,
-                )
-            )
+            paragraph(sentence, indent, indent)
+
+
+def paragraph(text: str, first: str = "", others: str = "  ") -> None:
+    """A text in as many lines as it takes, the first and the others after these indents."""
+    import textwrap
+
+    print_text(
+        textwrap.fill(
+            text,
+            console().width,
+            initial_indent=first,
+            subsequent_indent=others,
+            break_on_hyphens=False,
+        )
+    )
 
 
 def size(count: int) -> str:

@@ -36,8 +36,8 @@ __all__ = [
 #: As onnxruntime knows it.
 EP = "OpenVINOExecutionProvider"
 
-#: The EP lists devices of Intel alone, CPUs too: on an AMD EPYC with AVX-512 it lists none (release 1.8.1,
-#: seen on 2026-11-24), so that nothing of it can be compiled or loaded there.
+#: The EP lists devices of Intel alone, CPUs too (its ov_factory.cc, GetSupportedDevices): on an AMD EPYC with
+#: AVX-512 it lists none (release 1.8.1, seen on 2026-11-24), so that nothing can be compiled or loaded there.
 CPU_VENDOR = "GenuineIntel"
 
 #: Caps the ISA that oneDNN, and with it the EP, uses: it chooses the class when compiling, and makes a
@@ -166,7 +166,7 @@ def string_for(release: str, isa: IsaClass) -> str:
 
 
 def judge(text: str | None, machine: Machine) -> Verdict:
-    """The EP's rules: the string's form, the CPU's vendor, OpenVINO's release and the ISA class, both equal.
+    """The EP's rules: the string's form, OpenVINO's release, the CPU's vendor and the ISA class, all equal.
 
     Args:
         text: the compatibility string of a blob for CPUs; None if the blob has none.
@@ -215,12 +215,12 @@ def _compare(inner: str, *, vendor: str | None, release: str | None, described: 
     compared = tuple(
         Comparison(what, found, needed, None if found is None else found == needed)
         for what, found, needed in (
-            ("CPU vendor", vendor, CPU_VENDOR),
             ("OpenVINO", release, parts[1]),
+            ("CPU vendor", vendor, CPU_VENDOR),
             ("ISA class", described, parts[2]),
         )
     )
-    for item, code in zip(compared, (Code.NO_DEVICE, Code.RUNTIME_VERSION, Code.ISA), strict=True):
+    for item, code in zip(compared, (Code.RUNTIME_VERSION, Code.NO_DEVICE, Code.ISA), strict=True):
         if item.fits is False:
             sentence = (
                 f"The OpenVINO EP takes Intel CPUs only; the vendor of this one is {vendor}."

@@ -13,8 +13,9 @@ from onnx import TensorProto, helper
 import aotpack
 from aotpack import flex
 from tests.command_line import aotpack as command
+from tests.hardware import compilable
 
-TARGETS = ("ort-cpu", "openvino-cpu-avx2", "qnn-htp-v73", "qnn-htp-v75")
+TARGETS = compilable("ort-cpu", "openvino-cpu-avx2", "qnn-htp-v73", "qnn-htp-v75")
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_distinct_attention_is_a_component(three: Path, tmp_path: Path) -> None:
     out = tmp_path / "three.aotpack"
-    targets = ["-t", "ort-cpu", "-t", "openvino-cpu-avx2", "-t", "qnn-htp-v73"]
+    targets = [f"--target={name}" for name in compilable("ort-cpu", "openvino-cpu-avx2", "qnn-htp-v73")]
     done = command("build", three, *targets, "--extract", "flex", "-o", out, "--json")
     assert done.status == 0, done.err
     rows = done.document("build-report")["rows"]

@@ -61,7 +61,9 @@ def device():
     toolchain = toolchains()["openvino"]
     if toolchain.version() is None:
         pytest.skip("OpenVINO's EP is not installed")
-    return toolchain.devices()[0]
+    if not (devices := toolchain.devices()):
+        pytest.skip("OpenVINO's EP has no device here")
+    return devices[0]
 
 
 @pytest.mark.parametrize("lowering", ["dense", "block-sparse"])

@@ -27,6 +27,7 @@ from aotpack.toolchain.openvino_string import (
 from aotpack.verdict import Code, Grade
 from tests.conftest import BuiltPackage
 from tests.e2e.test_main_job import manifest_of
+from tests.hardware import EMULATOR, INTEL, needs
 from tests.toolchain.ep_answers import answers
 
 TOOLCHAIN = OpenVinoToolchain()
@@ -34,8 +35,12 @@ TOOLCHAIN = OpenVinoToolchain()
 pytestmark = pytest.mark.skipif(TOOLCHAIN.version() is None, reason="the OpenVINO EP is not installed")
 
 RELEASE = TOOLCHAIN.runtime_details().get("openvino", "")
-OWN = isa_class(probe().cpu.features or ())
+OWN = isa_class(INTEL.cpu.features or ())
 ABSENT = object()
+
+#: The EP answers only where it has a device.
+asks_the_ep = needs("openvino-cpu-sse41")
+asks_an_ep = pytest.mark.skipif(EMULATOR is None, reason="the EP takes Intel CPUs only, and no QEMU is here")
 
 COMPAT = ("1.0", "1.1", "2.0", "0.9", "", "1", "1.0.0", " 1.0", 1.0, None, ABSENT)
 BINARY = ("1.1", "1.0", "1.2", "2.0", "0.9", "", "1", "+1", " 1.1", "01.1", "1x", "x", "-1.1", "11.1", ABSENT)
@@ -117,6 +122,7 @@ def theirs(said: str | None) -> Grade:
     return Grade.UNSUPPORTED if said is None else Grade(said)
 
 
+@asks_the_ep
 @given(strings)
 @example(FITTING)
 @example("\ufeff" + FITTING)
@@ -133,9 +139,26 @@ def test_no_string_finds_our_rules_and_the_eps_check_apart(string: str) -> None:
 
 def test_the_fitting_string_fits() -> None:
     assert OWN is not None
-    assert our(FITTING, probe()) is Grade.OPTIMAL
-    assert our(string_for(RELEASE, OWN), probe()) is Grade.OPTIMAL
+    assert our(FITTING, INTEL) is Grade.OPTIMAL
+    assert our(string_for(RELEASE, OWN), INTEL) is Grade.OPTIMAL
+
+
+@asks_the_ep
+def test_the_fitting_string_fits_by_the_eps_check_too() -> None:
+    assert OWN is not None
     assert TOOLCHAIN.ask_here(string_for(RELEASE, OWN)) is Grade.OPTIMAL
+
+
+def test_no_string_fits_a_cpu_that_the_ep_does_not_list() -> None:
+    """Seen on an AMD EPYC with AVX-512: the EP's library registers there and lists no device."""
+    amd = INTEL.model_copy(update={"cpu": INTEL.cpu.model_copy(update={"vendor": "AuthenticAMD"})})
+    verdict = judge(FITTING, amd)
+    assert (verdict.grade, verdict.code) == (Grade.UNSUPPORTED, Code.NO_DEVICE)
+    assert verdict.reason.endswith("the vendor of this one is AuthenticAMD.")
+    why = TOOLCHAIN.why_not_compile(find("openvino-cpu-sse41"), amd)
+    assert why == "the OpenVINO EP takes Intel CPUs only; the vendor of this one is AuthenticAMD"
+    if probe().cpu.vendor == "AuthenticAMD":
+        assert TOOLCHAIN.devices() == TOOLCHAIN.devices() == []
 
 
 def some_strings(seed: int, count: int) -> Iterator[str]:
@@ -148,6 +171,7 @@ def some_strings(seed: int, count: int) -> Iterator[str]:
         yield text(draw.choice(COMPAT[:3]), draw.choice(BINARY), draw.choice(EP_VERSIONS), inside)
 
 
+@asks_an_ep
 @pytest.mark.parametrize(
     ("variable", "cap"),
     [
@@ -170,8 +194,8 @@ def some_strings(seed: int, count: int) -> Iterator[str]:
 )
 def test_a_capped_machine_is_judged_as_the_ep_judges_it(variable: str, cap: str) -> None:
     asked = list(some_strings(seed=len(cap), count=500))
-    machine = probe().model_copy(update={"environment": {variable: cap}})
-    said = answers(TOOLCHAIN.name, asked, {variable: cap})
+    machine = INTEL.model_copy(update={"environment": {variable: cap}})
+    said = answers(TOOLCHAIN.name, asked, {variable: cap}, emulator=EMULATOR or ())
     wrong = [
         (string, grade)
         for string, grade in zip(asked, said, strict=True)
@@ -181,6 +205,7 @@ def test_a_capped_machine_is_judged_as_the_ep_judges_it(variable: str, cap: str)
     assert Grade.OPTIMAL in said
 
 
+@asks_the_ep
 def test_real_blobs_of_every_class_that_was_compiled(vad: BuiltPackage) -> None:
     blobs = [variant for variant in manifest_of(vad.path).variants() if variant.ep == EP]
     assert blobs
@@ -202,9 +227,11 @@ def test_real_blobs_of_every_class_that_was_compiled(vad: BuiltPackage) -> None:
         ({"eps": {}}, Code.NOT_IN_PROFILE),
         ({"eps": None}, Code.NOT_IN_PROFILE),
         ({"cpu": {}}, Code.NOT_IN_PROFILE),
+        ({"cpu": {"vendor": "GenuineIntel"}}, Code.NOT_IN_PROFILE),
+        ({"cpu": {"features": INTEL.cpu.features}}, Code.NOT_IN_PROFILE),
     ],
 )
 def test_what_a_profile_leaves_out_is_unknown(update: dict[str, object], code: Code) -> None:
-    profile = probe().model_dump() | update
+    profile = INTEL.model_dump() | update
     verdict = judge(FITTING, Machine.model_validate(profile, strict=False))
     assert (verdict.grade, verdict.code) == (Grade.UNKNOWN, code)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import aotpack
+from tests.hardware import compilable, needs
 
 LONG = pytest.mark.long
 
@@ -24,7 +25,7 @@ MODELS = [
     pytest.param("light_zfnet512", (), marks=LONG),
 ]
 
-TARGETS = ("openvino-cpu-avx2", "qnn-htp-v73")
+TARGETS = compilable("openvino-cpu-avx2", "qnn-htp-v73")
 
 
 @pytest.mark.parametrize(("name", "shapes"), MODELS)
@@ -48,6 +49,7 @@ def test_a_real_model_becomes_one_node(
         assert row["ep_string"]
 
 
+@needs("openvino-cpu-avx2")
 def test_a_variant_with_other_numbers_is_refused_unless_they_are_tolerated(
     real_model: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from aotpack.target import PORTABLE, catalogue, find
 from aotpack.toolchain import toolchains
 from tests.command_line import environment
 from tests.conftest import BuiltPackage
+from tests.hardware import INTEL, needs
 
 NAMES = ("ort", "openvino", "qnn")
 
@@ -46,6 +47,7 @@ def test_what_is_installed_here_has_a_version_and_says_what_it_builds_with(name:
     assert (probe().eps or {})[toolchain.ep].version == toolchain.version()
 
 
+@needs("openvino-cpu-sse41")
 def test_the_release_that_is_read_off_a_file_name_is_the_one_in_the_strings(manifest: Manifest) -> None:
     release = toolchains()["openvino"].runtime_details()["openvino"]
     strings = [
@@ -111,6 +113,7 @@ print(json.dumps(answers))
 """
 
 
+@needs("openvino-cpu-avx2")
 @pytest.mark.parametrize("cap", ["SSE41", "AVX2", "AVX512_CORE", None])
 def test_the_rules_say_what_the_ep_says(vad: BuiltPackage, cap: str | None) -> None:
     added = {} if cap is None else {"ONEDNN_MAX_CPU_ISA": cap}
@@ -133,15 +136,16 @@ def test_the_rules_say_what_the_ep_says(vad: BuiltPackage, cap: str | None) -> N
 
 def test_where_a_cpu_lacks_a_class_nothing_is_compiled_for_it() -> None:
     toolchain = toolchains()["openvino"]
-    bare = probe().model_copy(update={"cpu": probe().cpu.model_copy(update={"features": ("sse4_1",)})})
+    bare = INTEL.model_copy(update={"cpu": INTEL.cpu.model_copy(update={"features": ("sse4_1",)})})
     assert toolchain.why_not_compile(find("openvino-cpu-sse41"), bare) is None
     why = toolchain.why_not_compile(find("openvino-cpu-amx"), bare)
     assert why is not None
     assert why.startswith("this CPU lacks amx_bf16, amx_int8, amx_tile")
-    arm = probe().model_copy(update={"arch": "aarch64"})
+    arm = INTEL.model_copy(update={"arch": "aarch64"})
     assert toolchain.how_to_run(find("openvino-cpu-sse41"), arm).how is None
 
 
+@needs("openvino-cpu-sse41")
 def test_each_class_of_this_cpu_runs_on_the_host_or_by_emulation() -> None:
     toolchain, machine = toolchains()["openvino"], probe()
     ways = {

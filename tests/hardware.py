@@ -1,0 +1,49 @@
+"""What the machine that runs the tests can compile: no machine can for every target of the catalogue."""
+
+from __future__ import annotations
+
+import shutil
+
+import archspec.cpu
+import pytest
+
+from aotpack.machine import probe
+from aotpack.target import find
+from aotpack.toolchain import toolchains
+
+__all__ = ["EMULATOR", "INTEL", "compilable", "needs", "why_not"]
+
+_IS_INTEL = probe().cpu.vendor == "GenuineIntel"
+_HASWELL = tuple(sorted(archspec.cpu.TARGETS["haswell"].features))
+
+#: This machine if its CPU is Intel's; else what `EMULATOR` makes of it.
+INTEL = probe().model_copy(
+    update={
+        "cpu": probe().cpu.model_copy(
+            update={} if _IS_INTEL else {"vendor": "GenuineIntel", "features": _HASWELL}
+        )
+    }
+)
+
+#: The command in front of a program that shall run on `INTEL`; None if there is none. It does for questions
+#: about strings: in numbers QEMU 7.2 errs where OpenVINO uses AVX2.
+EMULATOR: tuple[str, ...] | None = (
+    () if _IS_INTEL else (qemu, "-cpu", "Haswell") if (qemu := shutil.which("qemu-x86_64")) else None
+)
+
+
+def why_not(target: str) -> str | None:
+    """Why nothing can be compiled for the target here; None if it can."""
+    wanted = find(target)
+    return toolchains()[wanted.toolchain].why_not_compile(wanted, probe())
+
+
+def compilable(*targets: str) -> tuple[str, ...]:
+    """Those of the targets that can be compiled for here."""
+    return tuple(target for target in targets if why_not(target) is None)
+
+
+def needs(target: str) -> pytest.MarkDecorator:
+    """Skips where nothing can be compiled for the target."""
+    why = why_not(target)
+    return pytest.mark.skipif(why is not None, reason=f"{target}: {why}")
