@@ -145,6 +145,10 @@ def _stored(piece: Piece, level: int | None, buffer: bytearray) -> tuple[Segment
     content = piece.read(buffer)
     if (whole := piece.stored) is not None:
         return whole.segment, whole.reader.read_stored(whole.index)
+    return _stored_anew(content, level)
+
+
+def _stored_anew(content: memoryview, level: int | None) -> tuple[Segment, bytes | memoryview]:
     stored: bytes | memoryview = content
     if level is not None:
         packed = layout.compress(content, min(level, _QUICK_LEVEL))
