@@ -147,10 +147,11 @@ class _Numbered:
 def _joined(numbered: _Numbered) -> dict[Extent, list[Chunk]]:
     """Chunks that always stand together made one, named after them."""
     joined, used = chunking.runs(list(numbered.chunks.values()), numbered.sizes, LONGEST)
-    named = [
-        (xxhash.xxh3_128_digest(b"".join(numbered.distinct[chunk][0] for chunk in run)), numbered.length(run))
-        for run in joined
-    ]
+    named = []
+    for run in joined:
+        names = [numbered.distinct[chunk] for chunk in run]
+        whole = xxhash.xxh3_128_digest(b"".join(name for name, _ in names)), numbered.length(run)
+        named.append(names[0] if len(names) == 1 else whole)
     return {extent: [named[run] for run in runs] for extent, runs in zip(numbered.chunks, used, strict=True)}
 
 

@@ -90,8 +90,10 @@ def write(
         start = PREAMBLE_SIZE + _estimated_length(manifest, entries, planned)
         with replacing(output) as partial:
             while True:
-                segments, end = _write_segments(partial, start, planned.pieces, compress, pool, progress)
-                final = _filled(manifest, entries, planned, planned.digests, segments)
+                segments, numbers, end = _write_segments(
+                    partial, start, planned.pieces, compress, pool, progress
+                )
+                final = _filled(manifest, entries, planned, planned.digests, segments, numbers)
                 head = _head(final)
                 if len(head) <= start:
                     break
@@ -111,9 +113,12 @@ def _write_segments(
     compress: int | None,
     pool: Executor,
     progress: Callable[[int, int], None] | None,
-) -> tuple[tuple[Segment, ...], int]:
-    """Write all pieces from `start` on; give their segments and where the last one ends."""
+) -> tuple[tuple[Segment, ...], list[int], int]:
+    """Write all pieces from `start` on; give segments, which of them each piece is, and where they end."""
+    # By digest: pieces with equal bytes are one segment, also those that the plan did not know to be equal.
+    number_of: dict[str, int] = {}
     segments: list[Segment] = []
+    numbers: list[int] = []
     total = sum(piece.length for piece in pieces)
     done, end = 0, start
     # Taken by who makes a segment and given back when it is written.
@@ -127,17 +132,20 @@ def _write_segments(
 
     with syncing(partial) as wrote:
         for segment, stored, buffer in _in_order(work, pieces, pool):
-            if segment.codec == "raw" and segment.size >= ALIGNED_FROM:
-                end += -end % PAGE_SIZE
-            write_at(partial.fd, end, stored)
+            number = number_of.setdefault(segment.sha256, len(segments))
+            numbers.append(number)
+            if number == len(segments):
+                if segment.codec == "raw" and segment.size >= ALIGNED_FROM:
+                    end += -end % PAGE_SIZE
+                write_at(partial.fd, end, stored)
+                wrote(len(stored))
+                segments.append(segment.model_copy(update={"offset": end}))
+                end += len(stored)
             buffers.put(buffer)
-            wrote(len(stored))
-            segments.append(segment.model_copy(update={"offset": end}))
-            end += len(stored)
             done += segment.size
             if progress is not None:
                 progress(done, total)
-    return tuple(segments), end
+    return tuple(segments), numbers, end
 
 
 def _stored(piece: Piece, level: int | None, buffer: bytearray) -> tuple[Segment, bytes | memoryview]:
@@ -190,12 +198,14 @@ def _filled(
     planned: Plan,
     digests: Sequence[str],
     segments: tuple[Segment, ...],
+    numbers: Sequence[int],
 ) -> Manifest:
-    """The manifest with its files and segments."""
+    """The manifest with its files and segments, `numbers` being the segment that each piece is."""
     files: dict[_Key, list[File]] = {}
     for (key, path, _), used, sha256 in zip(entries, planned.files, digests, strict=True):
         size = sum(planned.pieces[index].length for index in used)
-        files.setdefault(key, []).append(File(path=path, size=size, sha256=sha256, segments=used))
+        file = File(path=path, size=size, sha256=sha256, segments=tuple(numbers[index] for index in used))
+        files.setdefault(key, []).append(file)
     components = tuple(
         component.model_copy(
             update={
@@ -236,6 +246,7 @@ def _estimated_length(manifest: Manifest, entries: Sequence[_Entry], planned: Pl
         )
         for piece, offset, digest in zip(planned.pieces, offsets, noise, strict=False)
     )
-    guess = _filled(manifest, entries, planned, [next(noise) for _ in entries], segments)
+    digests = [next(noise) for _ in entries]
+    guess = _filled(manifest, entries, planned, digests, segments, range(len(segments)))
     length = len(_head(guess)) - PREAMBLE_SIZE
     return length + length // 64 + 64
