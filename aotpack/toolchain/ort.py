@@ -6,7 +6,7 @@ can be done ahead of time is the graph, and its weights stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,6 +138,10 @@ class OrtToolchain(Toolchain):
         return Verdict(
             Grade.OPTIMAL, Code.FITS, "It runs on every CPU with this release of ONNX Runtime or a later one."
         )
+
+    def looks_at(self, variant: Variant) -> Hashable:
+        """Whether it is the untouched ONNX."""
+        return variant.target == PORTABLE
 
     def foreseen(self, target: Target) -> str | None:
         """It writes none."""

@@ -7,7 +7,7 @@ import functools
 import logging
 import re
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from importlib import import_module, metadata, util
 from pathlib import Path
 from types import MappingProxyType
@@ -74,7 +74,7 @@ class PluginToolchain(Toolchain):
     compile_log_severity: int = 2
 
     def __init__(self) -> None:
-        self._answers: dict[Hashable, Grade | None] = {}
+        self._answers: dict[str, Grade | None] = {}
         self._asking: AskWorker | None = None
         self._devices: list[Any] | None = None
         self._registered = False
@@ -139,19 +139,14 @@ class PluginToolchain(Toolchain):
 
     def ask(self, ep_string: str) -> Grade | None:
         """The EP's own check, in a process of its own where it can take the process down."""
-        question = self.asked_as(ep_string)
-        if question not in self._answers:
+        if ep_string not in self._answers:
             if self.ask_in_worker and self._asking is None:
                 from aotpack.toolchain.asking import AskWorker
 
                 self._asking = AskWorker(self.name)
             ask = self._asking.ask if self._asking is not None else self.ask_here
-            self._answers[question] = ask(ep_string)
-        return self._answers[question]
-
-    def asked_as(self, ep_string: str) -> Hashable:
-        """What of a compatibility string the EP's answer depends on; by default all of it."""
-        return ep_string
+            self._answers[ep_string] = ask(ep_string)
+        return self._answers[ep_string]
 
     def forget(self) -> None:
         """Ask the EP again: its answers are kept for the life of the process."""

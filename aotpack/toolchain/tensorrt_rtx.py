@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -192,6 +192,10 @@ class TensorRtRtxToolchain(PluginToolchain):
                 "; ".join(errors) or "no engine came out, without a word", where=f"TensorRT-RTX {target.name}"
             )
         return bytes(engine)
+
+    def looks_at(self, variant: Variant) -> Hashable:
+        """The front of its engine."""
+        return variant.compatibility.ep_string
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """One of the machine's GPUs must be among the engine's compute capabilities."""
