@@ -145,8 +145,8 @@ class Rules(Protocol):
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """The toolchain's own rules for its compatibility strings; reads nothing but its arguments."""
 
-    def ask(self, ep_string: str) -> Grade | None:
-        """What the EP on this machine says of a compatibility string; None where it has no answer."""
+    def ask(self, ep_string: str, device: str) -> Grade | None:
+        """What the EP says of a compatibility string for its device here; None where it has no answer."""
 
 
 def judge(
@@ -192,7 +192,7 @@ def judge(
         own = rules.judge(variant, machine, emulate=emulate)
         ep_string = variant.compatibility.ep_string
         asked = here and ep_string is not None and own.code not in _SETTLED
-        said = rules.ask(ep_string) if asked and ep_string is not None else None
+        said = rules.ask(ep_string, variant.device) if asked and ep_string is not None else None
     except Exception as error:
         # A third party's rules raise what they like; the other variants are judged all the same.
         return Verdict(

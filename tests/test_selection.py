@@ -34,7 +34,7 @@ class Told:
     def looks_at(self, variant: Variant) -> str | None:
         return variant.compatibility.ep_string
 
-    def ask(self, ep_string: str) -> Grade | None:
+    def ask(self, ep_string: str, device: str) -> Grade | None:
         return None
 
 

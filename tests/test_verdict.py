@@ -40,7 +40,7 @@ class Rules:
             raise self.own
         return self.own
 
-    def ask(self, ep_string: str) -> Grade | None:
+    def ask(self, ep_string: str, device: str) -> Grade | None:
         self.asked.append(ep_string)
         if isinstance(self.said, Exception):
             raise self.said

@@ -157,8 +157,11 @@ class Toolchain(Protocol):
     def foreseen(self, target: Target) -> str | None:
         """The compatibility string of a variant for `target`; None if it has none or nobody knows."""
 
-    def ask(self, ep_string: str) -> Grade | None:
-        """What the EP on this machine says of a compatibility string; None where it has no answer."""
+    def ask(self, ep_string: str, device: str) -> Grade | None:
+        """What the EP on this machine says of the compatibility string of a blob for a type of device.
+
+        None where it has no answer.
+        """
 
     def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
         """Options for a session with `variant`, the EP registered and its device added.

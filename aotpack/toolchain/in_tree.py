@@ -99,7 +99,7 @@ class InTreeToolchain(Toolchain):
         """Nothing."""
         return None
 
-    def ask(self, ep_string: str) -> Grade | None:
+    def ask(self, ep_string: str, device: str) -> Grade | None:
         """It is not there to be asked."""
         return None
 

@@ -147,7 +147,7 @@ class OrtToolchain(Toolchain):
         """It writes none."""
         return None
 
-    def ask(self, ep_string: str) -> Grade | None:
+    def ask(self, ep_string: str, device: str) -> Grade | None:
         """It writes no string and has no check."""
         return None
 

@@ -70,7 +70,7 @@ class WebGpuToolchain(PluginToolchain):
         """Optimise the graph for the device, to the highest level."""
         import onnxruntime as ort
 
-        options = self._options(target.provider_options)
+        options = self._options(target.provider_options, target.device)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         return write_optimised(model, options, folder, where=f"{self.ep} optimising for {target.name}")
 
