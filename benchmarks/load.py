@@ -34,8 +34,12 @@ from aotpack.toolchain.plugin import PluginToolchain
 from samples.made_models import transformer
 from samples.real_models import fetch
 
-TARGETS = ("openvino-cpu-amx", "openvino-cpu-avx512", "openvino-cpu-avx2")
+#: The best that this machine can compile for is what it loads; the others are to choose from.
+TARGETS = ("openvino-cpu-amx", "openvino-cpu-avx512", "openvino-cpu-avx2", "ort-cpu", "qnn-htp-v73")
 COUNTS = (2, 100, 1000)
+
+#: Of new processes: a program that is installed has its bytecode on the disk.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def compare(what: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> None:
@@ -63,8 +67,12 @@ def row(*cells: object) -> None:
 
 def build(model: Path, output: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
     """A package for what this machine can compile for, of the classes above."""
-    toolchain = toolchains()["openvino"]
-    targets = [name for name in TARGETS if toolchain.why_not_compile(find(name), aotpack.probe()) is None]
+    known, here = toolchains(), aotpack.probe()
+    targets = [
+        target.name
+        for target in map(find, TARGETS)
+        if known[target.toolchain].why_not_compile(target, here) is None
+    ]
     aotpack.build(model, targets=targets, output=output, shapes=shapes)
     return output
 
@@ -75,6 +83,8 @@ def by_ort_alone(variant: Variant, model: Path) -> Callable[[], object]:
 
     def session() -> ort.InferenceSession:
         options = ort.SessionOptions()
+        if variant.session.graph_optimization == "disabled":
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if devices and variant.ep != "CPUExecutionProvider":
             options.add_provider_for_devices(devices, variant.session.provider_options)
         for key, value in variant.session.config.items():
@@ -101,10 +111,13 @@ FRESH = {
     "loose": """
 import sys, os, json, onnxruntime as ort
 from importlib import import_module
-ep, module, options, config = json.loads(sys.argv[3])
-ort.register_execution_provider_library(ep, import_module(module).get_library_path())
+ep, module, options, config, optimization = json.loads(sys.argv[3])
 session = ort.SessionOptions()
-session.add_provider_for_devices([d for d in ort.get_ep_devices() if d.ep_name == ep][:1], options)
+if optimization == "disabled":
+    session.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+if module is not None:
+    ort.register_execution_provider_library(ep, import_module(module).get_library_path())
+    session.add_provider_for_devices([d for d in ort.get_ep_devices() if d.ep_name == ep][:1], options)
 for key, value in config.items():
     session.add_session_config_entry(key, value)
 ort.InferenceSession(sys.argv[2], session, enable_fallback=0)
@@ -120,13 +133,15 @@ def measure_fresh(name: str, package: Path, folder: Path, rounds: int) -> None:
         assert chosen is not None
         variant = chosen.variant
     toolchain = toolchains()[variant.toolchain]
-    assert isinstance(toolchain, PluginToolchain)
+    module = toolchain.module if isinstance(toolchain, PluginToolchain) else None
     settings = variant.session
-    how = json.dumps([variant.ep, toolchain.module, settings.provider_options, settings.config])
+    options = (settings.provider_options, settings.config, settings.graph_optimization)
+    how = json.dumps([variant.ep, module, *options])
     model = folder / variant.files[0].path
 
     def process(code: str) -> Callable[[], object]:
-        return lambda: subprocess.run([sys.executable, "-c", code, package, model, how], check=True)
+        command = [sys.executable, "-c", code, package, model, how]
+        return lambda: subprocess.run(command, check=True, env=ENVIRONMENT)
 
     compare(f"load {name}, a new process each", process(FRESH["aotpack"]), process(FRESH["loose"]), rounds)
 
@@ -134,8 +149,13 @@ def measure_fresh(name: str, package: Path, folder: Path, rounds: int) -> None:
 def many(package: Path, output: Path, count: int) -> Path:
     """A package of `count` variants: those of `package` again and again, those that fit here last."""
     with aotpack.open(package) as opened:
-        ranked = [candidate.variant for candidate in reversed(opened.select().candidates)]
-    compiled = [variant for variant in ranked if variant.ep != "CPUExecutionProvider"]
+        selection = opened.select()
+    # One fits and is the last; the others are of EPs that refuse them.
+    compiled = [
+        candidate.variant
+        for candidate in reversed(selection.candidates)
+        if not candidate.accepted or candidate == selection.chosen
+    ]
     with PackageReader.open(package) as reader:
         (component,) = reader.manifest.components
         contents: dict[tuple[str, str], list[tuple[str, Content]]] = {}
@@ -164,13 +184,14 @@ def model_package(package: Path, root: Path) -> Path:
             for file in variant.files:
                 # Selection opens none of them.
                 (folder / file.path).touch()
-            entries[variant.id] = {
+            entry = {
                 "variant_directory": variant.id,
                 "ep": variant.ep,
                 "device": variant.device,
                 "compatibility_string": variant.compatibility.ep_string,
                 "executor_info": {"ort": {"model_file": variant.files[0].path}},
             }
+            entries[variant.id] = {key: value for key, value in entry.items() if value is not None}
     manifest = {"schema_version": "1.0", "components": {component.name: {"variants": entries}}}
     (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return root
@@ -211,6 +232,7 @@ def import_times(module: str, rounds: int) -> float:
                 capture_output=True,
                 text=True,
                 check=True,
+                env=ENVIRONMENT,
             )
             found = re.findall(rf"\|\s+(\d+) \| {module}$", done.stderr, re.MULTILINE)
             yield int(found[-1]) / 1e6

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
+
+import archspec.cpu
 import pytest
 
 from aotpack.machine import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 
-__all__ = ["INTEL", "compilable", "needs", "why_not"]
+__all__ = ["EMULATOR", "INTEL", "compilable", "needs", "why_not"]
 
-#: This machine, or what it would be with an Intel CPU: for rules that are asked no EP.
-INTEL = probe().model_copy(update={"cpu": probe().cpu.model_copy(update={"vendor": "GenuineIntel"})})
+_IS_INTEL = probe().cpu.vendor == "GenuineIntel"
+_HASWELL = tuple(sorted(archspec.cpu.TARGETS["haswell"].features))
+
+#: This machine if its CPU is Intel's; else what `EMULATOR` makes of it.
+INTEL = probe().model_copy(
+    update={
+        "cpu": probe().cpu.model_copy(
+            update={} if _IS_INTEL else {"vendor": "GenuineIntel", "features": _HASWELL}
+        )
+    }
+)
+
+#: The command in front of a program that shall run on `INTEL`; None if there is none. It does for questions
+#: about strings: in numbers QEMU 7.2 errs where OpenVINO uses AVX2.
+EMULATOR: tuple[str, ...] | None = (
+    () if _IS_INTEL else (qemu, "-cpu", "Haswell") if (qemu := shutil.which("qemu-x86_64")) else None
+)
 
 
 def why_not(target: str) -> str | None:

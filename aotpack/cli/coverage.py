@@ -34,7 +34,7 @@ def coverage(
     ep: Eps = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what each machine of a fleet gets, and which target would help most."""
+    """Show what each machine of a fleet gets, and what would help."""
     from aotpack.documents import CoverageDocument
     from aotpack.fleet import cover, machines_of
     from aotpack.package import open_package

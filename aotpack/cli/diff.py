@@ -21,7 +21,7 @@ def diff(
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Show how two packages differ: targets, strings, sizes, and the bytes that they share."""
+    """Show how two packages differ: targets, strings, sizes, bytes."""
     from aotpack.container.reader import PackageReader
     from aotpack.difference import diff as compare
 

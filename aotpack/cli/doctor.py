@@ -21,7 +21,7 @@ def doctor(
     machine: MachineName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which variants were built by toolchains that the installed runtimes refuse."""
+    """Say which variants the installed runtimes are too new for."""
     from aotpack.doctor import examine
     from aotpack.documents import DoctorDocument, FindingDocument
     from aotpack.machine import probe

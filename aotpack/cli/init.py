@@ -19,7 +19,7 @@ def init(
     ] = Path("aotpack.toml"),
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
-    """Write a build file with what was found in a model, and the targets that can be compiled for here."""
+    """Write a build file for a model, with what was found in it."""
     from aotpack.builder.build import package_name
     from aotpack.builder.draft import draft
     from aotpack.errors import OutputError
@@ -32,7 +32,8 @@ def init(
     usable = [
         target
         for target in catalogue(extra).values()
-        if known[target.toolchain].why_not_compile(target, machine) is None
+        # Whoever wants a single chip of a generation names it.
+        if target.generation is None and known[target.toolchain].why_not_compile(target, machine) is None
     ]
     text = draft(model, name=package_name(model), folder=out.parent, targets=usable)
     try:

@@ -21,7 +21,7 @@ def machine(
     names: Annotated[bool, typer.Option("--list", help="List the machines that are known by name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The default: a profile is JSON.")] = False,
 ) -> None:
-    """Print what this computer has, or a machine known by name, as a machine profile."""
+    """Print the profile of this computer, or of a machine by name."""
     from aotpack.machine import find_machine, known, probe
 
     if names:

@@ -22,7 +22,7 @@ def merge(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make one package of several, such as those of several build machines."""
+    """Make one package of several, such as those of two build hosts."""
     from contextlib import ExitStack
 
     from aotpack.container.reader import PackageReader

@@ -30,7 +30,7 @@ def prune(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a package with some of the variants of another, as one fleet needs them."""
+    """Write a package with those variants of another that you need."""
     from aotpack.container.reader import PackageReader
     from aotpack.edit import prune as prune_package
     from aotpack.machine import find_machine

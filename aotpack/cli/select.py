@@ -40,7 +40,7 @@ def select(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show each variant with its verdict and reason on a machine, the winner first."""
+    """Show every variant's verdict on a machine, the winner first."""
     from aotpack.documents import SelectionDocument
     from aotpack.package import open_package
 

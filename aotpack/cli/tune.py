@@ -26,7 +26,7 @@ def tune(
     emulate: Emulate = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure every variant that fits here, each in a process of its own, for `select --measured`."""
+    """Measure every variant that fits here, for `select --measured`."""
     from aotpack.builder.spec import Limits
     from aotpack.builder.tune import tune as tune_package
     from aotpack.package import open_package

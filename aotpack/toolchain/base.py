@@ -8,7 +8,7 @@ registers one under the entry point group ``aotpack.toolchains``; the object tha
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -63,7 +63,8 @@ class Toolchain(Protocol):
     environment: tuple[str, ...]
     #: Whether every input must have a fixed shape.
     needs_fixed_shapes: bool
-    #: Element types of weights that the compiler refuses, and the ones it takes that hold each exactly.
+    #: Element types that the compiler refuses, of weights or, for BFLOAT16, at all, and those it takes that
+    #: hold each exactly. A type that maps to itself needs its zero points written out.
     widens: Mapping[str, str] = MappingProxyType({})
     #: Whether it can store weights that several models have in common once.
     shares_weights: bool = False
@@ -88,6 +89,10 @@ class Toolchain(Protocol):
         if target.precision == precision:
             return target
         raise UsageError(f"{self.ep} does not let one choose the precision", where=f"target {target.name}")
+
+    def widened(self, types: Iterable[str]) -> dict[str, str]:
+        """Those of `types` that have to be rewritten, and into which (`widens`)."""
+        return {name: self.widens[name] for name in sorted(types) if name in self.widens}
 
     def option_issue(self, name: str, value: str) -> str | None:
         """What is wrong with a provider option; None if nothing is. EPs ignore unknown ones in silence."""

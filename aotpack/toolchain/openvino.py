@@ -33,6 +33,10 @@ __all__ = ["OpenVinoToolchain"]
 
 _BY_CAP = {known.cap: known for known in ISA_CLASSES}
 
+#: Activations that meet quantised weights are rounded to int8, in groups of this size; 0: they are not. The
+#: kernels that do it do not compile under a cap below AVX-512 (release 2026.4.1).
+_DYNAMIC = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+
 
 class OpenVinoToolchain(PluginToolchain):
     """The OpenVINO EP, for Intel CPUs: it lists no others, whatever instructions they have."""
@@ -61,13 +65,26 @@ class OpenVinoToolchain(PluginToolchain):
         return {"openvino": release} if (release := _bundled_release()) else {}
 
     def with_precision(self, target: Target, precision: Precision) -> Target:
-        """By OpenVINO's INFERENCE_PRECISION_HINT, at compile and again at load."""
+        """By OpenVINO's INFERENCE_PRECISION_HINT, at compile and again at load.
+
+        A CPU without the instructions computes in another precision, and says nothing.
+        """
+        offered = _precisions(target)
+        if precision not in offered:
+            raise UsageError(
+                f"cannot compute in {precision}",
+                where=f"target {target.name}",
+                expected=" or ".join(offered),
+            )
         device = target.device.upper()
         try:
             config: dict[str, dict[str, str]] = json.loads(target.provider_options.get("load_config", "{}"))
             own = {**config.get(device, {}), "INFERENCE_PRECISION_HINT": precision}
         except (ValueError, TypeError, AttributeError):
             raise UsageError("is not JSON", where=f"target {target.name}, option load_config") from None
+        own.pop(_DYNAMIC, None)
+        if precision == "f32":
+            own[_DYNAMIC] = "0"
         options = {**target.provider_options, "load_config": json.dumps({**config, device: own})}
         return target.model_copy(update={"precision": precision, "provider_options": options})
 
@@ -108,6 +125,19 @@ class OpenVinoToolchain(PluginToolchain):
         """The string for the target's ISA class and the installed release."""
         release, isa = _bundled_release(), _BY_CAP.get(target.environment.get(CAP, ""))
         return string_for(release, isa) if release and isa else None
+
+
+def _precisions(target: Target) -> tuple[Precision, ...]:
+    """What a target computes in when it is asked to.
+
+    Of CPUs measured up to AVX512_CORE_BF16 with release 2026.4.1: below AVX-512 only f32 compiles, and f16 is
+    bf16 where there are no float16 instructions. Of the rest as OpenVINO documents it, not run.
+    """
+    isa = _BY_CAP.get(target.environment.get(CAP, ""))
+    if target.device != "cpu" or isa is None:
+        return ("f32", "f16")
+    halves: dict[str, Precision] = {"avx512f": "bf16", "avx512_fp16": "f16"}
+    return ("f32", *(name for feature, name in halves.items() if feature in isa.features))
 
 
 @functools.cache

@@ -85,6 +85,8 @@ class PluginToolchain(Toolchain):
 
     def option_issue(self, name: str, value: str) -> str | None:
         """Checked against `options`, since most EPs ignore in silence what they do not know."""
+        if not self.options:
+            return f"{self.ep} has no options that a target may set"
         if name not in self.options:
             near = difflib.get_close_matches(name, self.options, n=3, cutoff=0.5) or sorted(self.options)
             return f"{self.ep} has no such option; did you mean {', '.join(near[:12])}?"
