@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,7 @@ class TensorRtRtxToolchain(PluginToolchain):
         return {}
 
     def built_with(self) -> Mapping[str, str]:
-        """The builder's version: engines of the same release are the same, byte for byte."""
+        """The builder's version. Its engines for the same model can differ in a few bytes."""
         return {
             "onnxruntime": metadata.version("onnxruntime"),
             _BUILDER: installed_version(_BUILDER) or "not installed",
@@ -165,6 +165,10 @@ class TensorRtRtxToolchain(PluginToolchain):
                 "; ".join(errors) or "no engine came out, without a word", where=f"TensorRT-RTX {target.name}"
             )
         return bytes(engine)
+
+    def looks_at(self, variant: Variant) -> Hashable:
+        """The front of its engine."""
+        return variant.compatibility.ep_string
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """The rules on its string (`aotpack.toolchain.tensorrt_rtx_string.judge`)."""
