@@ -1,8 +1,10 @@
-"""What the machine that runs the tests can compile: no machine can for every target of the catalogue."""
+"""What the machine that runs the tests has: no machine can compile for every target of the catalogue."""
 
 from __future__ import annotations
 
+import ctypes.util
 import shutil
+from pathlib import Path
 
 import archspec.cpu
 import pytest
@@ -11,7 +13,7 @@ from aotpack.machine import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 
-__all__ = ["EMULATOR", "INTEL", "compilable", "needs", "why_not"]
+__all__ = ["EMULATOR", "INTEL", "browser", "compilable", "needs", "software_gpu", "why_not"]
 
 _IS_INTEL = probe().cpu.vendor == "GenuineIntel"
 _HASWELL = tuple(sorted(archspec.cpu.TARGETS["haswell"].features))
@@ -47,3 +49,23 @@ def needs(target: str) -> pytest.MarkDecorator:
     """Skips where nothing can be compiled for the target."""
     why = why_not(target)
     return pytest.mark.skipif(why is not None, reason=f"{target}: {why}")
+
+
+#: Where Chromium and Chrome keep SwiftShader, a Vulkan driver that computes on the CPU.
+_DRIVERS = ("/usr/lib/chromium", "/usr/lib64/chromium-browser", "/opt/google/chrome")
+
+
+def software_gpu() -> dict[str, str]:
+    """The environment in which the WebGPU EP has a device, a GPU in software. Skips where there is none."""
+    drivers = [path for folder in _DRIVERS for path in Path(folder).glob("vk_swiftshader_icd.json")]
+    if not drivers or ctypes.util.find_library("vulkan") is None:
+        pytest.skip("no GPU in software: it needs Debian's packages chromium and libvulkan1")
+    return {"ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER": "1", "VK_ICD_FILENAMES": str(drivers[0])}
+
+
+def browser() -> str:
+    """The path of a browser of the Chromium family. Skips where there is none."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    pytest.skip("no browser: it needs Debian's package chromium")

@@ -82,7 +82,7 @@ class TensorRtRtxToolchain(PluginToolchain):
         return {}
 
     def built_with(self) -> Mapping[str, str]:
-        """The builder's version: engines of the same release are the same, byte for byte."""
+        """The builder's version. Its engines for the same model can differ in a few bytes."""
         return {
             "onnxruntime": metadata.version("onnxruntime"),
             _BUILDER: installed_version(_BUILDER) or "not installed",
