@@ -61,7 +61,7 @@ def test_the_driver_of_the_kernels_module(text: str, driver: str | None) -> None
         # A release without the field, and no driver.
         ('Field "compute_cap" is not a valid field to query.\n\n', []),
         (
-            "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the "
+            "NVIDIA-SMI has failed because it could not communicate with the driver. Make sure that the "
             "latest NVIDIA driver is installed.\n",
             [],
         ),
