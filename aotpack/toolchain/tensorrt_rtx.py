@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aotpack.errors import CompileError, ToolchainMissing
-from aotpack.machine import Machine
+from aotpack.machine import Devices, Machine
 from aotpack.manifest import Requirements, Variant
+from aotpack.system import System
 from aotpack.target import Target
+from aotpack.toolchain import nvidia_gpus
 from aotpack.toolchain.base import Compiled, RunsHere
 from aotpack.toolchain.generations import read_generations
 from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain, installed_version
@@ -85,6 +87,10 @@ class TensorRtRtxToolchain(PluginToolchain):
             "onnxruntime": metadata.version("onnxruntime"),
             _BUILDER: installed_version(_BUILDER) or "not installed",
         }
+
+    def identify(self, devices: Devices, system: System) -> Devices:
+        """The GPUs as nvidia-smi lists them."""
+        return devices._replace(gpus=nvidia_gpus.identify(devices.gpus, system))
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         """The builder must be installed; it is there for x86-64 only."""
@@ -165,6 +171,10 @@ class TensorRtRtxToolchain(PluginToolchain):
                 "; ".join(errors) or "no engine came out, without a word", where=f"TensorRT-RTX {target.name}"
             )
         return bytes(engine)
+
+    def looks_at(self, variant: Variant) -> Hashable:
+        """The front of its engine."""
+        return variant.compatibility.ep_string
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """The rules on its string (`aotpack.toolchain.tensorrt_rtx_string.judge`)."""

@@ -40,5 +40,5 @@ if __name__ == "__main__":
 
     asked = toolchains()[sys.argv[1]]
     assert isinstance(asked, PluginToolchain)
-    print("\n" + json.dumps([asked.ask_here(text) for text in json.load(sys.stdin)]), flush=True)
+    print("\n" + json.dumps([asked.ask_here(text, "cpu") for text in json.load(sys.stdin)]), flush=True)
     os._exit(0)

@@ -134,7 +134,7 @@ def theirs(said: str | None) -> Grade:
 @example(FITTING[:-1] + ', "x": -0, "y": 123456789012345678901234567890}')
 @settings(max_examples=3000)
 def test_no_string_finds_our_rules_and_the_eps_check_apart(string: str) -> None:
-    assert our(string, probe()) is theirs(TOOLCHAIN.ask_here(string))
+    assert our(string, probe()) is theirs(TOOLCHAIN.ask_here(string, "cpu"))
 
 
 def test_the_fitting_string_fits() -> None:
@@ -146,7 +146,7 @@ def test_the_fitting_string_fits() -> None:
 @asks_the_ep
 def test_the_fitting_string_fits_by_the_eps_check_too() -> None:
     assert OWN is not None
-    assert TOOLCHAIN.ask_here(string_for(RELEASE, OWN)) is Grade.OPTIMAL
+    assert TOOLCHAIN.ask_here(string_for(RELEASE, OWN), "cpu") is Grade.OPTIMAL
 
 
 def test_no_string_fits_a_cpu_that_the_ep_does_not_list() -> None:
