@@ -6,12 +6,15 @@ difference between two variants means something.
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
+import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper, parser
+from onnx import TensorProto, helper, numpy_helper, parser
 
-__all__ = ["cnn", "transformer"]
+__all__ = ["cnn", "of_element_type", "quantised", "transformer"]
 
 _HEADER = '<ir_version: 10, opset_import: ["": 20]>'
 
@@ -83,6 +86,122 @@ def cnn(*, layers: int = 3, channels: int = 16, size: int = 32, seed: int = 0) -
             features = Flatten (pooled)""")
     signature = f"cnn (float[1, 3, {size}, {size}] image) => (float[1, {channels}] features)"
     return _model(signature, body, weights)
+
+
+def quantised(
+    kind: str,
+    *,
+    scales: Literal["tensor", "channel", "block"] = "channel",
+    zero_points: bool = True,
+    seed: int = 0,
+) -> onnx.ModelProto:
+    """Two layers whose weights are integers behind a DequantizeLinear, as weight-only quantisers write them.
+
+    Its input ``x`` is float32 of (1, 16, 64), its output ``y`` of (1, 16, 32).
+
+    Args:
+        kind: ONNX's name of the weights' type: INT2, UINT2 (opset 25), INT4, UINT4, INT8 or UINT8 (opset 21).
+        scales: one for all, one for each output, or one for 32 inputs of each output.
+        zero_points: in the middle of the type's range, which is zero for a signed type; without them it is
+            zero for an unsigned one too.
+        seed: of the weights.
+    """
+    generator = np.random.default_rng(seed)
+    bits, signed = int(kind.lstrip("UINT")), kind.startswith("I")
+    low = -(2 ** (bits - 1)) if signed else 0
+    plain: Any = np.int8 if signed else np.uint8
+    dtype = plain if bits == 8 else getattr(ml_dtypes, kind.lower())
+    nodes, tensors = [], []
+    for layer, (inputs, outputs) in enumerate(((64, 128), (128, 32))):
+        shape = {"tensor": (), "channel": (outputs,), "block": (inputs // 32, outputs)}[scales]
+        how: dict[str, Any] = {"tensor": {}, "channel": {"axis": 1}, "block": {"axis": 0, "block_size": 32}}[
+            scales
+        ]
+        values = generator.integers(low, low + 2**bits, (inputs, outputs)).astype(plain)
+        spread = generator.uniform(0.5, 1.5, shape) * 3.5 / (inputs**0.5 * 2**bits)
+        tensors += [
+            numpy_helper.from_array(values.astype(dtype), f"w{layer}"),
+            numpy_helper.from_array(np.asarray(spread, np.float32), f"s{layer}"),
+        ]
+        if zero_points:
+            zeros = np.full(shape, low + 2 ** (bits - 1)).astype(plain).astype(dtype)
+            tensors.append(numpy_helper.from_array(zeros, f"z{layer}"))
+        quantised_as = [f"w{layer}", f"s{layer}", *([f"z{layer}"] if zero_points else [])]
+        nodes += [
+            helper.make_node("DequantizeLinear", quantised_as, [f"d{layer}"], **how),
+            helper.make_node("MatMul", [f"a{layer - 1}" if layer else "x", f"d{layer}"], [f"m{layer}"]),
+            helper.make_node("Tanh" if layer else "Relu", [f"m{layer}"], ["y" if layer else "a0"]),
+        ]
+    return _two_layers(nodes, tensors, opset=25 if bits == 2 else 21)
+
+
+def of_element_type(kind: str, *, seed: int = 0) -> onnx.ModelProto:
+    """The same two layers, all of whose values are of one type between a float32 input and output.
+
+    Args:
+        kind: FLOAT16 or BFLOAT16: what is computed in; QDQ: float32, weights and activations rounded to int8.
+        seed: of the weights.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = [
+        (generator.standard_normal(shape) / shape[0] ** 0.5).astype(np.float32)
+        for shape in ((64, 128), (128, 32))
+    ]
+    if kind == "QDQ":
+        nodes, tensors = _rounded(drawn)
+    else:
+        dtype: Any = np.float16 if kind == "FLOAT16" else ml_dtypes.bfloat16
+        element = TensorProto.DataType.Value(kind)
+        tensors = [numpy_helper.from_array(w.astype(dtype), f"w{index}") for index, w in enumerate(drawn)]
+        nodes = [
+            helper.make_node("Cast", ["x"], ["a"], to=element),
+            helper.make_node("MatMul", ["a", "w0"], ["b"]),
+            helper.make_node("Relu", ["b"], ["c"]),
+            helper.make_node("MatMul", ["c", "w1"], ["d"]),
+            helper.make_node("Tanh", ["d"], ["e"]),
+            helper.make_node("Cast", ["e"], ["y"], to=TensorProto.FLOAT),
+        ]
+    return _two_layers(nodes, tensors, opset=21)
+
+
+def _rounded(drawn: list[NDArray[np.float32]]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    nodes, tensors = [], []
+    value = "x"
+    for layer, w in enumerate(drawn):
+        scale = float(np.abs(w).max()) / 127
+        tensors += [
+            numpy_helper.from_array(np.round(w / scale).astype(np.int8), f"w{layer}"),
+            numpy_helper.from_array(np.array(scale, np.float32), f"s{layer}"),
+            numpy_helper.from_array(np.array(4 / 127, np.float32), f"t{layer}"),
+            numpy_helper.from_array(np.array(128, np.uint8), f"u{layer}"),
+        ]
+        done = "y" if layer else "c0"
+        nodes += [
+            helper.make_node("QuantizeLinear", [value, f"t{layer}", f"u{layer}"], [f"q{layer}"]),
+            helper.make_node("DequantizeLinear", [f"q{layer}", f"t{layer}", f"u{layer}"], [f"a{layer}"]),
+            helper.make_node("DequantizeLinear", [f"w{layer}", f"s{layer}"], [f"d{layer}"]),
+            helper.make_node("MatMul", [f"a{layer}", f"d{layer}"], [f"m{layer}"]),
+            helper.make_node("Tanh" if layer else "Relu", [f"m{layer}"], [done]),
+        ]
+        value = done
+    return nodes, tensors
+
+
+def _two_layers(
+    nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto], *, opset: int
+) -> onnx.ModelProto:
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16, width])
+        for name, width in (("x", 64), ("y", 32))
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "layers", ends[:1], ends[1:], tensors),
+        opset_imports=[helper.make_opsetid("", opset)],
+        # The first ones with 2-bit and with 4-bit types.
+        ir_version=13 if opset >= 25 else 10,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 class _Weights:

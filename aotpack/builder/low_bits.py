@@ -11,12 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from aotpack.builder.numerics import Array
 from aotpack.errors import ModelError
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LOW_BIT_TYPES", "low_bit_types", "widen_weights"]
+__all__ = ["LOW_BIT_TYPES", "low_bit_types", "read_weights", "widen_weights"]
 
 #: ONNX's names of the integer types of less than 8 bits (4 bits since opset 21, 2 since 25), and for each one
 #: those that hold all of its values.
@@ -46,73 +49,111 @@ def low_bit_types(model: onnx.ModelProto) -> frozenset[str]:
 def widen_weights(model: onnx.ModelProto, types: Mapping[str, str], folder: Path) -> dict[str, int]:
     """Rewrite, in place, the weights of each type in `types` into the type that it maps to.
 
+    What is rewritten gets its zero point written out where it had none: there are compilers that take a
+    missing one for something else than zero. A type that maps to itself is rewritten in that alone.
+
     Args:
         model: external data may lie outside it.
-        types: a name of `LOW_BIT_TYPES` to one of the types that hold it.
+        types: a name of `LOW_BIT_TYPES` to itself, or to one of the types that hold it.
         folder: of the model's external data.
 
     Returns:
-        Type to the number of tensors that were rewritten.
+        Type to the number of weights that were rewritten.
 
     Raises:
         ModelError: a type does not hold another, or external data cannot be read.
     """
     for narrow, wide in types.items():
-        if wide not in LOW_BIT_TYPES.get(narrow, ()):
+        if narrow not in LOW_BIT_TYPES or wide not in (narrow, *LOW_BIT_TYPES[narrow]):
             raise ModelError(f"{wide} does not hold every value of {narrow}")
-    counts: dict[str, int] = {}
-    _widen_graph(model.graph, {}, types, folder, counts)
-    return counts
+    taken = {name for graph in _graphs(model.graph) for node in graph.node for name in node.output}
+    taken |= {tensor.name for graph in _graphs(model.graph) for tensor in graph.initializer}
+    widening = _Widening(types, folder, taken)
+    widening.graph(model.graph, {})
+    return {narrow: len(weights) for narrow, weights in widening.rewritten.items()}
 
 
-def _widen_graph(
-    graph: onnx.GraphProto,
-    outer: _Constants,
-    types: Mapping[str, str],
-    folder: Path,
-    counts: dict[str, int],
-) -> None:
+class _Widening:
+    def __init__(self, types: Mapping[str, str], folder: Path, taken: set[str]) -> None:
+        self._types = types
+        self._folder = folder
+        self._taken = taken
+        #: Of each type, the names of the weights.
+        self.rewritten: dict[str, set[str]] = {}
+
+    def graph(self, graph: onnx.GraphProto, outer: _Constants) -> None:
+        known = _constants(graph, outer)
+        made: dict[tuple[str, ...], onnx.TensorProto] = {}
+        for node in graph.node:
+            for nested in _nested(node):
+                self.graph(nested, known)
+            if node.op_type == "DequantizeLinear" and node.domain in ("", "ai.onnx"):
+                self._node(node, known, made)
+        graph.initializer.extend(made.values())
+        if made:
+            _drop_unused(graph, set(self._types))
+
+    def _node(
+        self, node: onnx.NodeProto, known: _Constants, made: dict[tuple[str, ...], onnx.TensorProto]
+    ) -> None:
+        weight, scale, zero = (*node.input, "")[:3]
+        narrow = _type_name(known[weight]) if weight in known else ""
+        # The weight and its zero point have one type: what is computed cannot be rewritten with it.
+        if narrow not in self._types or (zero and zero not in known):
+            return
+        wide = self._types[narrow]
+        if wide != narrow:
+            for index, name in enumerate((weight, scale, zero)):
+                if name and index != 1:
+                    if (name,) not in made:
+                        values = read_weights(known[name], self._folder)
+                        made[name,] = _tensor(values, wide, self._fresh(f"{name}_as_{wide.lower()}"))
+                    node.input[index] = made[name,].name
+        if not zero and scale in known:
+            if (weight, scale) not in made:
+                zeros = np.zeros(tuple(known[scale].dims), np.int8)
+                made[weight, scale] = _tensor(zeros, wide, self._fresh(f"{weight}_zero"))
+            node.input[:] = [*node.input[:2], made[weight, scale].name]
+        elif wide == narrow:
+            return
+        self.rewritten.setdefault(narrow, set()).add(weight)
+
+    def _fresh(self, name: str) -> str:
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
+def _type_name(tensor: onnx.TensorProto) -> str:
     from onnx import TensorProto
 
-    known = _constants(graph, outer)
-    made: dict[str, onnx.TensorProto] = {}
-    for node in graph.node:
-        for nested in _nested(node):
-            _widen_graph(nested, known, types, folder, counts)
-        if node.op_type != "DequantizeLinear" or node.domain not in ("", "ai.onnx"):
-            continue
-        # The value and its zero point have one type; a zero point alone is a computed value's.
-        if node.input[0] not in known:
-            continue
-        for index in (0, 2):
-            name = node.input[index] if index < len(node.input) else ""
-            narrow = TensorProto.DataType.Name(known[name].data_type) if name in known else ""
-            if narrow not in types:
-                continue
-            wide = types[narrow]
-            fresh = f"{name}_as_{wide.lower()}"
-            if fresh not in made:
-                made[fresh] = _widened(known[name], wide, fresh, folder)
-                counts[narrow] = counts.get(narrow, 0) + 1
-            node.input[index] = fresh
-    graph.initializer.extend(made.values())
-    if made:
-        _drop_unused(graph, set(types))
+    name: str = TensorProto.DataType.Name(tensor.data_type)
+    return name
 
 
-def _widened(tensor: onnx.TensorProto, wide: str, name: str, folder: Path) -> onnx.TensorProto:
-    import ml_dtypes
-    import numpy as np
-    from onnx import numpy_helper
+def read_weights(tensor: onnx.TensorProto, folder: Path) -> Array:
+    """The values of `tensor`, whose external data lie in `folder`.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    from onnx import checker, numpy_helper
 
     try:
-        values = numpy_helper.to_array(tensor, base_dir=str(folder))
-    except (OSError, ValueError) as error:
+        return numpy_helper.to_array(tensor, base_dir=str(folder))
+    except (OSError, ValueError, checker.ValidationError) as error:
         raise ModelError(f"weights {tensor.name!r} cannot be read: {error}") from error
+
+
+def _tensor(values: Array, wide: str, name: str) -> onnx.TensorProto:
+    import ml_dtypes
+    from onnx import numpy_helper
+
     # Over int8: the narrow types of ml_dtypes do not all convert into each other.
     wider = values.astype(np.uint8 if wide.startswith("U") else np.int8)
-    if wide in ("INT4", "UINT4"):
-        wider = wider.astype(ml_dtypes.int4 if wide == "INT4" else ml_dtypes.uint4)
+    if not wide.endswith("8"):
+        wider = wider.astype(getattr(ml_dtypes, wide.lower()))
     return numpy_helper.from_array(wider, name)
 
 

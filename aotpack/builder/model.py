@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from aotpack.builder.bfloat16 import BFLOAT16, widen_bfloat16
 from aotpack.builder.low_bits import widen_weights
 from aotpack.errors import ModelError, ShapeError, UnknownName
 from aotpack.manifest import Source, TensorInfo, path_issue
@@ -137,16 +138,16 @@ def prepare(
     folder: Path,
     widen: Mapping[str, str] | None = None,
 ) -> tuple[Path, Mapping[str, int]]:
-    """A model like `model` that compilers take: shapes fixed, initializers constant, weights widened.
+    """A model like `model` that compilers take: shapes fixed, initializers constant, narrow types widened.
 
-    Gives its path, that of `model` itself if nothing has to change, and the number of tensors of each type
-    that were widened.
+    Gives its path, that of `model` itself if nothing has to change, and the number of weights of each low-bit
+    type that were rewritten.
 
     Args:
         model: the source.
         shapes: as in `ComponentSpec.shapes`.
         folder: an empty folder that takes the prepared copy, the external data linked or copied beside it.
-        widen: low-bit type to the one that its weights are rewritten into (`widen_weights`).
+        widen: type to the one that it is rewritten into (`widen_weights`, `widen_bfloat16`).
 
     Raises:
         ShapeError: a shape does not fit the input that it names.
@@ -157,7 +158,11 @@ def prepare(
     graph = read_graph(model.path)
     changed = _separate_initializers(graph)
     open_before = open_dimensions(graph)
-    widened = widen_weights(graph, widen, model.path.parent) if widen else {}
+    low_bits = {narrow: wide for narrow, wide in (widen or {}).items() if narrow != BFLOAT16}
+    widened = widen_weights(graph, low_bits, model.path.parent) if low_bits else {}
+    if widen and BFLOAT16 in widen:
+        widen_bfloat16(graph, model.path.parent)
+        changed = True
     if open_dimensions(fix_shapes(graph, shapes)) == open_before and not changed and not widened:
         return model.path, widened
     prepared = folder / "prepared.onnx"

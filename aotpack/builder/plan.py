@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aotpack.builder.bfloat16 import BFLOAT16, computes_in_bfloat16
 from aotpack.builder.low_bits import low_bit_types
 from aotpack.builder.model import SourceModel, fix_shapes, open_dimensions, read_graph, read_model
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
@@ -34,10 +35,13 @@ class ComponentPlan:
     model: SourceModel
     #: Input dimensions that stay open with the given shapes, as `open_dimensions` names them.
     open: tuple[str, ...]
-    #: ONNX's names of the element types of less than 8 bits that its weights have.
-    low_bits: frozenset[str]
+    #: ONNX's names of element types that some compilers do not take: those of less than 8 bits that its
+    #: weights have, and bfloat16 if it computes in that.
+    narrow: frozenset[str]
     #: It may have FlexAttention nodes, which are lowered for each target.
     flex: bool
+    #: It has quantised tensors (QDQ).
+    quantised: bool
 
     @property
     def name(self) -> str:
@@ -56,7 +60,7 @@ class Job:
     tolerance: float | None
     #: Versions of what compiles, on the machine that does it.
     built_with: Mapping[str, str]
-    #: Element types of weights to rewrite, and into which, for this target alone.
+    #: Element types to rewrite, and into which, for this target alone.
     widen: Mapping[str, str]
 
     @functools.cached_property
@@ -146,11 +150,10 @@ def plan(
                 toolchain=toolchain,
                 tolerance=spec.tolerance if wanted.tolerance is None else wanted.tolerance,
                 built_with=built_with,
-                widen={
-                    name: toolchain.widens[name]
-                    for name in sorted(frozenset().union(*(part.low_bits for part in group)))
-                    if name in toolchain.widens
-                },
+                # The portable variant is the source as it is.
+                widen={}
+                if target.name == PORTABLE
+                else toolchain.widened(frozenset().union(*(part.narrow for part in group))),
             )
             for group in groups
         ]
@@ -188,10 +191,11 @@ def _resolve(wanted: TargetSpec, extra: Iterable[Target], toolchains: Mapping[st
     makers = (toolchain.target_named(wanted.target) for toolchain in toolchains.values())
     target = next((made for made in makers if made is not None), None) or find(wanted.target, extra)
     toolchain = toolchains[target.toolchain]
-    if wanted.precision is not None:
-        target = toolchain.with_precision(target, wanted.precision)
     if wanted.options:
         target = target.model_copy(update={"provider_options": {**target.provider_options, **wanted.options}})
+    if wanted.precision is not None:
+        # After the options: some EPs have the precision in one of them, beside other things.
+        target = toolchain.with_precision(target, wanted.precision)
     for name, value in sorted(target.provider_options.items()):
         if issue := toolchain.option_issue(name, value):
             raise UsageError(issue, where=f"target {wanted.name or target.name}, option {name}")
@@ -214,8 +218,9 @@ def _read(spec: ComponentSpec) -> ComponentPlan:
         spec=spec,
         model=model,
         open=tuple(open_dimensions(graph)),
-        low_bits=low_bit_types(graph),
+        narrow=low_bit_types(graph) | ({BFLOAT16} if computes_in_bfloat16(graph) else frozenset()),
         flex=any(opset.domain == _PREVIEW for opset in _imports(graph)),
+        quantised=any(node.op_type == "DequantizeLinear" for node in graph.graph.node),
     )
 
 

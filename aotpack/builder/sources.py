@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from aotpack.builder.bfloat16 import BFLOAT16
 from aotpack.builder.job import Reference, Task, TaskPart, make_reference
 from aotpack.builder.lowering import Lowered, lower_for
 from aotpack.builder.model import prepare, read_model
@@ -105,6 +106,8 @@ class Sources:
                 self._stamps[component.name] = now
 
     def _prepare(self, component: ComponentPlan, widen: Mapping[str, str]) -> _Prepared:
+        # Of components that share their weights one may have types that another has not.
+        widen = {name: wide for name, wide in widen.items() if name in component.narrow}
         key = (component.name, tuple(widen.items()))
         if key not in self._prepared:
             folder = self._folder / f"prepared-{len(self._prepared)}"
@@ -115,10 +118,7 @@ class Sources:
                 if error.errno is None:
                     raise
                 raise OutputError(error.strerror or str(error), where=folder, hint="is it full?") from error
-            note = ", ".join(f"{count} {name} as {widen[name]}" for name, count in sorted(widened.items()))
-            self._prepared[key] = _Prepared(
-                model, f"Weights stored wider, exactly: {note}." if note else None
-            )
+            self._prepared[key] = _Prepared(model, _note(widened, widen))
         return self._prepared[key]
 
     def _lower(
@@ -141,19 +141,35 @@ class Sources:
             folder.mkdir(parents=True)
             # The bare operator runs nowhere; what the portable variant has is what the others are held to.
             portable = find(PORTABLE)
-            runnable = self._lower(component, portable, toolchains()[portable.toolchain], {})
+            runs_it = toolchains()[portable.toolchain]
+            runnable = self._lower(component, portable, runs_it, runs_it.widened(component.narrow))
             self._references[component.name] = make_reference(
                 runnable.path, folder, self._workers, self._limits
             )
         return self._references[component.name]
 
 
+def _note(widened: Mapping[str, int], widen: Mapping[str, str]) -> str | None:
+    """What was done to weights, in a sentence for the report."""
+    wider = [f"{count} {name} as {widen[name]}" for name, count in widened.items() if widen[name] != name]
+    told = [f"{count} {name}" for name, count in widened.items() if widen[name] == name and count]
+    sentences = [
+        *([f"Weights stored wider, exactly: {', '.join(sorted(wider))}."] if wider else []),
+        *(["Computed in float32, for it takes no bfloat16."] if BFLOAT16 in widen else []),
+        *([f"Weights with their zero point written out: {', '.join(sorted(told))}."] if told else []),
+    ]
+    return " ".join(sentences) or None
+
+
 def refusal(job: Job) -> str | None:
     """Why a job cannot be done, as far as its model and target say; None if they do not."""
-    if not job.toolchain.needs_fixed_shapes:
-        return None
     for component in job.components:
-        if component.open:
+        if job.target.integers_only and not component.quantised:
+            return (
+                f"its NPU computes in integers alone, and {component.name} is not quantised: "
+                "give it QuantizeLinear and DequantizeLinear nodes (QDQ)"
+            )
+        if component.open and job.toolchain.needs_fixed_shapes:
             names = ", ".join(component.open)
             first = component.open[0].split("[")[0]
             return f"input dimensions have no fixed size: {names}; give them with --shape {first}=SIZE,…"

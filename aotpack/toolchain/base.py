@@ -8,15 +8,16 @@ registers one under the entry point group ``aotpack.toolchains``; the object tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from aotpack.errors import CompileError, UsageError
-from aotpack.machine import Machine
+from aotpack.machine import Devices, Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.system import System
 from aotpack.target import Precision, Target
 from aotpack.verdict import Grade, Verdict
 
@@ -63,7 +64,8 @@ class Toolchain(Protocol):
     environment: tuple[str, ...]
     #: Whether every input must have a fixed shape.
     needs_fixed_shapes: bool
-    #: Element types of weights that the compiler refuses, and the ones it takes that hold each exactly.
+    #: Element types that the compiler refuses, of weights or, for BFLOAT16, at all, and those it takes that
+    #: hold each exactly. A type that maps to itself needs its zero points written out.
     widens: Mapping[str, str] = MappingProxyType({})
     #: Whether it can store weights that several models have in common once.
     shares_weights: bool = False
@@ -89,6 +91,10 @@ class Toolchain(Protocol):
             return target
         raise UsageError(f"{self.ep} does not let one choose the precision", where=f"target {target.name}")
 
+    def widened(self, types: Iterable[str]) -> dict[str, str]:
+        """Those of `types` that have to be rewritten, and into which (`widens`)."""
+        return {name: self.widens[name] for name in sorted(types) if name in self.widens}
+
     def option_issue(self, name: str, value: str) -> str | None:
         """What is wrong with a provider option; None if nothing is. EPs ignore unknown ones in silence."""
         return f"{self.ep} has no provider options"
@@ -104,6 +110,10 @@ class Toolchain(Protocol):
 
     def built_with(self) -> Mapping[str, str]:
         """Package names and versions that go into a compiled variant."""
+
+    def identify(self, devices: Devices, system: System) -> Devices:
+        """`devices` with what the vendor's own files and programs say of its GPUs and NPUs."""
+        return devices
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         """Why `target` can not be compiled for on `machine`; None if it can."""
@@ -147,11 +157,21 @@ class Toolchain(Protocol):
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """Judge the compatibility string by rules; reads nothing but its arguments."""
 
+    def looks_at(self, variant: Variant) -> Hashable:
+        """All of a variant that `judge` and `ask` depend on: where it is equal, one verdict serves for all.
+
+        By default the variant itself, so that none is taken for another.
+        """
+        return variant.id
+
     def foreseen(self, target: Target) -> str | None:
         """The compatibility string of a variant for `target`; None if it has none or nobody knows."""
 
-    def ask(self, ep_string: str) -> Grade | None:
-        """What the EP on this machine says of a compatibility string; None where it has no answer."""
+    def ask(self, ep_string: str, device: str) -> Grade | None:
+        """What the EP on this machine says of the compatibility string of a blob for a type of device.
+
+        None where it has no answer.
+        """
 
     def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
         """Options for a session with `variant`, the EP registered and its device added.

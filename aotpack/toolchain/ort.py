@@ -6,9 +6,10 @@ can be done ahead of time is the graph, and its weights stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aotpack.errors import CompileError
@@ -37,6 +38,8 @@ class OrtToolchain(Toolchain):
     ep = "CPUExecutionProvider"
     environment = ()
     needs_fixed_shapes = False
+    # Its CPU EP casts it and does nothing else with it.
+    widens = MappingProxyType({"BFLOAT16": "FLOAT"})
 
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""
@@ -129,6 +132,8 @@ class OrtToolchain(Toolchain):
             raise CompileError("the portable variant is the source itself", where=target.name)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        # 4, its default, rounds what is multiplied with quantised weights to int8; 1 computes in f32.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         where = f"{self.ep} optimising for {target.name}"
         return write_optimised(model, options, folder, where=where, providers=[self.ep])
 
@@ -142,11 +147,15 @@ class OrtToolchain(Toolchain):
             Grade.OPTIMAL, Code.FITS, "It runs on every CPU with this release of ONNX Runtime or a later one."
         )
 
+    def looks_at(self, variant: Variant) -> Hashable:
+        """Whether it is the untouched ONNX."""
+        return variant.target == PORTABLE
+
     def foreseen(self, target: Target) -> str | None:
         """It writes none."""
         return None
 
-    def ask(self, ep_string: str) -> Grade | None:
+    def ask(self, ep_string: str, device: str) -> Grade | None:
         """It writes no string and has no check."""
         return None
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
-from aotpack.machine import Machine, Npu
+from aotpack.machine import Devices, Machine, Npu
 from aotpack.manifest import SessionSettings, Variant
+from aotpack.system import System
 from aotpack.target import Target, catalogue
+from aotpack.toolchain import hexagon
 from aotpack.toolchain.base import Compiled, RunsHere
 from aotpack.toolchain.generations import read_generations
 from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain
@@ -73,7 +75,11 @@ class QnnToolchain(PluginToolchain):
     shares_weights = True
     # It segfaulted in a process that had compiled before (FACTS.md, 1).
     ask_in_worker = True
-    widens = MappingProxyType({"INT2": "INT4", "UINT2": "UINT4"})
+    # It refuses 2-bit types (FACTS.md, 6) and bfloat16, and computes something else with INT4 weights without
+    # a zero point (an error of 2 in the range of tanh, release 2.7.0 in the emulator).
+    widens = MappingProxyType(
+        {"INT2": "INT4", "UINT2": "UINT4", "INT4": "INT4", "BFLOAT16": "FLOAT"},
+    )
     options = _OPTIONS
     # Only its verbose log says why a node is left alone.
     compile_log_severity = 0
@@ -86,7 +92,7 @@ class QnnToolchain(PluginToolchain):
         by_arch = {
             target.provider_options["htp_arch"]: target
             for target in catalogue().values()
-            if target.toolchain == self.name
+            if target.toolchain == self.name and target.generation is None
         }
         archs = read_generations(name, match[1], prefix="v", known=by_arch, what="architectures")
         chosen = [by_arch[arch] for arch in archs]
@@ -136,6 +142,10 @@ class QnnToolchain(PluginToolchain):
         api = BACKEND_API.get(self.version() or "")
         return {"qnn-backend-api": api} if api else {}
 
+    def identify(self, devices: Devices, system: System) -> Devices:
+        """The NPU by the chip's name."""
+        return devices._replace(npus=hexagon.identify(devices.npus, system))
+
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         """Its compiler is in the package for x86-64 and for Windows on arm64."""
         if missing := super().why_not_compile(target, machine):
@@ -169,9 +179,13 @@ class QnnToolchain(PluginToolchain):
         """The HTP backend's library, which lies in the package."""
         return {"backend_path": import_module(self.module).get_qnn_htp_path()}
 
+    def looks_at(self, variant: Variant) -> Hashable:
+        """Its string, and whether it shares its blob with other models."""
+        return variant.compatibility.ep_string, _shares(variant)
+
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """The EP's rules on its string (`aotpack.toolchain.qnn_string.judge`)."""
-        if _SHARE.items() <= variant.session.config.items() and machine.npus == ():
+        if _shares(variant) and machine.npus == ():
             return Verdict(
                 Grade.UNSUPPORTED,
                 Code.NO_DEVICE,
@@ -188,6 +202,10 @@ class QnnToolchain(PluginToolchain):
         except (KeyError, ValueError):
             # A target with several SoCs, or a third party's.
             return None
+
+
+def _shares(variant: Variant) -> bool:
+    return _SHARE.items() <= variant.session.config.items()
 
 
 def _hexagon(machine: Machine) -> Npu | None:
