@@ -169,7 +169,7 @@ EVERYWHERE = compilable(
 
 
 def transformer(length: int, width: int, heads: int, mods: list[flex.Mod]) -> onnx.ModelProto:
-    """A transformer without its feed-forward parts: an attention a mod, projections and residuals around it."""
+    """A transformer without feed-forward parts: an attention a mod, projections and residuals around it."""
     random = np.random.default_rng(5)
     nodes: list[onnx.NodeProto] = []
     initializers = [
