@@ -38,7 +38,10 @@ def build(
     ],
     mod: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:VALUES]", help="causal, window:512, softcap:30, ...; again for each."),
+        typer.Option(
+            metavar="NAME[:VALUES]",
+            help="Such as causal, window:512 or softcap:30 (docs/flex.md has all); again for each.",
+        ),
     ] = None,
     kv_shape: Annotated[
         str | None, typer.Option(metavar="B,H,S,E", help="Of keys and values; by default the queries'.")
