@@ -164,6 +164,7 @@ class Elsewhere:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._digests: dict[tuple[Path, int], str] = {}
+        self._started: list[Future[_Answer]] = []
         self._offers = self._ask()
         usable = [offer for offer in self._offers if offer.aotpack == VERSION]
         if not usable:
@@ -215,6 +216,11 @@ class Elsewhere:
             outer.set_exception(error)
         return outer
 
+    def stop(self) -> None:
+        """As `Place.stop`: what nobody has begun with is not begun."""
+        for future in self._started:
+            future.cancel()
+
     def close(self) -> None:
         """The executor is the caller's to shut down."""
 
@@ -225,7 +231,9 @@ class Elsewhere:
             raise FarmError("cannot run aotpack", where=self._executor, found=error) from error
 
     def _start(self, errand: Errand, *sent: object) -> Future[_Answer]:
-        return self._executor.submit(run_errand, errand, *sent)  # type: ignore[arg-type]
+        future = self._executor.submit(run_errand, errand, *sent)  # type: ignore[arg-type]
+        self._started.append(future)
+        return future
 
     def _send(self, paths: Mapping[str, Path]) -> Iterable[object]:
         return [{digest: path.read_bytes() for digest, path in paths.items()}]
