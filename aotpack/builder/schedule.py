@@ -117,7 +117,8 @@ class _Work:
             done = future.result()
         except (Exception, CancelledError) as error:
             # An executor that is not ours fails in ways of its own: that is this job's failure.
-            done = Done(failure=f"it was not done: {type(error).__name__}: {error}")
+            kind = "" if isinstance(error, AotpackError) else f"{type(error).__name__}: "
+            done = Done(failure=f"it was not done: {kind}{error}")
         # What was compiled of a model that changed must not be found under the old one's digest.
         self._sources.check()
         if self._results is not None:

@@ -78,7 +78,7 @@ class Workers:
         self.close()
 
     def stop(self) -> None:
-        """Let the running workers be ended at once, by the threads that wait for them, and start no others."""
+        """Have running workers ended at once, by the threads that wait for them, and start no others."""
         self._stopped.set()
 
     def close(self) -> None:
