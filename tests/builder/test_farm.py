@@ -74,7 +74,14 @@ def test_each_job_goes_to_the_machine_that_has_its_tools(
 ) -> None:
     model = real_model("silero_vad_16k_sequence")
     targets = ("openvino-cpu-avx2", "qnn-htp-v73", "qnn-htp-v75", "ort-cpu")
-    arguments = ["build", model, "--shape", "input=1,576", *(f"--target={name}" for name in targets), "--no-reuse"]
+    arguments = [
+        "build",
+        model,
+        "--shape",
+        "input=1,576",
+        *(f"--target={name}" for name in targets),
+        "--no-reuse",
+    ]
     far = aotpack(*arguments, "-o", tmp_path / "far.aotpack", "--executor", farm.address, "--json", "-k")
     assert far.status == 0, far.err
     built = rows(far)
