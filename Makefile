@@ -1,9 +1,11 @@
 # Every target sets up what it needs: on a fresh machine `make demo` or `make test` is the first and only command.
 
 PYTHON ?= python3
-EXTRAS := openvino,qnn,farm,dev
+EXTRAS := openvino,qnn,tensorrt-rtx,webgpu,farm,dev
 # Debian's names of what cannot come from pip; installed when missing.
 SYSTEM_PACKAGES :=
+# A browser for the page of a build, and with it a GPU in software; tests that find none are skipped and say so.
+TEST_PACKAGES := chromium libvulkan1
 # Debian ships Python without ensurepip, and so without working virtual environments.
 SYSTEM_PACKAGES += $(shell $(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || echo $(notdir $(PYTHON))-venv)
 
@@ -11,7 +13,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint benchmarks schemas models setup system-packages clean
+.PHONY: help demo test test-long lint benchmarks schemas models setup system-packages test-packages clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
@@ -19,10 +21,10 @@ help:  ## list the targets
 demo: setup  ## build a real model for seven targets, then inspect, select and run it
 	@PATH="$(CURDIR)/$(BIN):$$PATH" samples/demo.sh
 
-test: lint models  ## lint, types and all tests but the long ones
+test: lint models test-packages  ## lint, types and all tests but the long ones
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
-test-long: lint models  ## the same with the tests that take minutes or gigabytes
+test-long: lint models test-packages  ## the same with the tests that take minutes or gigabytes
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: setup  ## ruff and mypy
@@ -30,7 +32,7 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-benchmarks: setup models  ## every benchmark, one after the other
+benchmarks: setup models test-packages  ## every benchmark, one after the other
 	@set -e; for file in benchmarks/[a-z]*.py; do \
 	    test -e "$$file" || continue; \
 	    module=$$(basename "$$file" .py); printf '\n== %s\n' "$$module"; \
@@ -53,22 +55,30 @@ $(READY): pyproject.toml | system-packages
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable ".[$(EXTRAS)]"
 	@touch $@
 
-# Names that dpkg does not list as installed; nothing at all on the usual second run.
+# $(call install,PACKAGES,ELSE): those that dpkg does not list as installed, so nothing at all on the usual second run;
+# ELSE is what to do when they cannot be had.
+define install
+@missing=""; \
+for name in $(1); do \
+    dpkg-query --show --showformat='$${db:Status-Status}' "$$name" 2> /dev/null | grep -qx installed \
+        || missing="$$missing $$name"; \
+done; \
+test -n "$$missing" || exit 0; \
+as_root=""; test "$$(id -u)" = 0 || as_root="sudo"; \
+if ! command -v apt-get > /dev/null || ! command -v $${as_root:-env} > /dev/null; then \
+    echo "Cannot install with apt-get here; install these yourself:$$missing" >&2; exit 0; \
+fi; \
+echo "Installing$$missing ..." >&2; \
+{ $$as_root apt-get update -qq && \
+    $$as_root env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes \
+        apt-get install -qq --yes --no-install-recommends $$missing; } > /dev/null || $(2)
+endef
+
 system-packages:
-	@missing=""; \
-	for name in $(SYSTEM_PACKAGES); do \
-	    dpkg-query --show --showformat='$${db:Status-Status}' "$$name" 2> /dev/null | grep -qx installed \
-	        || missing="$$missing $$name"; \
-	done; \
-	test -n "$$missing" || exit 0; \
-	as_root=""; test "$$(id -u)" = 0 || as_root="sudo"; \
-	if ! command -v apt-get > /dev/null || ! command -v $${as_root:-env} > /dev/null; then \
-	    echo "Cannot install with apt-get here; install these yourself:$$missing" >&2; exit 0; \
-	fi; \
-	echo "Installing$$missing ..." >&2; \
-	$$as_root apt-get update -qq > /dev/null; \
-	$$as_root env DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -qq --yes --no-install-recommends $$missing > /dev/null
+	$(call install,$(SYSTEM_PACKAGES),exit 1)
+
+test-packages:
+	$(call install,$(TEST_PACKAGES),echo "Some tests will be skipped without them." >&2)
 
 clean:  ## remove what the targets above have made here
 	rm -rf .venv build-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

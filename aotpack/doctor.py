@@ -9,11 +9,12 @@ from aotpack.machine import Machine
 from aotpack.manifest import Manifest, Requirements, Variant
 from aotpack.target import PORTABLE
 from aotpack.toolchain import toolchains
-from aotpack.verdict import STALE, Code, Rules, Verdict, judge
+from aotpack.verdict import STALE, Code, Grade, Rules, Verdict, judge
 
 __all__ = ["Finding", "State", "examine"]
 
-#: ``unknown``: the EP is not on the machine, or nobody can say.
+#: ``fresh``: the runtime takes what built the variant, on whatever device it is for. ``unknown``: the EP is
+#: not on the machine, or nobody can say.
 State = Literal["fresh", "stale", "unknown"]
 
 
@@ -28,11 +29,19 @@ class Finding:
     verdict: Verdict
 
     @property
+    def code(self) -> Code | None:
+        """Why it is not fresh."""
+        return None if self.state == "fresh" else self.verdict.code
+
+    @property
     def reason(self) -> str:
-        """One sentence."""
-        if self.state == "fresh":
-            return "What built it is taken by the runtime."
-        return self.verdict.reason
+        """One sentence; of a fresh one that is for another device than the machine has, two."""
+        if self.state != "fresh":
+            return self.verdict.reason
+        fresh = "The runtime takes what built it."
+        if self.verdict.grade is not Grade.UNSUPPORTED:
+            return fresh
+        return f"{fresh} It is for another machine: {self.verdict.reason}"
 
 
 def examine(manifest: Manifest, machine: Machine) -> list[Finding]:
@@ -61,8 +70,10 @@ def _examine(component: str, variant: Variant, machine: Machine, rules: Rules | 
     )
     if verdict.code in STALE:
         return Finding(component, variant, "stale", verdict)
-    unknown = {Code.EP_MISSING, Code.TOOLCHAIN_UNKNOWN, Code.STRING_MALFORMED}
-    versions_known = all(item.fits is not None for item in verdict.compared[:1])
+    unknown = {Code.EP_MISSING, Code.TOOLCHAIN_UNKNOWN, Code.TOOLCHAIN_FAILED, Code.STRING_MALFORMED}
+    required = [item for item in verdict.compared if item.what in ("onnxruntime", variant.ep)]
+    runtime = [item for item in verdict.compared if item not in required][:1]
+    versions_known = all(item.fits is not None for item in (*required, *runtime))
     if verdict.code in unknown or not versions_known:
         return Finding(component, variant, "unknown", verdict)
     return Finding(component, variant, "fresh", verdict)

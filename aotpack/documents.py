@@ -322,9 +322,10 @@ class FindingDocument(Value):
     component: str
     variant: str
     target: str
-    #: ``fresh``, ``stale``, or ``unknown``.
+    #: ``fresh``: the runtime takes what built it, on whatever device it is for; ``stale``, or ``unknown``.
     state: str
-    code: str
+    #: Why it is not fresh.
+    code: str | None
     reason: str
     compared: tuple[ComparisonDocument, ...]
     built_with: dict[str, str]
@@ -338,7 +339,7 @@ class FindingDocument(Value):
             variant=finding.variant.id,
             target=finding.variant.target,
             state=finding.state,
-            code=finding.verdict.code.value,
+            code=finding.code and finding.code.value,
             reason=finding.reason,
             compared=_comparisons(finding.verdict),
             built_with=finding.variant.built_with,

@@ -115,10 +115,10 @@ def select(
     verdicts: dict[tuple[object, ...], Verdict] = {}
     narrowed: list[tuple[Variant, Verdict]] = []
     for variant in component.variants:
-        key = _decides(variant)
+        rules = toolchains.get(variant.toolchain)
+        key = _decides(variant, rules)
         verdict = verdicts.get(key)
         if verdict is None:
-            rules = toolchains.get(variant.toolchain)
             verdict = judge(variant, machine, rules, here=here, emulate=policy.emulate)
             verdicts[key] = verdict
         narrowed.append((variant, policy.narrow(variant, verdict, measured.get(variant.id))))
@@ -138,14 +138,13 @@ def select(
     return Selection(component.name, (*accepted, *rejected), last_resort, policy)
 
 
-def _decides(variant: Variant) -> tuple[object, ...]:
+def _decides(variant: Variant, rules: Rules | None) -> tuple[object, ...]:
     """All of a variant that its verdict depends on. The values themselves: models compare slowly."""
-    requires, ep_string = variant.compatibility.requires, variant.compatibility.ep_string
+    requires = variant.compatibility.requires
     return (
         variant.toolchain,
         variant.ep,
-        variant.target == PORTABLE,
-        ep_string,
+        None if rules is None else rules.looks_at(variant),
         requires.os,
         requires.arch,
         requires.isa,

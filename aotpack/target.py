@@ -55,6 +55,10 @@ class Target(Value):
     specificity: int = 0
     #: Generations of the hardware in its vendor's numbers, for toolchains that are told so by no option.
     architectures: tuple[str, ...] = ()
+    #: The target for all of a generation of which this one is a single chip.
+    generation: Name | None = None
+    #: It takes quantised (QDQ) models alone.
+    integers_only: bool = False
     #: Its blobs hold the weights that the components of a package have in common once.
     shares_weights: bool = False
     #: Given to the EP when compiling and again when loading.
@@ -67,15 +71,26 @@ class Target(Value):
 def read_catalogue(text: str, *, where: str) -> tuple[Target, ...]:
     """The targets in a TOML text with one ``[[target]]`` table each.
 
+    A table that names its ``generation`` has what that one has and says only what is different.
+
     Raises:
         UsageError: it is no TOML, or a table is not a target.
     """
     try:
         tables: list[dict[str, Any]] = tomllib.loads(text)["target"]
+        by_name = {table.get("name"): table for table in tables}
         # Through JSON-like lax mode for the lists: TOML has no tuples.
-        return tuple(Target.model_validate(table, strict=False) for table in tables)
+        return tuple(Target.model_validate(_complete(table, by_name), strict=False) for table in tables)
     except (tomllib.TOMLDecodeError, KeyError, ValidationError) as error:
         raise UsageError("is not a catalogue of targets", where=where, found=error) from None
+
+
+def _complete(table: dict[str, Any], by_name: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
+    if "generation" not in table:
+        return table
+    whole = by_name[table["generation"]]
+    options = {**whole.get("provider_options", {}), **table.get("provider_options", {})}
+    return {**whole, "aliases": (), **table, "provider_options": options}
 
 
 @functools.cache

@@ -7,8 +7,8 @@ is an EP's "this string is not mine" and never means that the variant fits (FACT
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -83,6 +83,8 @@ class Code(StrEnum):
     #: The profile says two things that cannot both be true.
     PROFILE_CONTRADICTS = "profile-contradicts"
     TOOLCHAIN_UNKNOWN = "toolchain-unknown"
+    #: The rules that should have judged it raised.
+    TOOLCHAIN_FAILED = "toolchain-failed"
     #: A policy leaves it out.
     POLICY = "policy"
     #: A policy's memory limit leaves it out.
@@ -137,11 +139,14 @@ class Rules(Protocol):
     def pip_command(self) -> str:
         """How to install what the EP needs."""
 
+    def looks_at(self, variant: Variant) -> Hashable:
+        """All of a variant that `judge` and `ask` depend on."""
+
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """The toolchain's own rules for its compatibility strings; reads nothing but its arguments."""
 
-    def ask(self, ep_string: str) -> Grade | None:
-        """What the EP on this machine says of a compatibility string; None where it has no answer."""
+    def ask(self, ep_string: str, device: str) -> Grade | None:
+        """What the EP says of a compatibility string for its device here; None where it has no answer."""
 
 
 def judge(
@@ -183,16 +188,22 @@ def judge(
     )
     if failed is not None:
         return failed
-    own = rules.judge(variant, machine, emulate=emulate)
-    if items:
-        # As dataclasses.replace, which takes three times as long: this is done for every variant.
-        own = Verdict(own.grade, own.code, own.reason, items + own.compared, own.by)
-    ep_string = variant.compatibility.ep_string
-    if here and ep_string is not None and own.code not in _SETTLED:
-        said = rules.ask(ep_string)
-        if said is not None:
-            return _by_ep(said, own)
-    return own
+    try:
+        own = rules.judge(variant, machine, emulate=emulate)
+        ep_string = variant.compatibility.ep_string
+        asked = here and ep_string is not None and own.code not in _SETTLED
+        said = rules.ask(ep_string, variant.device) if asked and ep_string is not None else None
+    except Exception as error:
+        # A third party's rules raise what they like; the other variants are judged all the same.
+        return Verdict(
+            Grade.UNKNOWN,
+            Code.TOOLCHAIN_FAILED,
+            f"The rules of toolchain {variant.toolchain!r} raised {type(error).__name__}: {error}.",
+            items,
+        )
+    if asked and said is None:
+        items += (_NO_ANSWER,)
+    return _with_answer(own, said, items + own.compared)
 
 
 def not_in_profile(what: str, compared: tuple[Comparison, ...] = ()) -> Verdict:
@@ -202,16 +213,20 @@ def not_in_profile(what: str, compared: tuple[Comparison, ...] = ()) -> Verdict:
     )
 
 
-def _by_ep(said: Grade, own: Verdict) -> Verdict:
+def _with_answer(own: Verdict, said: Grade | None, compared: tuple[Comparison, ...]) -> Verdict:
+    if said is None:
+        return Verdict(own.grade, own.code, own.reason, compared)
     if said is own.grade:
-        return replace(own, by="ep")
+        return Verdict(own.grade, own.code, own.reason, compared, "ep")
     # The EP has the last word, since it will be the one to load the blob.
     code = {Grade.UNSUPPORTED: Code.EP_REFUSED, Grade.PREFER_RECOMPILATION: Code.EP_SAYS_RECOMPILE}.get(
         said, Code.FITS
     )
-    return replace(
-        own, grade=said, code=code, reason=f"The EP's own check says {said} ({own.code}).", by="ep"
-    )
+    return Verdict(said, code, f"The EP's own check says {said} ({own.code}).", compared, "ep")
+
+
+#: Beside what the rules compared, where they stand alone.
+_NO_ANSWER = Comparison("the EP's own check", None, "an answer", None)
 
 
 #: Where the EP on this machine has nothing to add.

@@ -1,8 +1,9 @@
 """Choosing among 1,000 variants, beside onnxruntime's own model package on the same set in the same run.
 
-``python -m benchmarks.select [VARIANTS]``. Two sets: compatibility strings that repeat, as those of one
-toolchain's release do, and strings that are all different, where nothing can be remembered. Medians of runs
-in turns; every ratio is ours to onnxruntime's, so 1.00 is as fast.
+``python -m benchmarks.select [VARIANTS]``. Three sets: compatibility strings that repeat, as those of one
+toolchain's release do; strings that are all different in what the EP does not compare, its own version; and
+strings that are all of different releases of the runtime, where nothing can be remembered, and which no
+package has. Medians of runs in turns; every ratio is ours to onnxruntime's, so 1.00 is as fast.
 """
 
 from __future__ import annotations
@@ -41,13 +42,20 @@ from samples.made_models import cnn
 RUNS = 15
 
 
-def strings(count: int, *, distinct: bool) -> list[str]:
-    """Compatibility strings of every class, the one that fits this machine among them."""
+def strings(count: int, *, versions: bool = False, releases: bool = False) -> list[str]:
+    """Compatibility strings of every class, the one that fits this machine among them.
+
+    Args:
+        count: how many.
+        versions: each names another version of the EP.
+        releases: each of them, the first of a class left aside, names another release of the runtime.
+    """
     release = OpenVinoToolchain().runtime_details()["openvino"]
     written = []
     for index in range(count):
-        keys = json.loads(string_for(release, ISA_CLASSES[index % len(ISA_CLASSES)]))
-        version = f"1.8.1+{index:x}" if distinct else "1.8.1"
+        another = f"2020.{index}" if releases and index >= len(ISA_CLASSES) else release
+        keys = json.loads(string_for(another, ISA_CLASSES[index % len(ISA_CLASSES)]))
+        version = f"1.8.1+{index:x}" if versions else "1.8.1"
         ordered = {"ovep_compat_ver": keys.pop("ovep_compat_ver"), "ovep_ver": version, **keys}
         written.append(json.dumps(ordered, separators=(",", ":")))
     return written
@@ -125,8 +133,12 @@ def main(count: int) -> None:
     print(f"{count} variants; median of {RUNS}, ms; this machine is of class {own and own.cap}")
     print(f"{'strings':<10}{'onnxruntime':>13}{'here':>8}{'ratio':>7}{'elsewhere':>11}{'ratio':>7}")
     with tempfile.TemporaryDirectory() as scratch:
-        for name, distinct in (("repeated", False), ("distinct", True)):
-            written = strings(count, distinct=distinct)
+        sets = {
+            "repeated": strings(count),
+            "versions": strings(count, versions=True),
+            "releases": strings(count, releases=True),
+        }
+        for name, written in sets.items():
             component = component_of(written)
             context = ort.ModelPackageContext(str(ort_package(Path(scratch) / name, written)))
             theirs, here, there = median(

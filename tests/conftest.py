@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 from hypothesis import settings
 
+from samples.made_models import cnn
 from samples.real_models import fetch
 from tests.command_line import Done, aotpack
 from tests.hardware import compilable
@@ -33,6 +35,14 @@ VAD_TARGETS = (
 def real_model() -> Callable[[str], Path]:
     """``real_model("magika")`` is the path of that model; the names are in tests/models.toml."""
     return fetch
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CNN of a few kilobytes, all shapes fixed."""
+    path = tmp_path_factory.mktemp("small") / "small.onnx"
+    onnx.save(cnn(layers=2, channels=4, size=8), path)
+    return path
 
 
 @pytest.fixture(scope="session", autouse=True)

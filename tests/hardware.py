@@ -1,17 +1,37 @@
-"""What the machine that runs the tests can compile: no machine can for every target of the catalogue."""
+"""What the machine that runs the tests has: no machine can compile for every target of the catalogue."""
 
 from __future__ import annotations
 
+import ctypes.util
+import shutil
+from pathlib import Path
+
+import archspec.cpu
 import pytest
 
 from aotpack.machine import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 
-__all__ = ["INTEL", "compilable", "needs", "why_not"]
+__all__ = ["EMULATOR", "INTEL", "browser", "compilable", "needs", "software_gpu", "why_not"]
 
-#: This machine, or what it would be with an Intel CPU: for rules that are asked no EP.
-INTEL = probe().model_copy(update={"cpu": probe().cpu.model_copy(update={"vendor": "GenuineIntel"})})
+_IS_INTEL = probe().cpu.vendor == "GenuineIntel"
+_HASWELL = tuple(sorted(archspec.cpu.TARGETS["haswell"].features))
+
+#: This machine if its CPU is Intel's; else what `EMULATOR` makes of it.
+INTEL = probe().model_copy(
+    update={
+        "cpu": probe().cpu.model_copy(
+            update={} if _IS_INTEL else {"vendor": "GenuineIntel", "features": _HASWELL}
+        )
+    }
+)
+
+#: The command in front of a program that shall run on `INTEL`; None if there is none. It does for questions
+#: about strings: in numbers QEMU 7.2 errs where OpenVINO uses AVX2.
+EMULATOR: tuple[str, ...] | None = (
+    () if _IS_INTEL else (qemu, "-cpu", "Haswell") if (qemu := shutil.which("qemu-x86_64")) else None
+)
 
 
 def why_not(target: str) -> str | None:
@@ -29,3 +49,23 @@ def needs(target: str) -> pytest.MarkDecorator:
     """Skips where nothing can be compiled for the target."""
     why = why_not(target)
     return pytest.mark.skipif(why is not None, reason=f"{target}: {why}")
+
+
+#: Where Chromium and Chrome keep SwiftShader, a Vulkan driver that computes on the CPU.
+_DRIVERS = ("/usr/lib/chromium", "/usr/lib64/chromium-browser", "/opt/google/chrome")
+
+
+def software_gpu() -> dict[str, str]:
+    """The environment in which the WebGPU EP has a device, a GPU in software. Skips where there is none."""
+    drivers = [path for folder in _DRIVERS for path in Path(folder).glob("vk_swiftshader_icd.json")]
+    if not drivers or ctypes.util.find_library("vulkan") is None:
+        pytest.skip("no GPU in software: it needs Debian's packages chromium and libvulkan1")
+    return {"ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER": "1", "VK_ICD_FILENAMES": str(drivers[0])}
+
+
+def browser() -> str:
+    """The path of a browser of the Chromium family. Skips where there is none."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    pytest.skip("no browser: it needs Debian's package chromium")

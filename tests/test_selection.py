@@ -31,7 +31,10 @@ class Told:
         grade = Grade(variant.compatibility.ep_string or "")
         return Verdict(grade, Code.FITS if grade is Grade.OPTIMAL else Code.ISA, "As it was told.")
 
-    def ask(self, ep_string: str) -> Grade | None:
+    def looks_at(self, variant: Variant) -> str | None:
+        return variant.compatibility.ep_string
+
+    def ask(self, ep_string: str, device: str) -> Grade | None:
         return None
 
 

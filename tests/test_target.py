@@ -84,3 +84,28 @@ def test_a_catalogue_that_is_none_names_its_file(text: str) -> None:
 def test_pci_numbers_are_those_of_makers() -> None:
     assert pci_vendors()["8086"] == "intel"
     assert all(re.fullmatch(r"[0-9a-f]{4,8}", number) for number in pci_vendors())
+
+
+def test_a_chip_has_what_its_generation_has_but_for_what_it_says() -> None:
+    whole, chip = find("qnn-htp-v73"), find("snapdragon-ar1-gen-1")
+    assert (chip.name, chip.generation) == ("qnn-htp-v73-ssg2115p", whole.name)
+    assert chip.provider_options == {"soc_model": "46", "htp_arch": "73", "vtcm_mb": "2"}
+    assert (chip.toolchain, chip.ep, chip.precision) == (whole.toolchain, whole.ep, whole.precision)
+    # Aliases mean one target, so none is taken over.
+    assert not set(chip.aliases) & set(whole.aliases)
+
+
+def test_a_generations_own_target_is_ranked_before_those_of_its_chips() -> None:
+    chips = [target for target in catalogue().values() if target.generation is not None]
+    assert chips
+    for chip in chips:
+        assert chip.specificity < find(chip.generation or "").specificity
+
+
+def test_no_two_targets_are_the_same_hardware() -> None:
+    told = [
+        (target.ep, target.name == PORTABLE, target.architectures, *sorted(settings.items()))
+        for target in catalogue().values()
+        for settings in [{**target.provider_options, **target.environment}]
+    ]
+    assert len(told) == len(set(told))

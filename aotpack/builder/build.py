@@ -180,7 +180,8 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
             place = elsewhere
         results = Results(Cache()) if spec.reuse else None
         sources = Sources(planned.components, scratch, workers, limits)
-        finished = do_all(planned, place, sources, results, scratch, announce)
+        machine = probe() if elsewhere is None else None
+        finished = do_all(planned, place, sources, results, scratch, announce, machine)
         if results is not None:
             results.trim()
         return finished

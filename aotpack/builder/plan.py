@@ -40,6 +40,8 @@ class ComponentPlan:
     narrow: frozenset[str]
     #: It may have FlexAttention nodes, which are lowered for each target.
     flex: bool
+    #: It has quantised tensors (QDQ).
+    quantised: bool
 
     @property
     def name(self) -> str:
@@ -218,6 +220,7 @@ def _read(spec: ComponentSpec) -> ComponentPlan:
         open=tuple(open_dimensions(graph)),
         narrow=low_bit_types(graph) | ({BFLOAT16} if computes_in_bfloat16(graph) else frozenset()),
         flex=any(opset.domain == _PREVIEW for opset in _imports(graph)),
+        quantised=any(node.op_type == "DequantizeLinear" for node in graph.graph.node),
     )
 
 

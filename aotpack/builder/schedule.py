@@ -15,11 +15,13 @@ from aotpack.builder.results import Results
 from aotpack.builder.sources import Sources, refusal
 from aotpack.builder.variant import Built, finish, portable
 from aotpack.errors import AotpackError, FlexError
+from aotpack.machine import Machine
 from aotpack.target import PORTABLE
 
 __all__ = ["Event", "Finished", "do_all"]
 
-#: (what, component, target, result or None): ``reference``, ``start``, ``end`` or ``pack``.
+#: (what, component, target, result or None): ``wait`` for each that has to be compiled, before the first is;
+#: ``reference``, ``start``, ``end`` or ``pack``.
 Event = Callable[[str, str, str, Built | None], None]
 
 
@@ -38,8 +40,9 @@ def do_all(
     results: Results | None,
     scratch: Path,
     announce: Event,
+    machine: Machine | None,
 ) -> list[Finished]:
-    """Do all jobs; give what came of them in the plan's order.
+    """Do all jobs; give what came of them in the plan's order. What nobody can do is told before one begins.
 
     Args:
         planned: the jobs.
@@ -48,12 +51,13 @@ def do_all(
         results: of earlier builds; None: build all anew, and keep nothing.
         scratch: an empty folder, which has the files of what was built.
         announce: told of each step.
+        machine: that does them; None if others do.
 
     Raises:
         ModelError: a model cannot be prepared, or changed while it was built.
         OutputError: the cache of results cannot be written.
     """
-    work = _Work(planned, place, sources, results, scratch, announce)
+    work = _Work(planned, place, sources, results, scratch, announce, machine)
     try:
         work.begin()
         for future in as_completed(work.waiting):
@@ -79,6 +83,7 @@ class _Work:
         results: Results | None,
         scratch: Path,
         announce: Event,
+        machine: Machine | None,
     ) -> None:
         self._jobs = planned.jobs
         self._output = str(planned.spec.output.resolve())
@@ -87,6 +92,7 @@ class _Work:
         self._results = results
         self._scratch = scratch
         self._announce = announce
+        self._machine = machine
         #: By a job's place in the plan.
         self.finished: dict[int, tuple[Built, ...]] = {}
         #: A job's place in the plan, and why it is not taken from an earlier build.
@@ -94,20 +100,30 @@ class _Work:
 
     def begin(self) -> None:
         """Take what there is, and hand on the rest."""
+        ahead: dict[int, str | None] = {}
         for index, job in enumerate(self._jobs):
-            folder = self._scratch / f"job-{index}"
+            folder = self._folder(index)
             folder.mkdir()
-            known, why = _without_work(job, self._sources, self._results, folder, self._output)
-            if known is not None:
-                kept = why is None and job.target.name != PORTABLE
-                self._end(index, finish(job, known, cached=kept, why=why))
+            known, why = _without_work(
+                job, self._sources, self._results, folder, self._output, self._machine
+            )
+            if known is None:
+                ahead[index] = why
                 continue
+            kept = why is None and job.target.name != PORTABLE
+            self._end(index, finish(job, known, cached=kept, why=why))
+        for index in ahead:
+            for component in self._jobs[index].components:
+                self._announce("wait", component.name, self._jobs[index].target.name, None)
+        for index, why in ahead.items():
+            job = self._jobs[index]
             try:
                 task = self._sources.task(job, self._announce)
             except FlexError as error:
                 self._end(index, finish(job, Done(failure=str(error)), cached=False, why=why))
                 continue
-            self.waiting[self._place.submit(task, folder, _begun(job, self._announce))] = (index, why)
+            future = self._place.submit(task, self._folder(index), _begun(job, self._announce))
+            self.waiting[future] = (index, why)
 
     def take(self, future: Future[Done]) -> None:
         """Take what came of a job, and keep it for later builds."""
@@ -144,6 +160,9 @@ class _Work:
                     if done.failure is None:
                         self._results.put(self._jobs[index].digest, done)
 
+    def _folder(self, index: int) -> Path:
+        return self._scratch / f"job-{index}"
+
     def _end(self, index: int, built: tuple[Built, ...]) -> None:
         self.finished[index] = built
         job = self._jobs[index]
@@ -152,7 +171,7 @@ class _Work:
 
 
 def _without_work(
-    job: Job, sources: Sources, results: Results | None, folder: Path, output: str
+    job: Job, sources: Sources, results: Results | None, folder: Path, output: str, machine: Machine | None
 ) -> tuple[Done | None, str | None]:
     """What there is of a job before anything is done for it, and why there is nothing in the cache."""
     if job.target.name == PORTABLE:
@@ -162,13 +181,23 @@ def _without_work(
             return Done(failure=str(error)), None
     if refused := refusal(job):
         return Done(failure=refused), "The model does not fit the target."
-    if results is None:
-        return None, "Results of earlier builds were not to be used."
-    known = results.get(job.digest, folder / "kept")
-    if known is not None:
+    known = results.get(job.digest, folder / "kept") if results is not None else None
+    if results is not None and known is not None:
         results.remember(_key(job, output), job.digest, job.ingredients, failed=False)
         return known, None
+    if machine is not None and (missing := _not_here(job, machine)):
+        return Done(failure=missing), "It cannot be compiled for on this machine."
+    if results is None:
+        return None, "Results of earlier builds were not to be used."
     return None, results.why_not(_key(job, output), job.digest, job.ingredients)
+
+
+def _not_here(job: Job, machine: Machine) -> str | None:
+    try:
+        return job.toolchain.why_not_compile(job.target, machine)
+    except Exception:
+        # A third party's, which will raise again where that is the job's failure.
+        return None
 
 
 def _key(job: Job, output: str) -> str:

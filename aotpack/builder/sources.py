@@ -163,10 +163,13 @@ def _note(widened: Mapping[str, int], widen: Mapping[str, str]) -> str | None:
 
 def refusal(job: Job) -> str | None:
     """Why a job cannot be done, as far as its model and target say; None if they do not."""
-    if not job.toolchain.needs_fixed_shapes:
-        return None
     for component in job.components:
-        if component.open:
+        if job.target.integers_only and not component.quantised:
+            return (
+                f"its NPU computes in integers alone, and {component.name} is not quantised: "
+                "give it QuantizeLinear and DequantizeLinear nodes (QDQ)"
+            )
+        if component.open and job.toolchain.needs_fixed_shapes:
             names = ", ".join(component.open)
             first = component.open[0].split("[")[0]
             return f"input dimensions have no fixed size: {names}; give them with --shape {first}=SIZE,…"

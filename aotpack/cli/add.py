@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from aotpack.cli import output
 from aotpack.cli.build import show_report
+from aotpack.cli.build_progress import build_progress
 from aotpack.cli.options import AsJson, ComponentName, PackagePath
 from aotpack.errors import BuildFailed
 
@@ -37,17 +38,19 @@ def add(
     from aotpack.builder.add import add as add_targets
     from aotpack.builder.spec import parse_shape
 
-    try:
-        report = add_targets(
-            package,
-            targets=target,
-            output=out,
-            component=component,
-            shapes=parse_shape(shape or []),
-            keep_going=keep_going,
-            on_event=lambda what, part, name, built: output.note(f"{what} {part}/{name}"),
-        )
-    except BuildFailed as error:
-        show_report(error.report, as_json)
-        raise
+    with ExitStack() as stack:
+        try:
+            report = add_targets(
+                package,
+                targets=target,
+                output=out,
+                component=component,
+                shapes=parse_shape(shape or []),
+                keep_going=keep_going,
+                on_event=build_progress(stack),
+            )
+        except BuildFailed as error:
+            stack.close()
+            show_report(error.report, as_json)
+            raise
     show_report(report, as_json)

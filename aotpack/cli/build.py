@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,20 +12,20 @@ import typer
 
 from aotpack.builder.spec import Limits, TargetSpec
 from aotpack.cli import output
+from aotpack.cli.build_progress import build_progress
 from aotpack.cli.options import AsJson, parse_size
 from aotpack.errors import BuildFailed, OutputError, UnknownName, UsageError
 from aotpack.target import Precision
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from aotpack.builder.report import BuildReport, Row
-    from aotpack.builder.schedule import Event
     from aotpack.builder.spec import BuildSpec
-    from aotpack.builder.variant import Built
 
 __all__ = ["build", "run_build", "show_report"]
 
+
+#: Of the table of a build.
+_COLUMNS = ["target", "state", "time", "size", "adds", "error", "ran on"]
 
 _MODEL = typer.Argument(metavar="MODEL", help="An ONNX model, or a build file (*.toml).", show_default=False)
 
@@ -155,7 +154,7 @@ def run_build(
 
     with ExitStack() as stack:
         try:
-            return build_spec(spec, executor=executor, keep_going=keep_going, on_event=_progress(stack))
+            return build_spec(spec, executor=executor, keep_going=keep_going, on_event=build_progress(stack))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 "what was finished is kept for the next build" if spec.reuse else "nothing is kept"
@@ -201,33 +200,35 @@ def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) ->
     if as_json:
         output.print_json(report)
         return
-    several = len({row.component for row in report.rows}) > 1
-    columns = ["component"] if several else []
-    output.table(
-        [*columns, "target", "state", "time", "size", "adds", "error", "ran on"],
-        [[*([row.component] if several else []), *_cells(row)] for row in report.rows],
-        right=["time", "size", "adds", "error"],
-    )
+    components = list(dict.fromkeys(row.component for row in report.rows))
+    several = len(components) > 1
+    lines: list[list[str]] = []
+    for component in components:
+        if several:
+            lines.append([component, *[""] * (len(_COLUMNS) - 1)])
+        indent = "  " if several else ""
+        lines += [_cells(row, indent) for row in report.rows if row.component == component]
+    output.table(_COLUMNS, lines, right=_COLUMNS[2:6])
+    told: dict[str, list[str]] = {}
     for row in report.rows:
         called = f"{row.component}/{row.target}" if several else row.target
-        if row.reason:
-            output.print_text(f"{called}: {row.reason}")
-        if explain:
-            why = row.why or (
-                "Taken from an earlier build." if row.cached else "Nothing had to be done for it."
-            )
-            output.print_text(f"{called}: {why}")
+        why = row.why or ("Taken from an earlier build." if row.cached else "Nothing had to be done for it.")
+        for text in (row.reason, why if explain else None):
+            if text:
+                told.setdefault(text, []).append(called)
+    for text, names in told.items():
+        output.paragraph(f"{', '.join(names)}: {text}")
     if report.package is not None and report.size is not None:
         output.print_text(f"{report.package}: {output.size(report.size)}, {report.seconds:.1f} s")
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, indent: str) -> list[str]:
     coverage, numerics = row.coverage, row.numerics
     state: str = "kept" if row.cached and row.state == "built" else row.state
     if coverage is not None and coverage.partitions and coverage.compiled < coverage.nodes:
-        state += f" {coverage.compiled}/{coverage.nodes}"
+        state = "partly"
     return [
-        row.target,
+        indent + row.target,
         state,
         "" if row.cached else f"{row.seconds:.1f} s",
         output.size(row.size) if row.size is not None else "",
@@ -235,50 +236,3 @@ def _cells(row: Row) -> list[str]:
         f"{numerics.error:.1e}" if numerics is not None else "",
         numerics.ran_on if numerics is not None else "",
     ]
-
-
-def _progress(stack: ExitStack) -> Event:
-    """A live line on a terminal, plain lines in a pipe."""
-    if not sys.stderr.isatty():
-        return _lines
-
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    progress = stack.enter_context(
-        Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=output.stderr_console(),
-            transient=True,
-        )
-    )
-    tasks: dict[tuple[str, str], TaskID] = {}
-
-    def live(what: str, component: str, target: str, built: Built | None) -> None:
-        if what == "end" and built is not None:
-            progress.remove_task(tasks.pop((component, target)))
-            progress.console.print(_line(what, component, target, built))
-        elif what != "end":
-            for key in [key for key in tasks if key[1] == ""]:
-                progress.remove_task(tasks.pop(key))
-            tasks[component, target] = progress.add_task(_line(what, component, target, built), total=None)
-
-    return live
-
-
-def _lines(what: str, component: str, target: str, built: Built | None) -> None:
-    if what != "start":
-        output.note(_line(what, component, target, built))
-
-
-def _line(what: str, component: str, target: str, built: Built | None) -> str:
-    if built is not None:
-        row = built.row
-        mark = "FAILED" if row.state == "failed" else "kept" if row.cached else "built"
-        return f"{mark:<6} {component}/{target} ({row.seconds:.1f} s)"
-    return {
-        "reference": f"running {component} as it is, for the numbers of the others",
-        "start": f"compiling {component}/{target}",
-        "pack": "packing",
-    }[what]

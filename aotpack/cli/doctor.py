@@ -40,7 +40,10 @@ def doctor(
         return
     output.entries(
         [
-            ((item.state, Path(item.package).name, item.variant, f"[{item.code}]"), (item.reason,))
+            (
+                (item.state, Path(item.package).name, item.variant, f"[{item.code}]" if item.code else ""),
+                (item.reason,),
+            )
             for item in document.findings
         ]
     )

@@ -32,7 +32,8 @@ def init(
     usable = [
         target
         for target in catalogue(extra).values()
-        if known[target.toolchain].why_not_compile(target, machine) is None
+        # Whoever wants a single chip of a generation names it.
+        if target.generation is None and known[target.toolchain].why_not_compile(target, machine) is None
     ]
     text = draft(model, name=package_name(model), folder=out.parent, targets=usable)
     try:

@@ -111,7 +111,7 @@ def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[RenderableType]], *, right: Sequence[str] = ()
 ) -> None:
-    """A table of results.
+    """A table of results. Numbers stay on one line, words are folded where there is no room.
 
     Args:
         columns: the headings; the last one takes the room that is left.
@@ -121,15 +121,10 @@ def table(
     from rich import box
     from rich.table import Table
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, show_edge=False)
-    for index, column in enumerate(columns):
-        last = index == len(columns) - 1
-        drawn.add_column(
-            column,
-            justify="right" if column in right else "left",
-            overflow="fold",
-            no_wrap=not last,
-        )
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, show_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        number = column in right
+        drawn.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in rows:
         drawn.add_row(*row)
     console().print(drawn)

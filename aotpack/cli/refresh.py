@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from aotpack.cli import output
+from contextlib import ExitStack
+
 from aotpack.cli.build import show_report
+from aotpack.cli.build_progress import build_progress
 from aotpack.cli.choice import MachineName, machine_of
 from aotpack.cli.options import AsJson, NewPackage, PackagePath
 
@@ -16,10 +18,6 @@ def refresh(
     """Compile the stale variants of a package anew (`aotpack doctor`)."""
     from aotpack.builder.refresh import refresh as refresh_package
 
-    report = refresh_package(
-        package,
-        out,
-        machine=machine_of(machine),
-        on_event=lambda what, part, name, built: output.note(f"{what} {part}/{name}"),
-    )
+    with ExitStack() as stack:
+        report = refresh_package(package, out, machine=machine_of(machine), on_event=build_progress(stack))
     show_report(report, as_json)

@@ -7,6 +7,9 @@ from aotpack.cli.options import AsJson
 
 __all__ = ["targets"]
 
+#: Of the targets that a reason is for.
+_NAMED = 4
+
 
 def targets(as_json: AsJson = False) -> None:
     """List the targets, and which can be compiled and run here."""
@@ -40,14 +43,24 @@ def targets(as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(TargetsDocument(targets=tuple(documents)))
         return
-    output.table(
-        ["target", "device", "compile", "run here", "for"],
-        [
-            [each.name, each.device, "yes" if each.can_compile else "no", each.runs or "no", each.title]
+    lines: list[tuple[str, str, str]] = []
+    for ep in dict.fromkeys(each.ep for each in documents):
+        lines.append((ep, "", ""))
+        lines += [
+            (f"  {each.name}", _here(each.can_compile, each.runs), each.title)
             for each in documents
-        ],
-    )
-    reasons = dict.fromkeys(each.why for each in documents if each.why)
-    for reason in reasons:
-        names = [each.name for each in documents if each.why == reason]
-        output.print_text(f"{', '.join(names)}: {reason}")
+            if each.ep == ep
+        ]
+    output.table(["target", "here", "for"], lines)
+    for why in dict.fromkeys(each.why for each in documents if each.why):
+        names = [each.name for each in documents if each.why == why]
+        shown = ", ".join(names[:_NAMED]) + (
+            f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        )
+        output.paragraph(f"{shown}: {why}")
+
+
+def _here(can_compile: bool, runs: str | None) -> str:
+    if not can_compile:
+        return "no"
+    return {None: "compiles", "host": "runs", "emulator": "emulated"}.get(runs, runs or "")

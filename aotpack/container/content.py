@@ -11,6 +11,7 @@ from typing import Protocol
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
 from aotpack.manifest import File, Segment
+from aotpack.source import positional
 
 __all__ = ["Content", "DiskExtent", "Extent", "StoredExtent", "StoredFile", "extents"]
 
@@ -35,8 +36,11 @@ class Extent(Protocol):
         """Length, in bytes."""
         ...
 
-    def read(self, offset: int, length: int) -> bytes:
-        """All of the bytes ``offset`` to ``offset + length``."""
+    def read(self, offset: int, length: int, buffer: bytearray | None = None) -> memoryview:
+        """All of the bytes ``offset`` to ``offset + length``.
+
+        They may stand in `buffer`, if one is given that is as long; its former content is lost.
+        """
         ...
 
 
@@ -57,16 +61,17 @@ class DiskExtent:
             raise OutputError(f"cannot be packed: {error.strerror}", where=path) from None
         return cls(path, status.st_size, (status.st_ino, status.st_mtime_ns))
 
-    def read(self, offset: int, length: int) -> bytes:
+    def read(self, offset: int, length: int, buffer: bytearray | None = None) -> memoryview:
         """The bytes at `offset`."""
+        view = memoryview(bytearray(length) if buffer is None else buffer)[:length]
         with self.path.open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())
-            data = os.pread(file.fileno(), length, offset)
-        if (status.st_ino, status.st_mtime_ns) != self._stamp or len(data) != length:
+            count = positional.read_into(file.fileno(), offset, view)
+        if (status.st_ino, status.st_mtime_ns) != self._stamp or count != length:
             raise OutputError(
                 "changed while it was packed", where=self.path, hint="pack files that stand still"
             )
-        return data
+        return view
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +91,10 @@ class StoredExtent:
         """Length of its content, in bytes."""
         return self.segment.size
 
-    def read(self, offset: int, length: int) -> bytes:
+    def read(self, offset: int, length: int, buffer: bytearray | None = None) -> memoryview:
         """A part of its content; all of it is checked."""
-        content = self.reader.read_segment(self.index)
-        return content if length == len(content) else content[offset : offset + length]
+        del buffer
+        return memoryview(self.reader.read_segment(self.index))[offset : offset + length]
 
 
 def extents(content: Content) -> Iterator[Extent]:

@@ -11,7 +11,8 @@ import contextlib
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from aotpack.errors import OutputError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["SUFFIX", "PartialFile", "replacing", "sweep"]
+__all__ = ["SUFFIX", "PartialFile", "replacing", "sweep", "syncing"]
 
 #: The end of the name of a file that is being written.
 SUFFIX = ".aotpack-partial"
+
+#: Bytes that are worth a sync of their own.
+_SYNC_FROM = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,14 @@ def replacing(output: Path) -> Iterator[PartialFile]:
         partial = _create(output)
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", where=output) from None
+    fd: int | None = partial.fd
     try:
         yield partial
         os.fsync(partial.fd)
+        if sys.platform == "win32":
+            # An open file cannot be renamed there. Elsewhere its lock is what keeps it from being swept.
+            os.close(partial.fd)
+            fd = None
         partial.path.replace(output)
         _sync_folder(output.parent)
     except OSError as error:
@@ -60,9 +69,35 @@ def replacing(output: Path) -> Iterator[PartialFile]:
             raise
         raise OutputError(f"cannot be written: {error.strerror}", where=output) from error
     finally:
-        os.close(partial.fd)
+        if fd is not None:
+            os.close(fd)
         with contextlib.suppress(OSError):
             partial.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def syncing(partial: PartialFile) -> Iterator[Callable[[int], None]]:
+    """Send what is written to the disk while more is made, so that little is left for the sync at the end.
+
+    Gives a function to be called with the number of bytes that were written.
+    """
+    sync = getattr(os, "fdatasync", os.fsync)
+    waiting = 0
+    running: Future[None] | None = None
+
+    def wrote(size: int) -> None:
+        nonlocal waiting, running
+        waiting += size
+        if waiting >= _SYNC_FROM and (running is None or running.done()):
+            if running is not None:
+                running.result()
+            waiting, running = 0, pool.submit(sync, partial.fd)
+
+    with ThreadPoolExecutor(1) as pool:
+        yield wrote
+    # The system tells an error of the disk once: it must not be lost.
+    if running is not None:
+        running.result()
 
 
 def sweep(output: Path) -> None:

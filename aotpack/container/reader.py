@@ -5,11 +5,9 @@ The reader knows segments only. How they came to be shared is the writer's affai
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +16,9 @@ from typing import Self
 import xxhash
 
 from aotpack import manifest as manifests
+from aotpack.container.copying import Lender, copy_file
 from aotpack.container.format import FIRST_READ, PREAMBLE_SIZE, Preamble, decompress
-from aotpack.errors import DigestMismatch, FormatError, LimitExceeded, OutputError
+from aotpack.errors import DigestMismatch, FormatError, LimitExceeded
 from aotpack.manifest import File, Manifest, Segment
 from aotpack.source.base import ByteSource
 from aotpack.source.file import FileSource
@@ -31,9 +30,6 @@ __all__ = ["MAX_EXPANSION", "MIN_EXPANDED_BYTES", "PackageReader"]
 MAX_EXPANSION = 1024
 #: ... but so much is always allowed, for tiny models of many targets.
 MIN_EXPANDED_BYTES = 4 * 1024**3
-
-#: Bytes that are read, hashed and written at a time: they fit the cache that each core has to itself.
-_BLOCK = 256 * 1024
 
 _WORKERS = min(8, os.cpu_count() or 1)
 _MAX_ISSUES = 20
@@ -129,7 +125,7 @@ class PackageReader:
         segment = self.manifest.segments[index]
         content = self._content(index)
         if hashlib.sha256(content).hexdigest() != segment.sha256:
-            raise DigestMismatch("differs from its digest", where=self._where(index), hint=_DAMAGED)
+            raise self.damaged(index)
         return content
 
     def read_stored(self, index: int) -> bytes:
@@ -144,35 +140,13 @@ class PackageReader:
         """A whole file of a variant, checked. For files that fit the memory."""
         return b"".join(map(self.read_segment, file.segments))
 
-    def copy_file(self, file: File, dest: Path) -> None:
-        """Write a file of a variant to the new file `dest`; each byte is checked before it is written.
+    def copy_file(self, file: File, dest: Path, lenders: Mapping[int, Lender] | None = None) -> None:
+        """Write a file of a variant to the new file `dest`; see `aotpack.container.copying.copy_file`."""
+        copy_file(self, file, dest, lenders)
 
-        Several segments are read, checked and written at a time.
-
-        Raises:
-            OutputError: `dest` exists or cannot be written.
-            DigestMismatch, FormatError: as for `read_segment`. What was written of `dest` is removed.
-        """
-        free = shutil.disk_usage(dest.parent).free
-        if file.size > free:
-            raise OutputError(
-                "the disk is too small", where=dest, found=f"{free} bytes free", expected=f"{file.size}"
-            )
-        try:
-            # O_EXCL and O_NOFOLLOW by it: never through a link that somebody put there.
-            fd = os.open(dest, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
-        except OSError as error:
-            raise OutputError(f"cannot be written: {error.strerror}", where=dest) from None
-        try:
-            self._copy_segments(file, fd)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                dest.unlink()
-            if isinstance(error, OSError) and not isinstance(error, OutputError):
-                raise OutputError(f"cannot be written: {error.strerror}", where=dest) from None
-            raise
-        finally:
-            os.close(fd)
+    def damaged(self, index: int) -> DigestMismatch:
+        """The error that says that a segment has other bytes than it should."""
+        return DigestMismatch("differs from its digest", where=self._where(index), hint=_DAMAGED)
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Check every byte of every segment and file against its digest.
@@ -228,38 +202,6 @@ class PackageReader:
         stored = self.read_stored(index)
         return stored if segment.codec == "raw" else decompress(stored, segment.size, self._where(index))
 
-    def _copy_segments(self, file: File, fd: int) -> None:
-        places: dict[int, list[int]] = {}
-        offset = 0
-        for index in file.segments:
-            places.setdefault(index, []).append(offset)
-            offset += self.manifest.segments[index].size
-
-        def copy(index: int) -> None:
-            segment = self.manifest.segments[index]
-            if segment.codec == "raw" and self.source.path is not None and len(places[index]) == 1:
-                self._copy_raw(index, fd, places[index][0])
-                return
-            content = self.read_segment(index)
-            for place in places[index]:
-                write_at(fd, content, place)
-
-        for_all(copy, list(places))
-
-    def _copy_raw(self, index: int, fd: int, place: int) -> None:
-        """Copy a segment of a local package block by block, each hashed while it is in the processor's cache.
-
-        Nobody sees the copy before its last block is checked.
-        """
-        segment = self.manifest.segments[index]
-        digest = hashlib.sha256()
-        for done in range(0, segment.size, _BLOCK):
-            block = self.source.read_at(segment.offset + done, min(_BLOCK, segment.size - done))
-            digest.update(block)
-            write_at(fd, block, place + done)
-        if digest.hexdigest() != segment.sha256:
-            raise DigestMismatch("differs from its digest", where=self._where(index), hint=_DAMAGED)
-
     def _segment_issue(self, index: int) -> str | None:
         segment = self.manifest.segments[index]
         try:
@@ -283,30 +225,6 @@ class PackageReader:
 
 
 _DAMAGED = "the package is damaged or was changed; fetch or build it again"
-
-
-def write_at(fd: int, content: bytes, offset: int) -> None:
-    """Write all of `content` at `offset`; a single pwrite may write less."""
-    view = memoryview(content)
-    while view:
-        done = os.pwrite(fd, view, offset)
-        view, offset = view[done:], offset + done
-
-
-def for_all(work: Callable[[int], None], items: Sequence[int]) -> None:
-    """Do `work` on each item, several at a time; the first error stops what has not begun."""
-    if len(items) < 2:
-        for item in items:
-            work(item)
-        return
-    with ThreadPoolExecutor(min(_WORKERS, len(items))) as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _check_extent(manifest: Manifest, start: int, size: int, name: str) -> None:

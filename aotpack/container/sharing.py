@@ -1,9 +1,10 @@
 """Plan which bytes a package stores: each piece once, however many files hold it.
 
 1. Cut every file into chunks; equal chunks are one (`aotpack.container.chunking`).
-2. Where a shared chunk stands beside one that is not, some of the latter is shared too: sharing rarely ends
+2. Join chunks that stand together wherever they occur, which leaves a few hundred of some ten thousand.
+3. Where a shared one stands beside one that is not, some of the latter is shared too: sharing rarely ends
    where a chunk does. Find how far it goes, and split the chunks on both sides there.
-3. Join chunks that stand together wherever they occur.
+4. Join again, and divide what is long, at pages of the file where it can be.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import itertools
 import secrets
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -22,11 +23,19 @@ import xxhash
 from aotpack.container import chunking
 from aotpack.container.chunking import Chunk
 from aotpack.container.content import Content, Extent, StoredExtent, StoredFile, extents
+from aotpack.manifest import PAGE_SIZE
 
-__all__ = ["Piece", "Plan", "plan"]
+__all__ = ["LONGEST", "Piece", "Plan", "plan"]
 
 #: Bytes that are looked at on either side of a seam: chunking is in step again after a few chunks.
-_REACH = 8 * chunking.AVERAGE_CHUNK
+_REACH = 16 * chunking.AVERAGE_CHUNK
+
+#: Bytes of a piece. Some MiB keep the manifest short, and let several be read and checked at a time.
+LONGEST = 4 * 1024 * 1024
+
+#: Bytes. So much, at whole pages of a file, is worth a segment for the rest of a page before it: where blocks
+#: can be shared between files it is then taken out of the package without copying it.
+_WORTH_ALIGNING = 256 * 1024
 
 #: Splitting shows more chunks to be shared, and so more seams. The third time finds next to none.
 _ROUNDS = 3
@@ -50,9 +59,10 @@ class Piece:
             return self.extent
         return None
 
-    def read(self) -> bytes:
-        """The bytes."""
-        return self.extent.read(self.offset, self.length)
+    def read(self, buffer: bytearray | None = None) -> memoryview:
+        """The bytes, in `buffer` if it is long enough or in memory of their own."""
+        usable = buffer if buffer is not None and len(buffer) >= self.length else None
+        return self.extent.read(self.offset, self.length, usable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +93,25 @@ def plan(contents: Sequence[Content], pool: Executor) -> Plan:
     hashes = {extent: hashlib.sha256() for extent in distinct if not isinstance(extent, StoredExtent)}
     if len(stored) == len(distinct) and len({extent.reader.digest for extent in stored}) <= 1:
         # All come from one package: what they share is known, and nothing needs to be read for it.
-        cuts: dict[Extent, list[Chunk]] = {
-            extent: [(bytes.fromhex(extent.segment.sha256), extent.size)] for extent in stored
-        }
+        numbered = _Numbered({e: [(bytes.fromhex(e.segment.sha256), e.size)] for e in stored})
     else:
         seed = secrets.randbits(64)
-        results = pool.map(lambda extent: _cut(extent, seed, hashes.get(extent)), distinct)
-        cuts = dict(zip(distinct, results, strict=True))
+        average = chunking.average_chunk(sum(extent.size for extent in distinct))
+        results = pool.map(lambda extent: _cut(extent, average, seed, hashes.get(extent)), distinct)
+        numbered = _Numbered(_joined(_Numbered(dict(zip(distinct, results, strict=True)))))
         for _ in range(_ROUNDS):
-            cuts = _split(_Numbered(cuts), seed)
+            numbered = _Numbered(_split(numbered, seed))
     digests = (
         content.file.sha256 if isinstance(content, StoredFile) else hashes[file[0]].hexdigest()
         for content, file in zip(contents, files, strict=True)
     )
-    return Plan(*_joined(files, _Numbered(cuts)), tuple(digests))
+    return Plan(*_pieces(files, numbered), tuple(digests))
 
 
-def _cut(extent: Extent, seed: int, digest: hashlib._Hash | None) -> list[Chunk]:
+def _cut(extent: Extent, average: int, seed: int, digest: hashlib._Hash | None) -> list[Chunk]:
     if digest is None:
-        return chunking.cut(extent.read, extent.size, seed)
-    return chunking.cut(extent.read, extent.size, seed, digest.update)
+        return chunking.cut(extent.read, extent.size, average, seed)
+    return chunking.cut(extent.read, extent.size, average, seed, digest.update)
 
 
 class _Numbered:
@@ -110,6 +119,7 @@ class _Numbered:
 
     def __init__(self, cuts: Mapping[Extent, Sequence[Chunk]]) -> None:
         self.cuts = cuts
+        self.distinct: list[Chunk] = []
         self.sizes: list[int] = []
         self.places: list[tuple[Extent, int]] = []
         self.chunks: dict[Extent, list[int]] = {}
@@ -123,29 +133,52 @@ class _Numbered:
                 number = numbers.setdefault(chunk, len(numbers))
                 if number == len(self.places):
                     self.places.append((extent, offset))
+                    self.distinct.append(chunk)
                     self.sizes.append(chunk[1])
                 here.append(number)
                 offset += chunk[1]
                 starts.append(offset)
+
+    def length(self, run: Sequence[int]) -> int:
+        """Bytes of some chunks."""
+        return sum(self.sizes[chunk] for chunk in run)
+
+
+def _joined(numbered: _Numbered) -> dict[Extent, list[Chunk]]:
+    """Chunks that always stand together made one, named after them."""
+    joined, used = chunking.runs(list(numbered.chunks.values()), numbered.sizes, LONGEST)
+    named = []
+    for run in joined:
+        names = [numbered.distinct[chunk] for chunk in run]
+        whole = xxhash.xxh3_128_digest(b"".join(name for name, _ in names)), numbered.length(run)
+        named.append(names[0] if len(names) == 1 else whole)
+    return {extent: [named[run] for run in runs] for extent, runs in zip(numbered.chunks, used, strict=True)}
 
 
 def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]]:
     """Split the chunks at both sides of each seam where sharing really ends."""
     splits: defaultdict[int, set[int]] = defaultdict(set)
 
-    def split(extent: Extent, position: int) -> None:
-        starts = numbered.starts[extent]
-        index = bisect.bisect_right(starts, position) - 1
-        if position > starts[index]:
-            splits[numbered.chunks[extent][index]].add(position - starts[index])
+    def split(extent: Extent, begin: int, end: int, positions: Iterable[int]) -> None:
+        starts, chunks = numbered.starts[extent], numbered.chunks[extent]
+        first, last = bisect.bisect_right(starts, begin) - 1, bisect.bisect_left(starts, end)
+        for index in range(first, last):
+            # Also those that stay whole get a name by their content, or the other side's would differ.
+            splits[chunks[index]].update(
+                position - starts[index]
+                for position in positions
+                if starts[index] < position < starts[index + 1]
+            )
 
     def share(one: Extent, at: int, other: Extent, there: int, length: int) -> None:
         # Both sides are cut wherever either is, so that they end up in equal chunks.
-        for extent, start, twin, twin_start in ((one, at, other, there), (other, there, one, at)):
+        edges = {0, length}
+        for extent, start in ((one, at), (other, there)):
             starts = numbered.starts[extent]
             inside = starts[bisect.bisect_left(starts, start) : bisect.bisect_right(starts, start + length)]
-            for position in (start, *inside, start + length):
-                split(twin, twin_start + position - start)
+            edges.update(position - start for position in inside)
+        for extent, start in ((one, at), (other, there)):
+            split(extent, start, start + length, [start + edge for edge in edges])
 
     for extent, chunks in numbered.chunks.items():
         starts = numbered.starts[extent]
@@ -162,14 +195,16 @@ def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]]:
                 source, offset = numbered.places[chunks[first - 1]]
                 offset += numbered.sizes[chunks[first - 1]]
                 reach = min(_REACH, end - begin, source.size - offset)
-                same = _common_prefix(extent.read(begin, reach), source.read(offset, reach))
+                same = _common_prefix(bytes(extent.read(begin, reach)), bytes(source.read(offset, reach)))
                 if same >= _MIN_GAIN:
                     share(extent, begin, source, offset, same)
                     begin += same
             if index < len(chunks):
                 source, offset = numbered.places[chunks[index]]
                 reach = min(_REACH, end - begin, offset)
-                same = _common_suffix(extent.read(end - reach, reach), source.read(offset - reach, reach))
+                same = _common_suffix(
+                    bytes(extent.read(end - reach, reach)), bytes(source.read(offset - reach, reach))
+                )
                 if same >= _MIN_GAIN:
                     share(extent, end - same, source, offset - same, same)
     parts: dict[Chunk, list[Chunk]] = {}
@@ -177,8 +212,9 @@ def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]]:
         extent, offset = numbered.places[number]
         content = extent.read(offset, numbered.sizes[number])
         edges = itertools.pairwise((0, *sorted(positions), len(content)))
-        pieces = [(xxhash.xxh3_128_digest(content[a:b], seed), b - a) for a, b in edges]
-        parts[xxhash.xxh3_128_digest(content, seed), len(content)] = pieces
+        parts[numbered.distinct[number]] = [
+            (xxhash.xxh3_128_digest(content[a:b], seed), b - a) for a, b in edges
+        ]
     return {
         extent: [part for chunk in chunks for part in parts.get(chunk, (chunk,))]
         for extent, chunks in numbered.cuts.items()
@@ -202,11 +238,36 @@ def _common_suffix(one: bytes, other: bytes) -> int:
     return _common_prefix(one[::-1], other[::-1])
 
 
-def _joined(
+def _pieces(
     files: Sequence[Sequence[Extent]], numbered: _Numbered
 ) -> tuple[tuple[Piece, ...], tuple[tuple[int, ...], ...]]:
-    breaks = {chunks[0] for extent, chunks in numbered.chunks.items() if isinstance(extent, StoredExtent)}
-    chunked = [[chunk for extent in file for chunk in numbered.chunks[extent]] for file in files]
-    joined, used = chunking.runs(chunked, numbered.sizes, breaks)
-    pieces = (Piece(*numbered.places[run[0]], sum(numbered.sizes[chunk] for chunk in run)) for run in joined)
-    return tuple(pieces), tuple(map(tuple, used))
+    """The pieces, and each file as the numbers of its pieces."""
+    joined, used = chunking.runs(list(numbered.chunks.values()), numbered.sizes)
+    pieces: list[Piece] = []
+    pieces_of: list[range] = []
+    for run in joined:
+        first = len(pieces)
+        pieces += _divided(Piece(*numbered.places[run[0]], numbered.length(run)))
+        pieces_of.append(range(first, len(pieces)))
+    of_extent = {
+        extent: [piece for run in runs for piece in pieces_of[run]]
+        for extent, runs in zip(numbered.chunks, used, strict=True)
+    }
+    return tuple(pieces), tuple(tuple(p for extent in file for p in of_extent[extent]) for file in files)
+
+
+def _divided(piece: Piece) -> Iterator[Piece]:
+    """What is long in parts, which begin at pages of the file where that is worth a seam."""
+    if piece.stored is not None:
+        yield piece
+        return
+    begin, end = piece.offset, piece.offset + piece.length
+    page = begin + -begin % PAGE_SIZE
+    if begin < page <= end - _WORTH_ALIGNING:
+        yield Piece(piece.extent, begin, page - begin)
+        begin = page
+    count = -(-(end - begin) // LONGEST)
+    part = -(-(end - begin) // count)
+    part += -part % PAGE_SIZE
+    for start in range(begin, end, part):
+        yield Piece(piece.extent, start, min(part, end - start))

@@ -23,16 +23,18 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 import platformdirs
 
+from aotpack.container.copying import Lender
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError, UsageError
 from aotpack.manifest import Component, File, Manifest, Variant
+from aotpack.source.lending import lenders
 from aotpack.source.stamp import Stamp, is_right, segments_of, stamp_file
 
 __all__ = ["DEFAULT_LIMIT", "Cache", "CacheEntry"]
@@ -42,6 +44,9 @@ DEFAULT_LIMIT = 16 * 1024**3
 
 #: Seconds. What was asked for so lately may not be loaded yet; it is not removed unless that is asked for.
 _GRACE = 600
+
+#: Links are made to a file, never to what a link points to; Windows can do no other and refuses to be told.
+_ITSELF = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,11 +187,12 @@ class Cache:
         for folder in (self._variants, self._files, work.parent):
             folder.mkdir(parents=True, exist_ok=True)
         _remove_tree(work)
+        lent = lenders(variant, manifest, _listed(self._variants))
         try:
             for file in variant.files:
                 dest = work / "files" / file.path
                 dest.parent.mkdir(parents=True, exist_ok=True)
-                self._put(reader, file, dest, entry / "files" / file.path)
+                self._put(reader, file, dest, entry / "files" / file.path, lent)
             stamp = Stamp(
                 package=manifest.name,
                 component=component.name,
@@ -200,20 +206,24 @@ class Cache:
         finally:
             _remove_tree(work)
 
-    def _put(self, reader: PackageReader, file: File, dest: Path, former: Path) -> None:
+    def _put(
+        self, reader: PackageReader, file: File, dest: Path, former: Path, lent: Mapping[int, Lender]
+    ) -> None:
         """Make the file `dest`, by a link to the same bytes if the cache has them."""
         shared = self._files / _file_key(file, reader.manifest)
         for twin in (shared, former):
             if is_right(twin, segments_of(file, reader.manifest)):
                 with contextlib.suppress(OSError):
-                    os.link(twin, dest, follow_symlinks=False)
+                    os.link(twin, dest, **_ITSELF)
                     return
-        reader.copy_file(file, dest)
-        dest.chmod(0o444)
+        reader.copy_file(file, dest, lent)
+        if os.name != "nt":
+            # Windows could not remove it again.
+            dest.chmod(0o444)
         # Not every file system has hard links, and an EP needs none.
         with contextlib.suppress(OSError):
             shared.unlink(missing_ok=True)
-            os.link(dest, shared, follow_symlinks=False)
+            os.link(dest, shared, **_ITSELF)
 
     def _remove_least_recently_used(self, limit: int, *, grace: float) -> list[CacheEntry]:
         removed: list[CacheEntry] = []

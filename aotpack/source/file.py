@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from aotpack.errors import PackageError, PackageNotFound
+from aotpack.source import positional
 
 __all__ = ["FileSource"]
 
@@ -52,16 +53,7 @@ class FileSource:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Bytes ``offset`` to ``offset + length``; fewer only where the file ends before that."""
-        data = os.pread(self._fd, length, offset)
-        if len(data) == length or not data:
-            return data
-        # A single pread stops at 2 GiB, and early on some network file systems.
-        parts = [data]
-        done = len(data)
-        while done < length and (data := os.pread(self._fd, length - done, offset + done)):
-            parts.append(data)
-            done += len(data)
-        return b"".join(parts)
+        return positional.read_at(self._fd, offset, length)
 
     def close(self) -> None:
         """Close the file."""

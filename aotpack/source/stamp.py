@@ -88,6 +88,8 @@ def segments_of(file: File, manifest: Manifest) -> Iterator[tuple[int, str]]:
 
 def is_right(path: Path, segments: Iterator[tuple[int, str]] | tuple[tuple[int, str], ...]) -> bool:
     """Whether a file holds what its segments' xxh3 say, and no more. A link is never right."""
+    if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():
+        return False
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
     except OSError:

@@ -1,7 +1,8 @@
 """Ask an EP's own check in a process of its own, for EPs whose check can take the process down.
 
 The worker answers one question a line, so that only the first one waits for onnxruntime to be imported. It
-ends when its standard input does: with this process, at the latest.
+ends when its standard input does: with this process, at the latest. What it answered, or that it crashed, is
+kept in the cache (`aotpack.toolchain.answers`), and then no process is started at all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import sys
 import threading
 from pathlib import Path
 
+from aotpack.machine import probe
+from aotpack.source.cache import Cache
+from aotpack.toolchain.answers import KnownAnswers
 from aotpack.verdict import Grade
 
 __all__ = ["AskWorker", "main"]
@@ -25,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class AskWorker:
-    """Answers for one toolchain; a crash or silence is no answer, and the next question starts it anew.
+    """Answers for one toolchain; a crash, silence or babble is no answer, and ends the process.
 
     Args:
         toolchain: its name.
@@ -36,32 +40,42 @@ class AskWorker:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
-    def ask(self, ep_string: str) -> Grade | None:
+    def ask(self, ep_string: str, device: str) -> Grade | None:
         """What the EP says of a compatibility string; None if it gave no answer."""
         with self._lock:
-            process = self._process or self._start()
-            # A hung check ends with its process, and the read below with that.
-            watchdog = threading.Timer(TIMEOUT, process.kill)
-            watchdog.start()
-            try:
-                assert process.stdin is not None and process.stdout is not None
-                process.stdin.write(json.dumps(ep_string) + "\n")
-                process.stdin.flush()
-                answer = process.stdout.readline()
-            except OSError:
-                answer = ""
-            finally:
-                watchdog.cancel()
-            if not answer:
-                self._end(process)
-                _log.warning(
-                    "%s: its check of a compatibility string ended its process (status %s) [ask-crashed]",
-                    self._toolchain,
-                    process.returncode,
-                )
-                return None
+            known = KnownAnswers(Cache().root, self._toolchain, probe())
+            question = f"{device} {ep_string}"
+            answers = known.read()
+            if question not in answers:
+                answers[question] = self._ask_now(ep_string, device)
+                known.add(question, answers[question])
+            return answers[question]
+
+    def _ask_now(self, ep_string: str, device: str) -> Grade | None:
+        process = self._process or self._start()
+        # A hung check ends with its process, and the read below with that.
+        watchdog = threading.Timer(TIMEOUT, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(json.dumps([ep_string, device]) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except OSError:
+            answer = ""
+        finally:
+            watchdog.cancel()
+        try:
             said = json.loads(answer)
             return None if said is None else Grade(said)
+        except ValueError:
+            self._end(process)
+            _log.warning(
+                "%s: its check of a compatibility string ended its process (status %s) [ask-crashed]",
+                self._toolchain,
+                process.returncode,
+            )
+            return None
 
     def close(self) -> None:
         """End the worker."""
@@ -102,7 +116,7 @@ def main(toolchain: str) -> None:
     rules = toolchains()[toolchain]
     assert isinstance(rules, PluginToolchain)
     for line in sys.stdin:
-        said = rules.ask_here(json.loads(line))
+        said = rules.ask_here(*json.loads(line))
         answers.write(json.dumps(said) + "\n")
         answers.flush()
     # Some vendors' libraries abort when the interpreter tears them down.

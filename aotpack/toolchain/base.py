@@ -8,7 +8,7 @@ registers one under the entry point group ``aotpack.toolchains``; the object tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -152,11 +152,21 @@ class Toolchain(Protocol):
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """Judge the compatibility string by rules; reads nothing but its arguments."""
 
+    def looks_at(self, variant: Variant) -> Hashable:
+        """All of a variant that `judge` and `ask` depend on: where it is equal, one verdict serves for all.
+
+        By default the variant itself, so that none is taken for another.
+        """
+        return variant.id
+
     def foreseen(self, target: Target) -> str | None:
         """The compatibility string of a variant for `target`; None if it has none or nobody knows."""
 
-    def ask(self, ep_string: str) -> Grade | None:
-        """What the EP on this machine says of a compatibility string; None where it has no answer."""
+    def ask(self, ep_string: str, device: str) -> Grade | None:
+        """What the EP on this machine says of the compatibility string of a blob for a type of device.
+
+        None where it has no answer.
+        """
 
     def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
         """Options for a session with `variant`, the EP registered and its device added.

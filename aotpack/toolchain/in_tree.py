@@ -6,7 +6,7 @@ what it has to say of them is what they need.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -95,7 +95,11 @@ class InTreeToolchain(Toolchain):
         """Nobody can say."""
         return Verdict(Grade.UNKNOWN, Code.STRING_NOT_APPLICABLE, f"No rules are known for {self.ep}.")
 
-    def ask(self, ep_string: str) -> Grade | None:
+    def looks_at(self, variant: Variant) -> Hashable:
+        """Nothing."""
+        return None
+
+    def ask(self, ep_string: str, device: str) -> Grade | None:
         """It is not there to be asked."""
         return None
 

@@ -116,9 +116,10 @@ class OpenVinoToolchain(PluginToolchain):
         """The EP's rules on its string (`aotpack.toolchain.openvino_string.judge`)."""
         return judge(variant.compatibility.ep_string, machine)
 
-    def asked_as(self, ep_string: str) -> Hashable:
-        """The EP's own version in the string does not count (`aotpack.toolchain.openvino_string`)."""
-        return OpenVinoString.parse(ep_string) or ep_string
+    def looks_at(self, variant: Variant) -> Hashable:
+        """Its string taken apart: the EP's own version in it does not count."""
+        text = variant.compatibility.ep_string
+        return text and OpenVinoString.parse(text)
 
     def foreseen(self, target: Target) -> str | None:
         """The string for the target's ISA class and the installed release."""

@@ -6,7 +6,7 @@ can be done ahead of time is the graph, and its weights stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -144,11 +144,15 @@ class OrtToolchain(Toolchain):
             Grade.OPTIMAL, Code.FITS, "It runs on every CPU with this release of ONNX Runtime or a later one."
         )
 
+    def looks_at(self, variant: Variant) -> Hashable:
+        """Whether it is the untouched ONNX."""
+        return variant.target == PORTABLE
+
     def foreseen(self, target: Target) -> str | None:
         """It writes none."""
         return None
 
-    def ask(self, ep_string: str) -> Grade | None:
+    def ask(self, ep_string: str, device: str) -> Grade | None:
         """It writes no string and has no check."""
         return None
 

@@ -7,7 +7,7 @@ import functools
 import logging
 import re
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module, metadata, util
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aotpack.flex.capabilities import Capabilities
     from aotpack.toolchain.asking import AskWorker
 
-__all__ = ["MODEL_NAME", "PluginToolchain", "installed_version"]
+__all__ = ["MODEL_NAME", "PluginToolchain", "installed_version", "one_of_type"]
 
 #: What the ONNX of every compiled variant is called; sidecars are named after it.
 MODEL_NAME = "model.onnx"
@@ -74,9 +74,9 @@ class PluginToolchain(Toolchain):
     compile_log_severity: int = 2
 
     def __init__(self) -> None:
-        self._answers: dict[Hashable, Grade | None] = {}
+        self._answers: dict[tuple[str, str], Grade | None] = {}
         self._asking: AskWorker | None = None
-        self._devices: list[Any] | None = None
+        self._asked: dict[str, list[Any]] = {}
         self._registered = False
 
     def targets(self) -> tuple[Target, ...]:
@@ -85,6 +85,8 @@ class PluginToolchain(Toolchain):
 
     def option_issue(self, name: str, value: str) -> str | None:
         """Checked against `options`, since most EPs ignore in silence what they do not know."""
+        if not self.options:
+            return f"{self.ep} has no options that a target may set"
         if name not in self.options:
             near = difflib.get_close_matches(name, self.options, n=3, cutoff=0.5) or sorted(self.options)
             return f"{self.ep} has no such option; did you mean {', '.join(near[:12])}?"
@@ -137,27 +139,23 @@ class PluginToolchain(Toolchain):
         """None: not known before it is compiled."""
         return None
 
-    def ask(self, ep_string: str) -> Grade | None:
+    def ask(self, ep_string: str, device: str) -> Grade | None:
         """The EP's own check, in a process of its own where it can take the process down."""
-        question = self.asked_as(ep_string)
+        question = (device, ep_string)
         if question not in self._answers:
             if self.ask_in_worker and self._asking is None:
                 from aotpack.toolchain.asking import AskWorker
 
                 self._asking = AskWorker(self.name)
             ask = self._asking.ask if self._asking is not None else self.ask_here
-            self._answers[question] = ask(ep_string)
+            self._answers[question] = ask(ep_string, device)
         return self._answers[question]
-
-    def asked_as(self, ep_string: str) -> Hashable:
-        """What of a compatibility string the EP's answer depends on; by default all of it."""
-        return ep_string
 
     def forget(self) -> None:
         """Ask the EP again: its answers are kept for the life of the process."""
         self._answers.clear()
 
-    def ask_here(self, ep_string: str) -> Grade | None:
+    def ask_here(self, ep_string: str, device: str) -> Grade | None:
         """The EP's own check, in this process.
 
         Its NOT_APPLICABLE is a refusal: such blobs do not load (FACTS.md, 1).
@@ -165,9 +163,10 @@ class PluginToolchain(Toolchain):
         from onnxruntime.capi import _pybind_state as state
 
         try:
-            if self._devices is None:
-                self._devices = self.devices()[:1]
-            return _GRADES[state.get_model_compatibility_for_ep_devices(self._devices, ep_string).name]
+            if device not in self._asked:
+                self._asked[device] = one_of_type(self.devices(), device)
+            devices = self._asked[device]
+            return _GRADES[state.get_model_compatibility_for_ep_devices(devices, ep_string).name]
         except Exception as error:
             # Some EPs raise on what they cannot read, others where they find no device of their kind.
             _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)
@@ -206,7 +205,7 @@ class PluginToolchain(Toolchain):
         """
         import onnxruntime as ort
 
-        options = self._options({**target.provider_options, **self.own_options()})
+        options = self._options({**target.provider_options, **self.own_options()}, target.device)
         options.log_severity_level = self.compile_log_severity
         for key, value in config.items():
             options.add_session_config_entry(key, value)
@@ -233,7 +232,7 @@ class PluginToolchain(Toolchain):
 
     def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
         """Options with the EP's device, the variant's provider options and this machine's own."""
-        return self._options({**variant.session.provider_options, **self.own_options()})
+        return self._options({**variant.session.provider_options, **self.own_options()}, variant.device)
 
     def devices(self) -> list[Any]:
         """The EP's devices on this machine, the library registered.
@@ -264,15 +263,24 @@ class PluginToolchain(Toolchain):
 
         return [device for device in ort.get_ep_devices() if device.ep_name == self.ep]
 
-    def _options(self, provider_options: Mapping[str, str]) -> onnxruntime.SessionOptions:
+    def _options(self, provider_options: Mapping[str, str], device: str) -> onnxruntime.SessionOptions:
         import onnxruntime as ort
 
-        devices = self.devices()
-        if not devices:
-            raise ToolchainError("has no device on this machine", where=self.ep)
+        chosen = one_of_type(self.devices(), device)
+        if not chosen:
+            raise ToolchainError(f"has no {device} on this machine", where=self.ep)
         options = ort.SessionOptions()
-        options.add_provider_for_devices(devices[:1], dict(provider_options))
+        options.add_provider_for_devices(chosen, dict(provider_options))
         return options
+
+
+def one_of_type(devices: Sequence[Any], device: str) -> list[Any]:
+    """The first of an EP's devices that is a ``cpu``, ``gpu`` or ``npu``; some EPs list several types.
+
+    An emulated GPU or NPU is listed as what it runs on.
+    """
+    same = [each for each in devices if each.device.type.name.lower() == device]
+    return (same if same or device == "cpu" else list(devices))[:1]
 
 
 def _minor(version: str) -> str:

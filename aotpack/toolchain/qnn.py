@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -90,7 +90,7 @@ class QnnToolchain(PluginToolchain):
         by_arch = {
             target.provider_options["htp_arch"]: target
             for target in catalogue().values()
-            if target.toolchain == self.name
+            if target.toolchain == self.name and target.generation is None
         }
         archs = read_generations(name, match[1], prefix="v", known=by_arch, what="architectures")
         chosen = [by_arch[arch] for arch in archs]
@@ -173,9 +173,13 @@ class QnnToolchain(PluginToolchain):
         """The HTP backend's library, which lies in the package."""
         return {"backend_path": import_module(self.module).get_qnn_htp_path()}
 
+    def looks_at(self, variant: Variant) -> Hashable:
+        """Its string, and whether it shares its blob with other models."""
+        return variant.compatibility.ep_string, _shares(variant)
+
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """The EP's rules on its string (`aotpack.toolchain.qnn_string.judge`)."""
-        if _SHARE.items() <= variant.session.config.items() and machine.npus == ():
+        if _shares(variant) and machine.npus == ():
             return Verdict(
                 Grade.UNSUPPORTED,
                 Code.NO_DEVICE,
@@ -192,6 +196,10 @@ class QnnToolchain(PluginToolchain):
         except (KeyError, ValueError):
             # A target with several SoCs, or a third party's.
             return None
+
+
+def _shares(variant: Variant) -> bool:
+    return _SHARE.items() <= variant.session.config.items()
 
 
 def _hexagon(machine: Machine) -> Npu | None:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,54 +22,28 @@ from aotpack.target import Target
 from aotpack.toolchain.base import Compiled, RunsHere
 from aotpack.toolchain.generations import read_generations
 from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain, installed_version
-from aotpack.verdict import Code, Comparison, Grade, Verdict
+from aotpack.toolchain.tensorrt_rtx_string import EP, HEADER_SIZE, EngineHeader, judge, string_for
+from aotpack.verdict import Verdict
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Engine", "TensorRtRtxToolchain"]
+__all__ = ["TensorRtRtxToolchain"]
 
 _BUILDER = "tensorrt-rtx-cu12"
 _BUILDER_MODULE = "tensorrt_rtx"
 _ENGINE_NAME = "model.engine"
 
-#: Of the engine, in bytes: what the EP takes as its compatibility string, in hex.
-_HEADER = 64
-_LAYOUT = struct.Struct("<4s4xI4xQ4B4sI")
-#: Compute capabilities in the order of their bits in the header.
-_BITS = ("75", "80", "86", "89", "120", "121")
 #: Those that the EP loads on, of which the catalogue has targets.
 _LOADABLE = ("86", "89", "120", "121")
 _NAME = re.compile(r"tensorrt-rtx-(sm[0-9]{2,3}(?:\+sm[0-9]{2,3})+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """The header of an engine, as inferred from those of release 1.7.1.116 (FACTS.md, 1)."""
-
-    #: Bytes of the whole engine.
-    length: int
-    #: The release that built it: no other loads it.
-    release: tuple[int, ...]
-    #: Such as ``89`` for compute capability 8.9.
-    architectures: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, header: bytes) -> Engine | None:
-        """None if it is not the header of an engine."""
-        if len(header) < _HEADER:
-            return None
-        magic, _, length, *release, again, mask = _LAYOUT.unpack_from(header)
-        if magic != b"vtrt" or again != b"vtrt":
-            return None
-        return cls(length, tuple(release), tuple(name for bit, name in enumerate(_BITS) if mask >> bit & 1))
 
 
 class TensorRtRtxToolchain(PluginToolchain):
     """NVIDIA's builder for RTX GPUs, and the EP that loads what it makes."""
 
     name = "tensorrt-rtx"
-    ep = "NvTensorRTRTXExecutionProvider"
+    ep = EP
     distribution = "onnxruntime-ep-nv-tensorrt-rtx-cu12"
     module = "onnxruntime_ep_nv_tensorrt_rtx"
     extra = "tensorrt-rtx"
@@ -108,7 +80,7 @@ class TensorRtRtxToolchain(PluginToolchain):
         return {}
 
     def built_with(self) -> Mapping[str, str]:
-        """The builder's version: engines of the same release are the same, byte for byte."""
+        """The builder's version. Its engines for the same model can differ in a few bytes."""
         return {
             "onnxruntime": metadata.version("onnxruntime"),
             _BUILDER: installed_version(_BUILDER) or "not installed",
@@ -147,17 +119,18 @@ class TensorRtRtxToolchain(PluginToolchain):
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
         """Build one engine for the target's compute capabilities, and wrap it."""
         engine = self._build(target, model)
-        header = Engine.parse(engine[:_HEADER])
+        ep_string = engine[:HEADER_SIZE].hex()
+        header = EngineHeader.parse(ep_string)
         if header is None or header.length > len(engine):
             raise CompileError("the engine has a header of another form than is known", where=target.name)
-        if set(header.architectures) != set(target.architectures):
+        asked = tuple(map(_dotted, target.architectures))
+        if header.capabilities != asked:
             raise CompileError(
                 "the engine is not for what was asked for",
                 where=target.name,
-                found=", ".join(header.architectures),
-                expected=", ".join(target.architectures),
+                found=", ".join(header.capabilities),
+                expected=", ".join(asked),
             )
-        ep_string = engine[:_HEADER].hex()
         (folder / _ENGINE_NAME).write_bytes(engine)
         _wrap(model, folder / MODEL_NAME, self.ep, target.architectures, ep_string)
         files = tuple((name, folder / name) for name in (MODEL_NAME, _ENGINE_NAME))
@@ -193,37 +166,18 @@ class TensorRtRtxToolchain(PluginToolchain):
             )
         return bytes(engine)
 
+    def looks_at(self, variant: Variant) -> Hashable:
+        """The front of its engine."""
+        return variant.compatibility.ep_string
+
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
-        """One of the machine's GPUs must be among the engine's compute capabilities."""
-        text = variant.compatibility.ep_string or ""
-        header = Engine.parse(bytes.fromhex(text)) if re.fullmatch(r"([0-9a-f]{2})+", text) else None
-        if header is None:
-            return Verdict(
-                Grade.UNSUPPORTED, Code.STRING_MALFORMED, "Its compatibility string is no engine's header."
-            )
-        needed = ", ".join(map(_dotted, header.architectures))
-        if machine.gpus is None:
-            return Verdict(
-                Grade.UNKNOWN,
-                Code.NOT_IN_PROFILE,
-                "The machine profile does not say its GPU.",
-                (Comparison("compute capability", None, needed, None),),
-            )
-        gpus = [gpu for gpu in machine.gpus if gpu.vendor == "nvidia"]
-        found = ", ".join(gpu.compute_capability or "unknown" for gpu in gpus) or "no NVIDIA GPU"
-        fits = any((gpu.compute_capability or "").replace(".", "") in header.architectures for gpu in gpus)
-        compared = (Comparison("compute capability", found, needed, fits),)
-        if fits:
-            return Verdict(
-                Grade.OPTIMAL, Code.FITS, f"It was compiled for compute capability {needed}.", compared
-            )
-        code = Code.OTHER_DEVICE if gpus else Code.NO_DEVICE
-        return Verdict(
-            Grade.UNSUPPORTED,
-            code,
-            f"It was compiled for compute capability {needed}; here: {found}.",
-            compared,
-        )
+        """The rules on its string (`aotpack.toolchain.tensorrt_rtx_string.judge`)."""
+        return judge(variant.compatibility.ep_string, machine)
+
+    def foreseen(self, target: Target) -> str | None:
+        """The string for the target's compute capabilities and the installed builder, without sizes."""
+        release = installed_version(_BUILDER)
+        return string_for(release, map(_dotted, target.architectures)) if release else None
 
 
 def _builder() -> Any:

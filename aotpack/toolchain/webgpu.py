@@ -7,6 +7,7 @@ ahead of time is the graph, in a layout that only this release of the EP and of 
 from __future__ import annotations
 
 import os
+from collections.abc import Hashable
 from importlib import metadata
 from pathlib import Path
 
@@ -69,9 +70,13 @@ class WebGpuToolchain(PluginToolchain):
         """Optimise the graph for the device, to the highest level."""
         import onnxruntime as ort
 
-        options = self._options(target.provider_options)
+        options = self._options(target.provider_options, target.device)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         return write_optimised(model, options, folder, where=f"{self.ep} optimising for {target.name}")
+
+    def looks_at(self, variant: Variant) -> Hashable:
+        """Nothing: what it needs is among its requirements."""
+        return None
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """It runs on every GPU. The EP writes no string; its release is among the requirements."""

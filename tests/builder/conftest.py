@@ -1,13 +1,10 @@
-"""A third party's toolchain, installed as far as Python can tell, and a small model to trouble it with."""
+"""A third party's toolchain, installed as far as Python can tell."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
 import pytest
-
-from samples.made_models import cnn
 
 
 @pytest.fixture(scope="session")
@@ -21,11 +18,3 @@ def troublesome(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "[aotpack.toolchains]\ntroublesome = tests.builder.troublesome:Troublesome\n"
     )
     return folder
-
-
-@pytest.fixture(scope="session")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CNN of a few kilobytes, all shapes fixed."""
-    path = tmp_path_factory.mktemp("small") / "small.onnx"
-    onnx.save(cnn(layers=2, channels=4, size=8), path)
-    return path

@@ -7,7 +7,6 @@ import os
 import random
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
 from aotpack.source.cache import Cache
 from tests.container.packages import Files, contents_of, package
+from tests.disks import mounted
 
 NOISE = random.Random(11).randbytes(6_000_000)
 FILES: Files = {
@@ -189,15 +189,8 @@ def test_writes_that_fail_half_way_leave_what_was(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 3 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip("only root may mount a disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted("tmpfs", 3, tmp_path) as folder:
+        yield folder
 
 
 def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:

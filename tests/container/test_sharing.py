@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,8 +54,9 @@ def test_cutting_in_windows_is_cutting_the_whole() -> None:
         before, chunking._WINDOW = chunking._WINDOW, window
         try:
             return chunking.cut(
-                lambda offset, length: NOISE[offset : offset + length],
+                lambda offset, length, buffer: memoryview(NOISE)[offset : offset + length],
                 len(NOISE),
+                chunking.AVERAGE_CHUNK,
                 7,
                 lambda p: seen.append(bytes(p)),
             )
@@ -67,15 +69,21 @@ def test_cutting_in_windows_is_cutting_the_whole() -> None:
 
 
 @given(
-    files=st.lists(st.lists(st.integers(0, 7), max_size=12), min_size=1, max_size=4),
-    breaks=st.sets(st.integers(0, 7)),
+    sequences=st.lists(st.lists(st.integers(0, 7), max_size=12), min_size=1, max_size=4),
+    longest=st.sampled_from([None, 3]),
 )
-def test_runs_put_every_file_together_again(files: list[list[int]], breaks: set[int]) -> None:
-    order = list(dict.fromkeys(chunk for file in files for chunk in file))
-    numbered = [[order.index(chunk) for chunk in file] for file in files]
-    sizes = [chunking.MAX_RUN // 3] * len(order)
-    joined, used = chunking.runs(numbered, sizes, breaks)
+def test_runs_put_every_sequence_together_again(sequences: list[list[int]], longest: int | None) -> None:
+    order = list(dict.fromkeys(chunk for sequence in sequences for chunk in sequence))
+    numbered = [[order.index(chunk) for chunk in sequence] for sequence in sequences]
+    joined, used = chunking.runs(numbered, [1] * len(order), longest)
     assert [[chunk for run in file for chunk in joined[run]] for file in used] == numbered
     assert sorted(chunk for run in joined for chunk in run) == list(range(len(order)))
-    assert all(len(run) <= 3 for run in joined)
-    assert all(chunk not in breaks for run in joined for chunk in run[1:])
+    assert all(len(run) <= (longest or len(run)) for run in joined)
+    if longest is None:
+        # Nothing more could be joined: what always stands together is one run.
+        for one, other in itertools.permutations(range(len(joined)), 2):
+            assert any(
+                (run == one and following != other) or (run != one and following == other)
+                for sequence in used
+                for run, following in itertools.pairwise((-1, *sequence, -1))
+            )

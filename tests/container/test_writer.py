@@ -143,6 +143,8 @@ def test_any_files_read_back(
     assert contents_of(path) == files
     with PackageReader.open(path) as reader:
         reader.verify()
+        stored = [segment.sha256 for segment in reader.manifest.segments]
+        assert len(set(stored)) == len(stored)
         for component in reader.manifest.components:
             for variant in component.variants:
                 for file in variant.files:

@@ -182,10 +182,10 @@ def _load_in_a_process(
     copied = 0
 
     class Counting(PackageReader):
-        def copy_file(self, file, dest) -> None:  # type: ignore[no-untyped-def]
+        def copy_file(self, *arguments) -> None:  # type: ignore[no-untyped-def]
             nonlocal copied
             copied += 1
-            super().copy_file(file, dest)
+            super().copy_file(*arguments)
 
     with Counting.open(path) as reader:
         barrier.wait(60)

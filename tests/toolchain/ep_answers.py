@@ -15,11 +15,15 @@ from tests.command_line import environment
 
 
 def answers(
-    toolchain: str, strings: Sequence[str], env: Mapping[str, str], python: str = sys.executable
+    toolchain: str,
+    strings: Sequence[str],
+    env: Mapping[str, str],
+    python: str = sys.executable,
+    emulator: Sequence[str] = (),
 ) -> list[str | None]:
     """A grade for each string; None where the check raised."""
     done = subprocess.run(
-        [python, "-m", "tests.toolchain.ep_answers", toolchain],
+        [*emulator, python, "-m", "tests.toolchain.ep_answers", toolchain],
         input=json.dumps(list(strings)),
         env=environment(env),
         capture_output=True,
@@ -36,5 +40,5 @@ if __name__ == "__main__":
 
     asked = toolchains()[sys.argv[1]]
     assert isinstance(asked, PluginToolchain)
-    print("\n" + json.dumps([asked.ask_here(text) for text in json.load(sys.stdin)]), flush=True)
+    print("\n" + json.dumps([asked.ask_here(text, "cpu") for text in json.load(sys.stdin)]), flush=True)
     os._exit(0)

@@ -141,11 +141,8 @@ def pythons() -> dict[str, Path]:
         installed = metadata.version("onnxruntime-qnn")
     except metadata.PackageNotFoundError:
         pytest.skip("the QNN EP is not installed")
-    ort = f"onnxruntime=={metadata.version('onnxruntime')}"
     return {
-        release: Path(sys.executable)
-        if release == installed
-        else python_with(ort, f"onnxruntime-qnn=={release}", "numpy")
+        release: Path(sys.executable) if release == installed else python_with(f"onnxruntime-qnn=={release}")
         for release in BACKEND_API
     }
 

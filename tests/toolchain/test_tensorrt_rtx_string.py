@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -15,7 +16,7 @@ from aotpack.machine import Ep, Gpu, Machine, find_machine
 from aotpack.toolchain.tensorrt_rtx_string import EP, EngineHeader, judge, string_for
 from aotpack.verdict import Code, Grade
 from samples.made_models import cnn
-from tests.toolchain.venvs import python_with
+from tests.hardware import needs
 
 RELEASE = "1.7.1.116"
 
@@ -104,10 +105,8 @@ def test_the_known_machines_take_what_is_for_them_alone(name: str, capability: s
         assert grade is (Grade.OPTIMAL if other == capability else Grade.UNSUPPORTED)
 
 
-@pytest.mark.long
+@needs("tensorrt-rtx-sm89")
 def test_the_layout_on_engines_that_are_built_now(tmp_path: Path) -> None:
-    """Downloads the builder, half a gigabyte."""
-    python = python_with(f"tensorrt-rtx-cu12=={RELEASE}", "numpy")
     model = tmp_path / "small.onnx"
     onnx.save(cnn(layers=2, channels=4, size=8), model)
     asked = {
@@ -119,7 +118,7 @@ def test_the_layout_on_engines_that_are_built_now(tmp_path: Path) -> None:
         "SM86,SM89,SM120": ("8.6", "8.9", "12.0"),
     }
     script = Path(__file__).with_name("engines.py")
-    done = subprocess.run([python, script, model, *asked], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, script, model, *asked], capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout.splitlines()[-1])
     for (text, length), capabilities in zip(answer["engines"], asked.values(), strict=True):
         assert EngineHeader.parse(text) == EngineHeader(2, length, answer["release"], capabilities)

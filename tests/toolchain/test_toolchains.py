@@ -106,7 +106,7 @@ with open_package(sys.argv[1]) as package:
     for variant in package.manifest.variants():
         if variant.toolchain == "openvino":
             toolchain = toolchains()["openvino"]
-            said = toolchain.ask(variant.compatibility.ep_string)
+            said = toolchain.ask(variant.compatibility.ep_string, variant.device)
             judged = toolchain.judge(variant, probe(), emulate=False).grade
             answers[variant.target] = [said, judged]
 print(json.dumps(answers))

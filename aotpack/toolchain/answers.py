@@ -1,0 +1,67 @@
+"""What EPs answered in a process of its own, kept in the cache, so that a question costs one only once.
+
+::
+
+    <cache>/answers/<key>.json   the answers by question; null where the EP gave none
+
+A key is made of the toolchain and the machine's key, so another release of the EP or of onnxruntime, another
+driver or an environment that changes what the EP accepts are asked anew. An EP whose check crashed is not
+asked the same thing twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from aotpack._values import Value
+from aotpack.machine import Machine
+from aotpack.verdict import Grade
+
+__all__ = ["KnownAnswers"]
+
+#: Of one toolchain on one machine; far more than the variants of the packages that a machine loads.
+MAX_ANSWERS = 10_000
+
+
+class _Answers(Value):
+    answers: dict[str, Grade | None]
+
+
+class KnownAnswers:
+    """The answers of one toolchain's EP on one machine.
+
+    Args:
+        cache_root: the folder of the cache.
+        toolchain: its name.
+        machine: this computer.
+    """
+
+    def __init__(self, cache_root: Path, toolchain: str, machine: Machine) -> None:
+        key = hashlib.sha256(f"{toolchain}\n{machine.key()}".encode()).hexdigest()
+        self._path = cache_root / "answers" / f"{key}.json"
+
+    def read(self) -> dict[str, Grade | None]:
+        """Answers by question; empty if there are none, or none that can be read."""
+        with contextlib.suppress(OSError, ValidationError):
+            return dict(_Answers.model_validate_json(self._path.read_bytes()).answers)
+        return {}
+
+    def add(self, question: str, said: Grade | None) -> None:
+        """Keep an answer. What cannot be written is asked again, and what two add at once may be, too."""
+        kept = self.read()
+        if len(kept) >= MAX_ANSWERS:
+            kept = {}
+        text = _Answers(answers={**kept, question: said}).model_dump_json()
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Read by other processes meanwhile: it appears whole or not at all.
+            with tempfile.NamedTemporaryFile(
+                "w", dir=self._path.parent, delete=False, encoding="utf-8"
+            ) as file:
+                file.write(text)
+            Path(file.name).replace(self._path)

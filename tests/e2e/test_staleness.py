@@ -1,0 +1,219 @@
+"""What was measured or compiled on this machine is kept for it as it is, not for another release of an EP."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+
+import aotpack as api
+from aotpack.events import Event, EventCode
+from samples.made_models import cnn
+from tests.command_line import aotpack, environment
+from tests.hardware import compilable, needs
+from tests.repack import repack
+from tests.toolchain.venvs import python_with
+
+#: Another release than the one that is required, and one that ONNX Runtime 1.32 loads.
+OTHER_EP = "onnxruntime-qnn==2.6.0"
+
+
+@pytest.fixture(scope="module")
+def other() -> Path:
+    """An interpreter that differs from this one by the release of one EP."""
+    return python_with(OTHER_EP)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    onnx.save(cnn(layers=2, channels=4, size=8), folder / "small.onnx")
+    targets = [f"--target={name}" for name in compilable("ort-cpu", "qnn-htp-v73")]
+    done = aotpack("build", folder / "small.onnx", *targets, "-o", folder / "small.aotpack")
+    assert done.status == 0, done.err
+    return folder / "small.aotpack"
+
+
+@pytest.fixture
+def portable_only(package: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "portable.aotpack"
+    assert aotpack("prune", package, "--keep", "portable", "-o", out).status == 0
+    return out
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AOTPACK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+from aotpack.machine import probe
+from aotpack.package import open_package
+from aotpack.tuning import TuningStore
+with open_package(sys.argv[1]) as package:
+    found = TuningStore(package.cache.root).read(package.digest, "main", probe())
+print(*found)
+"""
+
+
+def measured(python: Path | str, package: Path) -> list[str]:
+    done = subprocess.run(
+        [python, "-c", MEASURED, package], env=environment({}), capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_measurements_are_not_those_of_another_release(package: Path, other: Path, cache: Path) -> None:
+    tuned = aotpack("tune", package, "--json").document("tuning")
+    ids = [item["variant"] for item in tuned["measurements"]]
+    assert len(ids) >= 2
+    assert measured(sys.executable, package) == ids
+    assert measured(other, package) == []
+    assert aotpack("tune", package, python=other).status == 0
+    assert measured(sys.executable, package) == ids, "both are kept"
+
+
+def run_compiling(package: Path, **how: Path | str) -> tuple[str, list[str]]:
+    """The target that ran, and the codes of the events on the way."""
+    done = aotpack("-v", "run", package, "--runs", 1, "--on-miss", "compile", "--json", **how)
+    assert done.status == 0, done.err
+    lines = [line for line in done.err.splitlines() if line.startswith("aotpack.load: ")]
+    return done.document("run")["target"], [line.split(" [")[1].split("]")[0] for line in lines]
+
+
+def test_what_was_compiled_here_is_compiled_anew_for_another_release(
+    portable_only: Path, other: Path, cache: Path
+) -> None:
+    target, events = run_compiling(portable_only)
+    assert target != "portable"
+    assert [event.split(":")[0] for event in events] == ["recompiling", "recompiled", "loaded"]
+    again, events = run_compiling(portable_only)
+    assert (again, [event.split(":")[0] for event in events]) == (target, ["loaded"])
+    _, events = run_compiling(portable_only, python=other)
+    assert "recompiled" in events
+    assert len(list((cache / "compiled").iterdir())) == 2
+    _, events = run_compiling(portable_only)
+    assert "recompiling" not in events, "the first one is still there"
+
+
+def test_in_the_background_the_next_load_has_it(portable_only: Path, cache: Path) -> None:
+    events: list[Event] = []
+    with api.open(portable_only) as package:
+        first = package.load_first(on_miss="compile-in-background", on_event=events.append)
+        assert first.candidate.portable
+        assert first.compiling is not None
+        first.compiling.join(120)
+        second = package.load_first(on_miss="compile-in-background", on_event=events.append)
+    assert not second.candidate.portable
+    assert second.compiling is None
+    assert second.candidate.variant.target != "portable"
+    of_thread = {EventCode.RECOMPILING, EventCode.RECOMPILED}
+    assert [event.code for event in events if event.code in of_thread] == [
+        EventCode.RECOMPILING,
+        EventCode.RECOMPILED,
+    ]
+    of_loads = [event for event in events if event.code not in of_thread]
+    assert [event.code for event in of_loads] == [
+        EventCode.PORTABLE_ONLY,
+        EventCode.LOADED,
+        EventCode.LOADED,
+    ]
+    assert of_loads[-1].subject == second.candidate.id
+    assert events.index(of_loads[-1]) > [event.code for event in events].index(EventCode.RECOMPILED)
+    for session in (first.session, second.session):
+        (value,) = session.get_inputs()
+        assert value.shape == first.session.get_inputs()[0].shape
+
+
+LEAVES = """
+import sys, aotpack
+with aotpack.open(sys.argv[1]) as package:
+    loaded = package.load_first(on_miss="compile-in-background")
+print(loaded.candidate.variant.target, loaded.compiling.is_alive())
+"""
+
+
+def test_who_leaves_while_it_compiles_leaves_nothing_half_done(portable_only: Path, cache: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES, portable_only], env=environment({}), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["portable", "True"]
+    kept = list((cache / "compiled").glob("*/variant.json"))
+    assert not kept, "it left before that"
+    target, events = run_compiling(portable_only)
+    assert target != "portable"
+    assert "recompiled" in events
+
+
+SHARED = """
+import os, sys
+from pathlib import Path
+from aotpack.target import find
+from aotpack.toolchain import toolchains
+models = [Path(each) for each in sys.argv[1:]]
+folders = [each.with_suffix("") for each in models]
+for each in folders:
+    each.mkdir()
+toolchains()["qnn"].compile_together(find("qnn-htp-v73"), models, folders)
+os._exit(0)
+"""
+
+
+@pytest.fixture
+def crashing(package: Path, tmp_path: Path) -> Iterator[Path]:
+    """A package with a blob that its EP segfaults on: one that models share, without the option to share."""
+    models = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
+    for layers, model in enumerate(models, start=2):
+        onnx.save(cnn(layers=layers, channels=4, size=8), model)
+    command = [sys.executable, "-c", SHARED, *models]
+    subprocess.run(command, env=environment({}), check=True, capture_output=True)
+    return repack(
+        package,
+        tmp_path / "crashing.aotpack",
+        lambda variant: variant,
+        files=lambda variant, path: tmp_path / "one" / path if variant.device == "npu" else None,
+    )
+
+
+@needs("qnn-htp-v73")
+def test_a_variant_that_crashes_is_remembered_and_left_out_with_the_reason(
+    crashing: Path, cache: Path
+) -> None:
+    def candidates(*options: str) -> dict[str, dict[str, object]]:
+        document = aotpack("select", crashing, "--emulate", *options, "--json").document("selection")
+        return {each["target"]: each for each in document["candidates"]}
+
+    assert candidates()["qnn-htp-v73"]["accepted"] is True
+    taken = aotpack("run", crashing, "--emulate", "--runs", 1)
+    assert taken.status < 0, "it takes the process down, which is why it is measured elsewhere"
+    done = aotpack("tune", crashing, "--emulate", "--json")
+    assert done.status == 0, done.err
+    measurements = {item["target"]: item for item in done.document("tuning")["measurements"]}
+    assert "SIGSEGV" in measurements["qnn-htp-v73"]["failure"]
+    assert measurements["portable"]["run_seconds"] > 0
+    for options in ((), ("--measured",)):
+        row = candidates(*options)["qnn-htp-v73"]
+        assert (row["accepted"], row["code"]) == (False, "crashed")
+        assert "SIGSEGV" in str(row["reason"])
+    run = aotpack("run", crashing, "--emulate", "--runs", 1, "--json").document("run")
+    assert run["target"] == "ort-cpu"
+
+
+def test_every_event_is_a_line_of_the_log(
+    portable_only: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="aotpack.load")
+    events: list[Event] = []
+    with api.open(portable_only) as package:
+        package.load_first(on_miss="compile", on_event=events.append)
+    assert [record.message for record in caplog.records] == [str(event) for event in events]
+    assert f"[{EventCode.RECOMPILED}]" in caplog.text

@@ -1,0 +1,124 @@
+"""One variant, one machine: who has the last word, and what a toolchain that misbehaves is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from aotpack.machine import Ep, Machine
+from aotpack.manifest import Compatibility, Component, Source, Variant
+from aotpack.policy import Policy
+from aotpack.selection import Selection, select
+from aotpack.toolchain import toolchains
+from aotpack.toolchain.qnn_string import EP as QNN
+from aotpack.toolchain.qnn_string import string_for
+from aotpack.verdict import Code, Grade, Verdict, judge
+
+EP = "SomeExecutionProvider"
+MACHINE = Machine(eps={EP: Ep(version="1.0")})
+FITS = Verdict(Grade.OPTIMAL, Code.FITS, "As it was told.")
+
+
+@dataclass
+class Rules:
+    """Rules and an EP that say what they are told to say."""
+
+    own: Verdict | Exception = FITS
+    said: Grade | Exception | None = None
+    ep: str = EP
+    asked: list[str] = field(default_factory=list)
+
+    def pip_command(self) -> str:
+        return "pip install some"
+
+    def looks_at(self, variant: Variant) -> str | None:
+        return variant.compatibility.ep_string
+
+    def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
+        if isinstance(self.own, Exception):
+            raise self.own
+        return self.own
+
+    def ask(self, ep_string: str, device: str) -> Grade | None:
+        self.asked.append(ep_string)
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
+
+
+def variant(text: str | None = "string", **given: object) -> Variant:
+    values: dict[str, object] = {
+        "id": "some",
+        "target": "some",
+        "toolchain": "some",
+        "ep": EP,
+        "device": "cpu",
+    }
+    return Variant.model_validate(values | {"compatibility": Compatibility(ep_string=text)} | given)
+
+
+@pytest.mark.parametrize("own", [Grade.OPTIMAL, Grade.PREFER_RECOMPILATION, Grade.UNKNOWN, Grade.UNSUPPORTED])
+@pytest.mark.parametrize("said", list(Grade))
+def test_the_ep_has_the_last_word_where_it_is_asked(own: Grade, said: Grade) -> None:
+    rules = Rules(Verdict(own, Code.FITS, "As it was told."), said)
+    here = judge(variant(), MACHINE, rules, here=True)
+    assert (here.grade, here.by) == (said, "ep")
+    elsewhere = judge(variant(), MACHINE, rules, here=False)
+    assert (elsewhere.grade, elsewhere.by) == (own, "rules")
+    assert rules.asked == ["string"]
+
+
+def test_an_ep_that_gives_no_answer_leaves_the_rules_alone_and_that_is_shown() -> None:
+    verdict = judge(variant(), MACHINE, Rules(), here=True)
+    assert (verdict.grade, verdict.by) == (Grade.OPTIMAL, "rules")
+    assert [(item.what, item.found, item.fits) for item in verdict.compared][-1] == (
+        "the EP's own check",
+        None,
+        None,
+    )
+    assert not judge(variant(None), MACHINE, Rules(), here=True).compared, "there is nothing to ask about"
+
+
+@pytest.mark.parametrize("rules", [Rules(own=RuntimeError("upset")), Rules(said=RuntimeError("upset"))])
+def test_rules_that_raise_say_nothing_of_a_variant_and_do_not_stop_the_others(rules: Rules) -> None:
+    verdict = judge(variant(), MACHINE, rules, here=True)
+    assert (verdict.grade, verdict.code) == (Grade.UNKNOWN, Code.TOOLCHAIN_FAILED)
+    assert "upset" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "code", [Code.PORTABLE, Code.NO_DEVICE, Code.EMULATED, Code.EMULATION_NOT_ASKED], ids=str
+)
+def test_an_ep_is_not_asked_where_it_has_nothing_to_add(code: Code) -> None:
+    rules = Rules(Verdict(Grade.UNSUPPORTED, code, "As it was told."), Grade.OPTIMAL)
+    assert judge(variant(), MACHINE, rules, here=True).grade is Grade.UNSUPPORTED
+    assert rules.asked == []
+
+
+def test_an_ep_that_is_missing_is_told_with_the_way_to_get_it() -> None:
+    verdict = judge(variant(), Machine(eps={}), Rules(), here=True)
+    assert (verdict.code, verdict.reason) == (Code.EP_MISSING, f"{EP} is not installed (pip install some).")
+
+
+def choose(*variants: Variant, machine: Machine, emulate: bool = False) -> Selection:
+    source = Source(sha256="a" * 64, size=1, opsets={"": 17})
+    component = Component(name="main", source=source, inputs=(), outputs=(), variants=variants)
+    return select(component, machine, toolchains(), here=False, policy=Policy(emulate=emulate))
+
+
+def test_variants_of_equal_strings_are_told_apart_by_what_else_the_rules_look_at() -> None:
+    """A blob that models share has the string of one that they do not, and the emulator cannot load it."""
+    text = string_for(73, 60, 8, "5.51.0")
+    alone = variant(text, id="alone", toolchain="qnn", ep=QNN, device="npu")
+    sharing = alone.model_copy(
+        update={
+            "id": "sharing",
+            "session": alone.session.model_copy(update={"config": {"ep.share_ep_contexts": "1"}}),
+        }
+    )
+    machine = Machine(arch="x86_64", npus=(), eps={QNN: Ep(version="2.7.0")})
+    for order in ((alone, sharing), (sharing, alone)):
+        selection = choose(*order, machine=machine, emulate=True)
+        assert [each.id for each in selection.accepted] == ["alone"]
+        assert [each.verdict.code for each in selection.rejected] == [Code.NO_DEVICE]

@@ -1,0 +1,212 @@
+"""An EP whose check raises, crashes or hangs is asked once, elsewhere, and then its rules stand alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnx
+import psutil
+import pytest
+
+from aotpack.machine import Ep, Machine, Npu, probe
+from aotpack.manifest import Compatibility, Component, Source, Variant
+from aotpack.selection import Selection, select
+from aotpack.toolchain import asking, toolchains
+from aotpack.toolchain.answers import MAX_ANSWERS, KnownAnswers
+from aotpack.toolchain.asking import AskWorker
+from aotpack.toolchain.plugin import one_of_type
+from aotpack.toolchain.qnn import QnnToolchain
+from aotpack.toolchain.qnn_string import EP, string_for
+from aotpack.verdict import Code, Grade
+from samples.made_models import cnn
+
+QNN = QnnToolchain()
+TEXT = string_for(73, 60, 8, "5.51.0")
+
+#: The vendor's check segfaults in a process that has compiled (FACTS.md, 1).
+COMPILES_FIRST = """
+import os, pathlib, sys
+if "aotpack.toolchain.asking" in sys.orig_argv:
+    from aotpack.target import find
+    from aotpack.toolchain.qnn import QnnToolchain
+    folder, ask_here = pathlib.Path(__file__).parent, QnnToolchain.ask_here
+    def compile_and_ask(self, *question):
+        (folder / "compiled").mkdir()
+        self.compile(find("qnn-htp-v73"), folder / "small.onnx", folder / "compiled")
+        return ask_here(self, *question)
+    QnnToolchain.ask_here = compile_and_ask
+"""
+
+HANGS = """
+import sys, time
+if "aotpack.toolchain.asking" in sys.orig_argv:
+    time.sleep(600)
+"""
+
+pytestmark = pytest.mark.skipif(QNN.version() is None, reason="the QNN EP is not installed")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AOTPACK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def worker() -> Iterator[AskWorker]:
+    worker = AskWorker(QNN.name)
+    yield worker
+    worker.close()
+
+
+def starting_with(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every new interpreter run `code` before all else."""
+    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+    path = filter(None, (str(folder), os.environ.get("PYTHONPATH")))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+
+
+def processes() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children()
+        if "aotpack.toolchain.asking" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
+def test_a_check_that_crashes_is_no_answer_and_is_not_asked_twice(
+    worker: AskWorker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    onnx.save(cnn(layers=2, channels=4, size=8), tmp_path / "small.onnx")
+    starting_with(COMPILES_FIRST, tmp_path, monkeypatch)
+    assert worker.ask(TEXT, "npu") is None
+    (said,) = [record.message for record in caplog.records if "[ask-crashed]" in record.message]
+    assert re.search(r"status -\d+", said)
+    assert (tmp_path / "compiled" / "model.onnx").exists(), "it compiled before it crashed"
+    assert not processes()
+    caplog.clear()
+    again = AskWorker(QNN.name)
+    assert again.ask(TEXT, "npu") is None
+    assert not processes(), "what is known needs no process"
+    assert not caplog.records
+
+
+def test_a_check_that_raises_is_no_answer_and_keeps_its_process(worker: AskWorker) -> None:
+    # There is no NPU here, and the EP raises rather than say so.
+    if any(npu.vendor == "qualcomm" for npu in probe().npus or ()):
+        pytest.skip("there is a Hexagon NPU here")
+    assert worker.ask(TEXT, "npu") is None
+    (process,) = processes()
+    assert worker.ask("junk", "npu") is None
+    assert processes() == [process]
+
+
+def test_a_check_that_hangs_is_ended(
+    worker: AskWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting_with(HANGS, tmp_path, monkeypatch)
+    monkeypatch.setattr(asking, "TIMEOUT", 1.0)
+    assert worker.ask(TEXT, "npu") is None
+    assert not processes()
+
+
+def test_what_was_answered_counts_for_this_release_and_environment_alone(cache: Path) -> None:
+    machine = probe()
+    KnownAnswers(cache, "qnn", machine).add("npu text", Grade.OPTIMAL)
+    KnownAnswers(cache, "qnn", machine).add("npu other", None)
+    assert KnownAnswers(cache, "qnn", machine).read() == {"npu text": Grade.OPTIMAL, "npu other": None}
+    newer = {**(machine.eps or {}), EP: Ep(version="9.9.9")}
+    for other in (
+        machine.model_copy(update={"eps": newer}),
+        machine.model_copy(update={"onnxruntime": "9.9.9"}),
+        machine.model_copy(update={"environment": {"SOME": "thing"}}),
+    ):
+        assert KnownAnswers(cache, "qnn", other).read() == {}
+    assert KnownAnswers(cache, "openvino", machine).read() == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"answers": {"npu text": "FINE"}}', b'{"answers": []}'])
+def test_answers_that_cannot_be_read_are_asked_again(cache: Path, content: bytes) -> None:
+    known = KnownAnswers(cache, "qnn", probe())
+    known.add("npu text", Grade.OPTIMAL)
+    (path,) = (cache / "answers").iterdir()
+    path.write_bytes(content)
+    assert known.read() == {}
+    known.add("npu text", Grade.UNSUPPORTED)
+    assert known.read() == {"npu text": Grade.UNSUPPORTED}
+
+
+def test_a_cache_that_cannot_be_written_costs_the_memory_alone(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    known = KnownAnswers(tmp_path / "cache", "qnn", probe())
+    known.add("npu text", Grade.OPTIMAL)
+    assert known.read() == {}
+
+
+def test_the_answers_that_are_kept_have_a_limit(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_ANSWERS >= 1000
+    monkeypatch.setattr("aotpack.toolchain.answers.MAX_ANSWERS", 3)
+    known = KnownAnswers(cache, "qnn", probe())
+    for number in range(10):
+        known.add(f"npu {number}", None)
+        assert len(known.read()) <= 3
+        assert f"npu {number}" in known.read()
+
+
+def choose(machine: Machine) -> Selection:
+    variant = Variant(
+        id="v73",
+        target="qnn-htp-v73",
+        toolchain="qnn",
+        ep=EP,
+        device="npu",
+        compatibility=Compatibility(ep_string=TEXT),
+    )
+    source = Source(sha256="a" * 64, size=1, opsets={"": 17})
+    component = Component(name="main", source=source, inputs=(), outputs=(), variants=(variant,))
+    return select(component, machine, toolchains(), here=True)
+
+
+def test_where_the_check_gives_no_answer_the_rules_decide_and_the_explanation_says_so() -> None:
+    """As on a machine with an NPU; this one has none, so that the EP raises."""
+    npu = Npu(vendor="qualcomm", architecture="v73", vtcm_mb=8)
+    selection = choose(probe().model_copy(update={"npus": (npu,)}))
+    (candidate,) = selection.accepted
+    assert (candidate.verdict.code, candidate.verdict.by) == (Code.FITS, "rules")
+    assert "? the EP's own check: not known | needs an answer" in selection.explain()
+
+
+@dataclass
+class Listed:
+    device: SimpleNamespace
+
+
+def listed(*types: str) -> list[Listed]:
+    return [Listed(SimpleNamespace(type=SimpleNamespace(name=each))) for each in types]
+
+
+@pytest.mark.parametrize(
+    ("types", "device", "chosen"),
+    [
+        (("CPU", "GPU", "NPU"), "npu", "NPU"),
+        (("NPU", "GPU", "CPU"), "cpu", "CPU"),
+        (("GPU", "GPU"), "gpu", "GPU"),
+        # An emulator runs on the CPU.
+        (("CPU",), "npu", "CPU"),
+        # A blob for CPUs is for nothing else.
+        (("GPU", "NPU"), "cpu", None),
+        ((), "gpu", None),
+    ],
+)
+def test_a_blob_goes_to_a_device_of_its_type(types: tuple[str, ...], device: str, chosen: str | None) -> None:
+    """As EPs list their devices where there are several; this machine has none but a CPU."""
+    found = one_of_type(listed(*types), device)
+    assert [each.device.type.name for each in found] == ([chosen] if chosen else [])

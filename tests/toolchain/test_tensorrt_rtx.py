@@ -1,0 +1,113 @@
+"""Engines for RTX GPUs, made here and checked for what can be known of them without a GPU. None has run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from aotpack.container.reader import PackageReader
+from aotpack.package import open_package
+from aotpack.toolchain.tensorrt_rtx_string import EP, EngineHeader
+from tests.command_line import aotpack
+from tests.hardware import needs
+
+pytestmark = needs("tensorrt-rtx-sm89")
+
+SETS = {
+    "tensorrt-rtx-sm86": ("8.6",),
+    "tensorrt-rtx-sm89": ("8.9",),
+    "tensorrt-rtx-sm120": ("12.0",),
+    "tensorrt-rtx-sm121": ("12.1",),
+    "tensorrt-rtx-sm86+sm120": ("8.6", "12.0"),
+    "tensorrt-rtx": ("8.6", "8.9", "12.0", "12.1"),
+}
+
+
+@pytest.fixture(scope="module")
+def package(real_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rtx") / "vad.aotpack"
+    # In another order than the engine's, which is that of the generations.
+    targets = [name.replace("sm86+sm120", "sm120+sm86") for name in SETS]
+    done = aotpack(
+        *("build", real_model("silero_vad_16k_sequence"), "-o", path, "--shape", "input=1,576", "--json"),
+        *(f"--target={target}" for target in targets),
+    )
+    assert done.status == 0, done.err
+    rows: list[dict[str, Any]] = done.document("build-report")["rows"]
+    for row in rows[:-1]:
+        assert row["numerics"] is None
+        assert (
+            "no NVIDIA GPU here: the engine was checked for its structure, it has never run" in row["reason"]
+        )
+        assert row["coverage"]["partitions"] == 1
+        assert row["coverage"]["compiled"] == row["coverage"]["nodes"] > 0
+    return path
+
+
+@pytest.mark.parametrize("target", SETS)
+def test_the_string_is_the_front_of_an_engine_for_what_was_asked(
+    package: Path, target: str, tmp_path: Path
+) -> None:
+    with open_package(package) as opened:
+        (variant,) = [each for each in opened.manifest.variants() if each.target == target]
+        model, engine = opened.extract(variant.id, tmp_path)
+    blob = engine.read_bytes()
+    text = variant.compatibility.ep_string
+    # As the EP writes it: the engine's first 64 bytes in hex.
+    assert text == blob[:64].hex()
+    release = metadata.version("tensorrt-rtx-cu12")
+    header = EngineHeader.parse(text)
+    assert header == EngineHeader(2, header.length if header else 0, release, SETS[target])
+    assert header is not None
+    assert 0 < header.length <= len(blob)
+    # What the EP looks for in the node that it loads the engine by (onnx_ctx_model_helper.cc).
+    loaded = onnx.load(model)
+    (node,) = loaded.graph.node
+    attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    assert (node.domain, node.op_type) == ("com.microsoft", "EPContext")
+    assert attributes["source"] == EP.encode()
+    assert attributes["embed_mode"] == 0
+    assert attributes["ep_cache_context"] == engine.name.encode()
+    assert {each.key: each.value for each in loaded.metadata_props} == {f"ep_compatibility_info.{EP}": text}
+    assert [value.name for value in loaded.graph.input] == ["input", "h", "c"]
+
+
+def test_one_engine_for_all_is_little_more_than_one_for_a_single_generation(package: Path) -> None:
+    with PackageReader.open(package) as reader:
+        sizes = {
+            variant.target: sum(file.size for file in variant.files) for variant in reader.manifest.variants()
+        }
+    assert sizes["tensorrt-rtx"] < 1.2 * sizes["tensorrt-rtx-sm89"]
+
+
+@pytest.mark.parametrize(("machine", "own"), [("rtx-30", "sm86"), ("rtx-40", "sm89"), ("rtx-50", "sm120")])
+def test_a_gpu_gets_the_engine_for_it_alone_first(package: Path, machine: str, own: str) -> None:
+    document = aotpack("select", package, "--machine", machine, "--json").document("selection")
+    accepted = [each["target"] for each in document["candidates"] if each["accepted"]]
+    assert accepted[0] == f"tensorrt-rtx-{own}"
+    sets = [target for target, capabilities in SETS.items() if len(capabilities) > 1]
+    fitting = [
+        target for target in sets if target == "tensorrt-rtx" or own in target.split("-")[-1].split("+")
+    ]
+    assert sorted(accepted) == sorted([f"tensorrt-rtx-{own}", *fitting, "portable"])
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("tensorrt-rtx-sm86+sm75", "is no set of compute capabilities; found sm75; expected sm86, sm89"),
+        ("tensorrt-rtx-sm86+sm86", "is no set of compute capabilities; found one of them twice"),
+        ("tensorrt-rtx-sm80", "did you mean tensorrt-rtx-sm8"),
+    ],
+)
+def test_what_the_ep_does_not_load_on_is_no_target(
+    small_model: Path, tmp_path: Path, target: str, says: str
+) -> None:
+    done = aotpack("build", small_model, "-o", tmp_path / "x.aotpack", "-t", target)
+    assert done.status == 2
+    assert says in done.error
