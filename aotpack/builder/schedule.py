@@ -104,9 +104,7 @@ class _Work:
         for index, job in enumerate(self._jobs):
             folder = self._folder(index)
             folder.mkdir()
-            known, why = _without_work(
-                job, self._sources, self._results, folder, self._output, self._machine
-            )
+            known, why = _without_work(job, self._sources, self._results, folder, self._output, self._machine)
             if known is None:
                 ahead[index] = why
                 continue
