@@ -145,7 +145,9 @@ class DaskFarm(Elsewhere):
 
     def _carried(self) -> set[str]:
         """The resources that the workers carry."""
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        # Not scheduler_info: what that gives is overwritten every two seconds by an answer without workers.
+        identity = self._client.sync(self._client.scheduler.identity, n_workers=-1)
+        workers = identity["workers"].values()
         return {name for worker in workers for name in worker["resources"]}
 
     def _watch(self) -> None:

@@ -22,6 +22,9 @@ __all__ = ["Elsewhere", "place_of"]
 #: machine than it came to first.
 _SENDINGS = 2
 
+#: Of the packages of a toolchain, by name.
+_Versions = tuple[tuple[str, str], ...]
+
 
 class Elsewhere:
     """A `Place` behind any executor.
@@ -129,14 +132,15 @@ class Elsewhere:
                 expected=f"aotpack {VERSION}",
                 hint="install the same release everywhere",
             )
-        counts: dict[str, Counter[tuple[tuple[str, str], ...]]] = {}
+        counts: dict[str, Counter[_Versions]] = {}
         for offer in usable:
             for name, versions in offer.toolchains.items():
                 counts.setdefault(name, Counter())[tuple(sorted(versions.items()))] += 1
-        return {
-            name: dict(max(counter, key=lambda versions: (counter[versions], versions)))
-            for name, counter in counts.items()
-        }
+        chosen: dict[str, Mapping[str, str]] = {}
+        for name, counter in counts.items():
+            _, versions = max((number, versions) for versions, number in counter.items())
+            chosen[name] = dict(versions)
+        return chosen
 
     def _errand(self, task: Task) -> tuple[Errand, dict[str, Path]]:
         from aotpack.builder.model import external_data, read_graph

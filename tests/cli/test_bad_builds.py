@@ -225,13 +225,19 @@ def test_a_missing_toolchain_is_a_reason_of_the_selection(
     assert "pip install 'aotpack[qnn]'" in done.error
 
 
+def until_it_runs_the_model(build: subprocess.Popen[str]) -> None:
+    """What needs no work is told before."""
+    assert build.stderr is not None
+    while not build.stderr.readline().startswith("running main"):
+        assert build.poll() is None
+
+
 def test_of_two_builds_into_one_file_the_second_is_told(
     real_model: Callable[[str], Path], package: Path
 ) -> None:
     silero = real_model("silero_vad_16k_sequence")
     first = start("build", silero, "-o", package, *SHAPES, "-t", "qnn-htp-v73", "--no-reuse")
-    assert first.stderr is not None
-    assert first.stderr.readline().startswith("running main")
+    until_it_runs_the_model(first)
     second = aotpack("build", silero, "-o", package, *SHAPES)
     assert (second.status, second.out) == (1, "")
     assert second.error == f"{package}: another build is writing it (wait for it, or write elsewhere)"
@@ -251,8 +257,7 @@ def test_an_interrupted_build_leaves_the_old_package(
         *("build", silero, "-o", package, *SHAPES, "-t", "qnn-htp-v73", "-t", "openvino-cpu-avx2"),
         env={"AOTPACK_CACHE": str(cache)},
     )
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("running main")
+    until_it_runs_the_model(process)
     time.sleep(0.5)
     process.send_signal(signal_sent)
     done = finish(process, timeout=30)
