@@ -6,6 +6,8 @@ EXTRAS := openvino,qnn,tensorrt-rtx,webgpu,farm,dev
 SYSTEM_PACKAGES :=
 # A browser for the page of a build, and with it a GPU in software; tests that find none are skipped and say so.
 TEST_PACKAGES := chromium libvulkan1
+# An Intel CPU in software, where there is another one: the OpenVINO EP answers on no other.
+TEST_PACKAGES += $(shell test "$$(uname -m)" != x86_64 || grep -qs GenuineIntel /proc/cpuinfo || echo qemu-user)
 # Debian ships Python without ensurepip, and so without working virtual environments.
 SYSTEM_PACKAGES += $(shell $(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || echo $(notdir $(PYTHON))-venv)
 

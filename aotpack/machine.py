@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
 from aotpack._values import Count, Value, refuse_ambiguous_json
 from aotpack.errors import ProfileError, UnknownName
+from aotpack.system import System, driver_named
 
 __all__ = [
     "MAX_PROFILE_SIZE",
     "Cpu",
+    "Devices",
     "Ep",
     "Gpu",
     "Machine",
@@ -34,7 +38,10 @@ __all__ = [
     "parse_profile",
     "probe",
     "read_profile",
+    "seen",
 ]
+
+_log = logging.getLogger(__name__)
 
 #: A profile of a real machine is below 4 KiB.
 MAX_PROFILE_SIZE = 1024 * 1024
@@ -71,6 +78,13 @@ class Npu(Value):
     architecture: str | None = None
     vtcm_mb: int | None = None
     driver: str | None = None
+
+
+class Devices(NamedTuple):
+    """The GPUs and NPUs of a machine."""
+
+    gpus: tuple[Gpu, ...]
+    npus: tuple[Npu, ...]
 
 
 class Ep(Value):
@@ -216,14 +230,14 @@ def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
         version = toolchain.version()
         if version is not None:
             eps[toolchain.ep] = Ep(version=version, details=dict(toolchain.runtime_details()))
-    gpus, npus = _devices()
+    devices = _devices()
     return Machine(
         name=platform.node() or None,
         os={"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform),
         arch=normal_arch(platform.machine()),
         cpu=_cpu(),
-        gpus=gpus,
-        npus=npus,
+        gpus=devices.gpus,
+        npus=devices.npus,
         memory=psutil.virtual_memory().total,
         onnxruntime=metadata.version("onnxruntime"),
         eps=eps,
@@ -252,25 +266,62 @@ def _cpu() -> Cpu:
     )
 
 
-def _devices() -> tuple[tuple[Gpu, ...], tuple[Npu, ...]]:
-    """The GPUs and NPUs that ORT's own device discovery lists."""
+def _devices() -> Devices:
+    """The GPUs and NPUs that ORT's discovery lists, and what the system and the vendors say of them."""
     from onnxruntime.capi import _pybind_state as state
 
+    listed = [
+        (
+            device.type.name.lower(),
+            f"{device.vendor_id:04x}",
+            f"{device.device_id:04x}",
+            device.vendor.lower(),
+            device.metadata.get("Description"),
+        )
+        for device in state.get_hardware_devices()
+    ]
+    return seen(listed, System())
+
+
+def seen(listed: Iterable[tuple[str, str, str, str, str | None]], system: System) -> Devices:
+    """The GPUs and NPUs of a computer.
+
+    Args:
+        listed: by ORT's discovery: type, number of the vendor and of the device in hex, names of both.
+        system: the computer, whose drivers and vendors' programs are looked at as well.
+    """
     from aotpack.target import npu_architectures, pci_vendors
+    from aotpack.toolchain import toolchains
 
     vendors, architectures = pci_vendors(), npu_architectures()
+    pci, drivers = system.pci_devices(), system.windows_drivers()
+    by_number = {(each.vendor, each.device): each.driver for each in pci}
+    rows = list(listed)
+    # ORT's discovery lists no NPU on Linux.
+    known = {(kind, vendor, device) for kind, vendor, device, *_ in rows}
+    rows += [
+        (each.type, each.vendor, each.device, "", None)
+        for each in pci
+        if each.type == "npu" and (each.type, each.vendor, each.device) not in known
+    ]
     gpus: list[Gpu] = []
     npus: list[Npu] = []
-    for device in state.get_hardware_devices():
-        number = f"{device.vendor_id:04x}"
-        vendor = vendors.get(number, device.vendor.lower() or f"pci-{number}")
-        name = device.metadata.get("Description")
-        if device.type == state.OrtHardwareDeviceType.GPU:
-            gpus.append(Gpu(vendor=vendor, name=name))
-        elif device.type == state.OrtHardwareDeviceType.NPU:
-            architecture = architectures.get(f"{number}:{device.device_id:04x}")
-            npus.append(Npu(vendor=vendor, name=name, architecture=architecture))
-    return tuple(gpus), tuple(npus)
+    for kind, number, device, vendor_name, name in rows:
+        vendor = vendors.get(number, vendor_name or f"pci-{number}")
+        driver = by_number.get((number, device)) or driver_named(name, drivers)
+        if kind == "gpu":
+            gpus.append(Gpu(vendor=vendor, name=name, driver=driver))
+        elif kind == "npu":
+            architecture = architectures.get(f"{number}:{device}")
+            npus.append(Npu(vendor=vendor, name=name, architecture=architecture, driver=driver))
+    devices = Devices(tuple(gpus), tuple(npus))
+    for toolchain in toolchains().values():
+        try:
+            devices = toolchain.identify(devices, system)
+        except Exception as error:
+            # What one vendor's files say must not keep a machine from being known.
+            _log.warning("%s: cannot tell its devices: %s [probe-failed]", toolchain.name, error)
+    return devices
 
 
 def _profiles() -> Traversable:

@@ -26,6 +26,7 @@ __all__ = [
     "catalogue",
     "find",
     "npu_architectures",
+    "npu_chips",
     "pci_vendors",
     "read_catalogue",
 ]
@@ -115,6 +116,13 @@ def npu_architectures() -> Mapping[str, str]:
     """PCI vendor and device numbers of NPUs (``8086:7d1d``), and their makers' names of the architecture."""
     names: dict[str, str] = tomllib.loads(_text())["npu_architectures"]
     return MappingProxyType(names)
+
+
+@functools.cache
+def npu_chips() -> Mapping[str, tuple[str, int]]:
+    """Architecture and local memory in MB of NPUs by the name of the chip that they are part of."""
+    chips: dict[str, list[Any]] = tomllib.loads(_text())["npu_chips"]
+    return MappingProxyType({chip: (architecture, vtcm) for chip, (architecture, vtcm) in chips.items()})
 
 
 def catalogue(extra: Iterable[Target] = ()) -> dict[str, Target]:

@@ -18,6 +18,11 @@ __all__ = ["EMULATOR", "INTEL", "browser", "compilable", "needs", "software_gpu"
 _IS_INTEL = probe().cpu.vendor == "GenuineIntel"
 _HASWELL = tuple(sorted(archspec.cpu.TARGETS["haswell"].features))
 
+
+def _qemu() -> str | None:
+    return shutil.which("qemu-x86_64") if probe().arch == "x86_64" else None
+
+
 #: This machine if its CPU is Intel's; else what `EMULATOR` makes of it.
 INTEL = probe().model_copy(
     update={
@@ -30,7 +35,7 @@ INTEL = probe().model_copy(
 #: The command in front of a program that shall run on `INTEL`; None if there is none. It does for questions
 #: about strings: in numbers QEMU 7.2 errs where OpenVINO uses AVX2.
 EMULATOR: tuple[str, ...] | None = (
-    () if _IS_INTEL else (qemu, "-cpu", "Haswell") if (qemu := shutil.which("qemu-x86_64")) else None
+    () if _IS_INTEL else (qemu, "-cpu", "Haswell") if (qemu := _qemu()) else None
 )
 
 

@@ -15,8 +15,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from aotpack.errors import CompileError, UsageError
-from aotpack.machine import Machine
+from aotpack.machine import Devices, Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.system import System
 from aotpack.target import Precision, Target
 from aotpack.verdict import Grade, Verdict
 
@@ -109,6 +110,10 @@ class Toolchain(Protocol):
 
     def built_with(self) -> Mapping[str, str]:
         """Package names and versions that go into a compiled variant."""
+
+    def identify(self, devices: Devices, system: System) -> Devices:
+        """`devices` with what the vendor's own files and programs say of its GPUs and NPUs."""
+        return devices
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         """Why `target` can not be compiled for on `machine`; None if it can."""

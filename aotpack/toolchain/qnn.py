@@ -9,9 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
-from aotpack.machine import Machine, Npu
+from aotpack.machine import Devices, Machine, Npu
 from aotpack.manifest import SessionSettings, Variant
+from aotpack.system import System
 from aotpack.target import Target, catalogue
+from aotpack.toolchain import hexagon
 from aotpack.toolchain.base import Compiled, RunsHere
 from aotpack.toolchain.generations import read_generations
 from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain
@@ -139,6 +141,10 @@ class QnnToolchain(PluginToolchain):
         """The backend API of the QNN SDK in the EP's package: blobs of a newer one do not load."""
         api = BACKEND_API.get(self.version() or "")
         return {"qnn-backend-api": api} if api else {}
+
+    def identify(self, devices: Devices, system: System) -> Devices:
+        """The NPU by the chip's name."""
+        return devices._replace(npus=hexagon.identify(devices.npus, system))
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         """Its compiler is in the package for x86-64 and for Windows on arm64."""

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aotpack.errors import CompileError, ToolchainMissing
-from aotpack.machine import Machine
+from aotpack.machine import Devices, Machine
 from aotpack.manifest import Requirements, Variant
+from aotpack.system import System
 from aotpack.target import Target
+from aotpack.toolchain import nvidia_gpus
 from aotpack.toolchain.base import Compiled, RunsHere
 from aotpack.toolchain.generations import read_generations
 from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain, installed_version
@@ -85,6 +87,10 @@ class TensorRtRtxToolchain(PluginToolchain):
             "onnxruntime": metadata.version("onnxruntime"),
             _BUILDER: installed_version(_BUILDER) or "not installed",
         }
+
+    def identify(self, devices: Devices, system: System) -> Devices:
+        """The GPUs as nvidia-smi lists them."""
+        return devices._replace(gpus=nvidia_gpus.identify(devices.gpus, system))
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         """The builder must be installed; it is there for x86-64 only."""
