@@ -104,6 +104,7 @@ class DaskFarm(Elsewhere):
         """Disconnect."""
         self._closed.set()
         self._watching.join(_PATIENCE)
+        super().close()
         self._client.close(timeout=_PATIENCE)
         self._chatter.setLevel(self._level_before)
 
@@ -145,7 +146,7 @@ class DaskFarm(Elsewhere):
 
     def _carried(self) -> set[str]:
         """The resources that the workers carry."""
-        # Not scheduler_info: what that gives is overwritten every two seconds by an answer without workers.
+        # Not scheduler_info: what it gives is overwritten every two seconds by an answer without workers.
         identity = self._client.sync(self._client.scheduler.identity, n_workers=-1)
         workers = identity["workers"].values()
         return {name for worker in workers for name in worker["resources"]}

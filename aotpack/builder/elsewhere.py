@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class Elsewhere:
         self._where = executor if where is None else where
         self._lock = threading.Lock()
         self._digests: dict[tuple[Path, int], str] = {}
+        # An executor's own thread may have better to do than to read and write files, and may not wait.
+        self._answers = ThreadPoolExecutor(1, thread_name_prefix="aotpack-answers")
         #: What runs now, and the toolchain that it needs.
         self._running: dict[Future[Any], str] = {}
         self._offered = self._chosen(self._ask())
@@ -67,6 +70,7 @@ class Elsewhere:
 
     def close(self) -> None:
         """The executor is the caller's to shut down."""
+        self._answers.shutdown(cancel_futures=True)
 
     def _attempt(
         self,
@@ -95,12 +99,17 @@ class Elsewhere:
                 with self._lock:
                     self._running.pop(inner, None)
 
+        def later(inner: Future[Any]) -> None:
+            # Too late if the build was stopped.
+            with contextlib.suppress(RuntimeError):
+                self._answers.submit(answered, inner)
+
         try:
             contents = {digest: paths[digest].read_bytes() for digest in sent}
             inner = self._start(errand, contents)
             with self._lock:
                 self._running[inner] = errand.task.toolchain
-            inner.add_done_callback(answered)
+            inner.add_done_callback(later)
         except Exception as error:
             outer.set_exception(error)
 
