@@ -147,8 +147,8 @@ class Elsewhere:
                 counts.setdefault(name, Counter())[tuple(sorted(versions.items()))] += 1
         chosen: dict[str, Mapping[str, str]] = {}
         for name, counter in counts.items():
-            _, versions = max((number, versions) for versions, number in counter.items())
-            chosen[name] = dict(versions)
+            _, most = max((number, each) for each, number in counter.items())
+            chosen[name] = dict(most)
         return chosen
 
     def _errand(self, task: Task) -> tuple[Errand, dict[str, Path]]:
