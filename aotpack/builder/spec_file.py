@@ -118,8 +118,7 @@ def read_build_file(path: Path) -> BuildSpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"is not TOML: {error}", where=path) from None
     try:
-        # Lax for the lists, since TOML has no tuples; that text is no number is said by the types below.
-        parsed = BuildFile.model_validate(tables, strict=False)
+        parsed = BuildFile.model_validate(_with_tuples(tables))
     except ValidationError as error:
         raise _told(error, path, text) from None
     return _spec(parsed, path, text)
@@ -219,7 +218,7 @@ def _told(error: ValidationError, path: Path, text: str) -> UsageError:
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     keys = [part for part in first["loc"] if isinstance(part, str)]
     key = keys[-1] if keys else ""
-    place = f"{_place(path, text, key)}, {where}" if key else str(path)
+    place = f"{_place(path, text, key, first['loc'])}, {where}" if key else str(path)
     more = error.error_count() - 1
     also = f" (and {more} more)" if more else ""
     if first["type"] == "extra_forbidden":
@@ -241,8 +240,33 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     return list((tables.get(str(loc[0]), BuildFile) if loc else BuildFile).model_fields)
 
 
-def _place(path: Path, text: str, word: str) -> str:
-    """The file with the number of the line that `word` stands on, if that is plain."""
+def _with_tuples(value: Any) -> Any:
+    """`value` with its lists as tuples: types are strict, and TOML has no tuples."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def _place(path: Path, text: str, word: str, loc: tuple[int | str, ...] = ()) -> str:
+    """The file with the number of the line that `word` stands on, if that is plain.
+
+    Without `loc`, which says the table that it is in, the last such line: what stands twice is wrong there.
+    """
+    lines = text.splitlines()
     pattern: Any = re.compile(rf"(?<![\w.+-]){re.escape(word)}(?![\w.+-])")
-    lines = [number for number, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
-    return f"{path}, line {lines[-1]}" if lines else str(path)
+    begin, end = _lines_of_table(lines, loc) if loc else (0, len(lines))
+    found = [number for number in range(begin, end) if pattern.search(lines[number])]
+    if not found:
+        return str(path)
+    return f"{path}, line {(found[0] if loc else found[-1]) + 1}"
+
+
+def _lines_of_table(lines: list[str], loc: tuple[int | str, ...]) -> tuple[int, int]:
+    """The first line of the table that `loc` is in, and the line after its last one."""
+    headers = [number for number, line in enumerate(lines) if line.lstrip().startswith("[")]
+    name = re.compile(rf"\s*\[\[?\s*{re.escape(str(loc[0]))}\s*\]")
+    own = [number for number in headers if name.match(lines[number])]
+    index = loc[1] if len(loc) > 1 and isinstance(loc[1], int) else 0
+    begin = own[index] if len(loc) > 1 and index < len(own) else 0
+    after = [number for number in headers if number > begin]
+    return begin, after[0] if after else len(lines)
