@@ -20,8 +20,9 @@ from pathlib import Path
 
 __all__ = ["COMPILED", "TUNING", "damaged", "notes", "sweep", "write_note"]
 
-#: Folders in the cache.
+#: The folder in the cache with what was compiled here.
 COMPILED = "compiled"
+#: The one with what was measured here.
 TUNING = "tuning"
 
 #: Seconds after which what somebody is writing counts as left behind: it takes milliseconds.
