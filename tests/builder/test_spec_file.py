@@ -111,7 +111,7 @@ def test_what_a_file_does_not_say_is_as_on_the_command_line(tmp_path: Path) -> N
         (
             'model = "m.onnx"',
             'model = "m.onnx"\n[[target]]\ntarget = "ort-cpu"\ncomponents = ["mian"]',
-            r"line 8: target ort-cpu names the component 'mian', .*\(did you mean main\?\)",
+            r"line 8, .*: target ort-cpu names the component 'mian', .*\(did you mean main\?\)",
         ),
         (
             'model = "m.onnx"',
