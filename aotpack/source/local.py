@@ -29,6 +29,9 @@ __all__ = ["LocalVariants"]
 
 _BLOCK = 4 * 1024 * 1024
 
+#: Each one that fails is one in which another process kept its variant.
+_ATTEMPTS = 100
+
 
 class _Entry(Value):
     variant: Variant
@@ -87,16 +90,29 @@ class LocalVariants:
             variant = variant.model_copy(update={"files": tuple(kept)})
             entry = _Entry(variant=variant, stamps=tuple(stamps))
             (work / "variant.json").write_text(entry.model_dump_json(), encoding="utf-8")
-            if folder.exists():
-                # First out of sight in one step, so that nobody finds a half of it.
-                folder.rename(work / "former")
-            work.rename(folder)
-            shutil.rmtree(folder / "former", ignore_errors=True)
+            _take_place(work, folder)
         except OSError as error:
             raise OutputError(error.strerror or str(error), where=folder) from None
         finally:
             shutil.rmtree(work, ignore_errors=True)
         return variant, folder / "files"
+
+
+def _take_place(work: Path, folder: Path) -> None:
+    """Give `work` the name `folder`, which others may be doing as well."""
+    for attempt in range(_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            # First out of sight in one step, so that nobody finds a half of it.
+            folder.rename(work / f"former-{attempt}")
+        try:
+            work.rename(folder)
+            break
+        except OSError:
+            # Another one took the place in between.
+            if attempt == _ATTEMPTS - 1:
+                raise
+    for former in folder.glob("former-*"):
+        shutil.rmtree(former, ignore_errors=True)
 
 
 def _key(digest: str, component: str, machine: Machine) -> str:
