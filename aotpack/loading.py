@@ -146,7 +146,7 @@ class _Load:
         if self.repaired or not self.on_miss.startswith("compile"):
             return None
         self.repaired = True
-        store = LocalVariants(self.package.cache.root)
+        store = LocalVariants(self.package.cache)
         found = store.find(self.package.digest, self.selection.component, probe())
         if found is None:
             # Off the loading path, and imported only where something is to be compiled.

@@ -11,7 +11,7 @@ Measuring itself is `aotpack.builder.tune`'s affair; this is what choosing reads
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from aotpack._values import Sha256, Value
 from aotpack.errors import OutputError
 from aotpack.machine import Machine
+from aotpack.source.notes import TUNING, write_note
 
 __all__ = ["Measurement", "Tuning", "TuningStore"]
 
@@ -57,13 +58,14 @@ class TuningStore:
     """The measurements in a cache's folder."""
 
     def __init__(self, cache_root: Path) -> None:
-        self._root = cache_root / "tuning"
+        self._root = cache_root / TUNING
 
     def read(self, digest: str, component: str, machine: Machine) -> Mapping[str, Measurement]:
         """Measurements by variant id; empty if there are none, or none that can be read."""
         path = self._path(digest, component, machine.key())
         with contextlib.suppress(OSError, ValidationError):
             tuning = Tuning.model_validate_json(path.read_bytes())
+            os.utime(path)
             return {item.variant: item for item in tuning.measurements}
         return {}
 
@@ -75,11 +77,7 @@ class TuningStore:
         """
         path = self._path(tuning.digest, tuning.component, tuning.machine)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Read by other processes meanwhile: it appears whole or not at all.
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-                file.write(tuning.model_dump_json(indent=2) + "\n")
-            Path(file.name).replace(path)
+            write_note(path, tuning.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise OutputError(error.strerror or str(error), where=path) from None
         return path

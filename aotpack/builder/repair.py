@@ -37,7 +37,8 @@ def compile_here(package: Package, component: str, policy: Policy, announce: Cal
         announce: is told what is done (`aotpack.events.announcer`).
     """
     compiled_from = package.component(component)
-    digest, cache = package.digest, package.cache
+    digest, name, cache = package.digest, package.manifest.name, package.cache
+    local = LocalVariants(cache)
     portable = next((item for item in compiled_from.variants if item.target == PORTABLE), None)
     if portable is None:
         reason = "The package holds no portable ONNX to compile from."
@@ -61,12 +62,17 @@ def compile_here(package: Package, component: str, policy: Policy, announce: Cal
     def _compile(target: Target) -> tuple[Variant, Path]:
         with tempfile.TemporaryDirectory(prefix="aotpack-here-") as scratch:
             output = Path(scratch) / "here.aotpack"
-            build(model, targets=[target.name], output=output, shapes=shapes, portable=False)
+            build(
+                model,
+                targets=[target.name],
+                output=output,
+                name=name,
+                shapes=shapes,
+                portable=False,
+                compress=None,
+            )
             with open_package(output) as built:
-                (variant,) = built.component().variants
-                files = built.extract(variant.id, Path(scratch) / "files")
-            named = zip((file.path for file in variant.files), files, strict=True)
-            kept = LocalVariants(cache.root).keep(digest, component, machine, variant, named)
+                kept = local.keep(digest, component, machine, built.reader, built.component())
         announce(EventCode.RECOMPILED, kept[0].id, "It was compiled for this machine and kept in the cache.")
         return kept
 

@@ -18,7 +18,7 @@ import xxhash
 from aotpack import manifest as manifests
 from aotpack.container.copying import Lender, copy_file
 from aotpack.container.format import FIRST_READ, PREAMBLE_SIZE, Preamble, decompress
-from aotpack.errors import DigestMismatch, FormatError, LimitExceeded
+from aotpack.errors import DigestMismatch, FormatError, LimitExceeded, PackageError
 from aotpack.manifest import File, Manifest, Segment
 from aotpack.source.base import ByteSource
 from aotpack.source.file import FileSource
@@ -73,7 +73,11 @@ class PackageReader:
         if hashlib.sha256(text).digest() != preamble.digest:
             raise DigestMismatch("manifest differs from its digest", where=name, hint=_DAMAGED)
         self.digest = preamble.digest.hex()
-        self.manifest: Manifest = manifests.parse(text)
+        try:
+            self.manifest: Manifest = manifests.parse(text)
+        except PackageError as error:
+            # It says where in the manifest; of several packages one wants to know which.
+            raise type(error)(str(error), where=name) from None
         if self.manifest.aotpack != f"{preamble.major}.{preamble.minor}":
             raise FormatError(
                 "manifest is of another format version than the preamble",

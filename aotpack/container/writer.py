@@ -25,7 +25,7 @@ from aotpack.container.partial import PartialFile, replacing, syncing
 from aotpack.container.reader import PackageReader
 from aotpack.container.sharing import LONGEST, Piece, Plan, plan
 from aotpack.errors import UsageError
-from aotpack.manifest import ALIGNED_FROM, PAGE_SIZE, File, Manifest, Segment
+from aotpack.manifest import ALIGNED_FROM, PAGE_SIZE, File, Manifest, Segment, path_issue
 from aotpack.source.positional import write_at
 
 __all__ = ["WORTH_COMPRESSING", "Content", "StoredFile", "write"]
@@ -75,7 +75,7 @@ def write(
         The manifest with files and segments, as it stands in the package.
 
     Raises:
-        UsageError: `contents` has other variants than `manifest`.
+        UsageError: `contents` has other variants than `manifest`, or a path that not every system can have.
         OutputError: `output` cannot be written; or a file cannot be read, or changed meanwhile.
     """
     keys = [
@@ -85,6 +85,13 @@ def write(
         odd = ", ".join(sorted("/".join(key) for key in set(keys) ^ set(contents)))
         raise UsageError("variants and contents differ", where=output, found=odd)
     entries = [(key, path, content) for key in keys for path, content in contents[key]]
+    for key, path, _ in entries:
+        if (issue := path_issue(path)) is not None:
+            raise UsageError(
+                f"the file name {issue}",
+                where="/".join(key),
+                hint="name the file or its external data otherwise",
+            )
     with ThreadPoolExecutor(_WORKERS) as pool:
         planned = plan([content for _, _, content in entries], pool)
         start = PREAMBLE_SIZE + _estimated_length(manifest, entries, planned)

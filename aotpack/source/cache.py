@@ -8,6 +8,7 @@
       files/<key>                 hard links: a file that several variants have is stored once
       work/<key>/                 a variant that is being put together
       locks/<two digits>.lock     held by whoever puts together, repairs or removes
+      compiled/, tuning/, answers/   notes on packages and EPs (aotpack.source.notes)
 
 A key is a digest of contents, so packages that hold the same variant share it. A variant's folder gets its
 name when it is whole: whoever is killed leaves at most a folder in ``work``, which the next one sweeps. Files
@@ -34,6 +35,7 @@ from aotpack.container.copying import Lender
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError, UsageError
 from aotpack.manifest import Component, File, Manifest, Variant
+from aotpack.source import notes
 from aotpack.source.lending import lenders
 from aotpack.source.stamp import Stamp, is_right, segments_of, stamp_file
 
@@ -109,6 +111,16 @@ class Cache:
             self._remove_least_recently_used(self.limit, grace=_GRACE)
         return entry / "files"
 
+    def find(self, key: str, variant: Variant) -> Path | None:
+        """The folder of a variant's files, by its name in the cache; None if it is not there whole."""
+        entry = self._variants / key
+        if self._is_there(entry, variant):
+            return entry / "files"
+        stamp = Stamp.read(entry / "stamp.json")
+        if stamp is None or not _is_whole(entry, stamp):
+            return None
+        return entry / "files"
+
     def entries(self) -> list[CacheEntry]:
         """What the cache holds, the least recently used first."""
         found = []
@@ -132,16 +144,21 @@ class Cache:
         return sorted(found, key=lambda entry: (entry.used, entry.key))
 
     def size(self) -> int:
-        """Bytes that the cache holds; what variants share counts once."""
+        """Bytes that the cache holds, notes too; files that variants share count once.
+
+        Blocks that a file system lets files share count for each of them: nobody can tell them apart.
+        """
         sizes = {
             (status.st_dev, status.st_ino): status.st_size
             for folder in _listed(self._variants)
             for status in _statuses(folder / "files")
         }
-        return sum(sizes.values())
+        return sum(sizes.values()) + sum(size for _, size, _ in notes.notes(self.root))
 
     def prune(self, limit: int | None = None) -> list[CacheEntry]:
         """Remove the least recently used variants until `limit` bytes are left, and what dead processes left.
+
+        Where that is not enough, notes go too.
 
         Args:
             limit: bytes; by default the cache's own limit. 0 empties it.
@@ -149,24 +166,28 @@ class Cache:
         Returns:
             What was removed. A variant that is being put together is left alone.
         """
+        removed = self._remove_least_recently_used(self.limit if limit is None else limit, grace=0)
         self._sweep()
-        return self._remove_least_recently_used(self.limit if limit is None else limit, grace=0)
+        return removed
 
     def verify(self) -> list[CacheEntry]:
         """Check every byte of every variant against its xxh3, and remove those that are damaged.
 
+        Notes that cannot be read are removed too.
+
         Returns:
-            What was removed. It is put together again from its package when it is next asked for.
+            The variants that were removed. They are put together again from their packages when they are next
+            asked for; what was compiled here is compiled again.
         """
         damaged = []
         for entry in self.entries():
             with self._lock(entry.key):
                 stamp = Stamp.read(entry.path.parent / "stamp.json")
-                if stamp is None or not all(
-                    is_right(entry.path / file.path, file.segments) for file in stamp.files
-                ):
+                if stamp is None or not _is_whole(entry.path.parent, stamp):
                     self._remove(entry.key)
                     damaged.append(entry)
+        for note in notes.damaged(self.root):
+            _remove_file(note)
         self._sweep()
         return damaged
 
@@ -236,6 +257,11 @@ class Cache:
                 removed.append(entry)
                 size = self.size()
         self._drop_unshared()
+        for path, length, used in notes.notes(self.root):
+            if size <= limit or time.time() - used < grace:
+                break
+            _remove_file(path)
+            size -= length
         return removed
 
     def _remove(self, key: str) -> None:
@@ -258,6 +284,7 @@ class Cache:
             with contextlib.suppress(filelock.Timeout), self._lock(path.name, timeout=0):
                 _remove_tree(path)
         self._drop_unshared()
+        notes.sweep(self.root)
 
     @contextlib.contextmanager
     def _lock(self, key: str, *, timeout: float = -1) -> Iterator[None]:
@@ -290,6 +317,15 @@ def _statuses(folder: Path) -> Iterator[os.stat_result]:
         for name in names:
             with contextlib.suppress(OSError):
                 yield Path(place, name).stat(follow_symlinks=False)
+
+
+def _is_whole(entry: Path, stamp: Stamp) -> bool:
+    return all(is_right(entry / "files" / file.path, file.segments) for file in stamp.files)
+
+
+def _remove_file(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _remove_tree(folder: Path) -> None:

@@ -57,6 +57,7 @@ def test_a_lie_is_refused_by_its_own_error(lie: Lie, tmp_path: Path) -> None:
     kind, text = refusal(forged.write(tmp_path / "forged.aotpack"))
     assert kind == lie.error.__name__, text
     assert re.search(lie.match, text)
+    assert "forged.aotpack" in text
     assert "\n" not in text
     assert len(text) < 1000
 

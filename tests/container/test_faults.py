@@ -29,7 +29,8 @@ FILES: Files = {
     }
 }
 OTHER: Files = {"main": {"c": {"m.onnx": b"c", "m.bin": b"c" + NOISE}}}
-KILLS = 25
+#: A moment is chosen anew each time; the long run takes a hundred of each verb.
+KILLS = [25, pytest.param(100, marks=pytest.mark.long)]
 
 
 def killed_at(work: Callable[[], object], seconds: float) -> bool:
@@ -44,13 +45,13 @@ def killed_at(work: Callable[[], object], seconds: float) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def moments(work: Callable[[], object]) -> Iterator[float]:
-    """`KILLS` moments spread over the time that `work` takes."""
+def moments(work: Callable[[], object], count: int) -> Iterator[float]:
+    """So many moments spread over the time that `work` takes."""
     start = time.perf_counter()
     work()
     took = time.perf_counter() - start
     pick = random.Random(1)
-    for _ in range(KILLS):
+    for _ in range(count):
         yield pick.uniform(0, took)
 
 
@@ -58,8 +59,9 @@ def litter(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name.endswith(SUFFIX)]
 
 
+@pytest.mark.parametrize("kills", KILLS)
 @pytest.mark.parametrize("verb", ["write", "merge", "prune"])
-def test_a_killed_writer_leaves_the_old_package_or_the_new(tmp_path: Path, verb: str) -> None:
+def test_a_killed_writer_leaves_the_old_package_or_the_new(tmp_path: Path, verb: str, kills: int) -> None:
     one, other = package(tmp_path, FILES, name="one"), package(tmp_path, OTHER, name="other")
     folder = tmp_path / "out"
     folder.mkdir()
@@ -76,7 +78,7 @@ def test_a_killed_writer_leaves_the_old_package_or_the_new(tmp_path: Path, verb:
 
     killed = 0
     new: bytes | None = None
-    for moment in moments(work):
+    for moment in moments(work, kills):
         new = new or output.read_bytes()
         old = output.write_bytes(other.read_bytes()) and output.read_bytes()
         killed += killed_at(work, moment)
@@ -86,12 +88,13 @@ def test_a_killed_writer_leaves_the_old_package_or_the_new(tmp_path: Path, verb:
             work()
             assert output.read_bytes() == new
             assert litter(folder) == []
-    assert killed > KILLS // 2
+    assert killed > kills // 2
     work()
     assert litter(folder) == []
 
 
-def test_a_killed_materialise_leaves_a_cache_that_works(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", KILLS)
+def test_a_killed_materialise_leaves_a_cache_that_works(tmp_path: Path, kills: int) -> None:
     path = package(tmp_path, FILES)
     root = tmp_path / "cache"
 
@@ -108,19 +111,46 @@ def test_a_killed_materialise_leaves_a_cache_that_works(tmp_path: Path) -> None:
         }
 
     killed = 0
-    for moment in moments(work):
+    for moment in moments(work, kills):
         Cache(root).prune(0)
         killed += killed_at(work, moment)
         assert holds().items() <= FILES["main"].items()
         if killed % 5 == 0:
             work()
             assert holds() == FILES["main"]
-    assert killed > KILLS // 2
+    assert killed > kills // 2
     Cache(root).prune()
     assert list((root / "work").iterdir()) == []
     work()
     assert holds() == FILES["main"]
     assert Cache(root).verify() == []
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_a_killed_prune_leaves_a_cache_that_works(tmp_path: Path, kills: int) -> None:
+    path = package(tmp_path, FILES)
+    root = tmp_path / "cache"
+
+    def fill() -> dict[str, dict[str, bytes]]:
+        with PackageReader.open(path) as reader:
+            component = reader.manifest.components[0]
+            folders = {v.id: Cache(root).materialise(reader, component, v) for v in component.variants}
+        return {
+            name: {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*")}
+            for name, folder in folders.items()
+        }
+
+    fill()
+    killed = 0
+    for moment in moments(lambda: Cache(root).prune(0), kills):
+        assert fill() == FILES["main"]
+        killed += killed_at(lambda: Cache(root).prune(0), moment)
+        assert Cache(root).verify() == []
+    assert killed > kills // 2
+    assert fill() == FILES["main"]
+    Cache(root).prune(0)
+    assert Cache(root).size() == 0
+    assert list((root / "work").iterdir()) == list((root / "files").iterdir()) == []
 
 
 def test_a_writer_leaves_the_partial_file_of_a_living_one_alone(tmp_path: Path) -> None:

@@ -98,6 +98,15 @@ def test_contents_of_other_variants_are_refused(tmp_path: Path) -> None:
         writer.write(tmp_path / "x.aotpack", manifest, {("main", "b"): []})
 
 
+@pytest.mark.parametrize("name", ["aux.bin", "weights/CON", "layer:0", "data.", "data ", "../up", "a\\b", ""])
+def test_names_that_not_every_system_can_have_are_refused_before_anything_is_written(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(UsageError, match=r"^main/a: the file name .*\(name the file or its external data"):
+        package(tmp_path, {"main": {"a": {"m.onnx": b"a", name: b"b"}}})
+    assert not list(tmp_path.glob("*.aotpack*"))
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     manifest = manifest_of({"main": {"a": {}}})
     with pytest.raises(OutputError, match=r"gone\.onnx"):

@@ -1,130 +1,103 @@
-"""Variants that were compiled here: whole or not there at all, whatever happens to the files."""
+"""What was compiled or measured on this machine lies in the cache like all else, and counts."""
 
 from __future__ import annotations
 
 import os
-import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from aotpack.errors import OutputError
-from aotpack.machine import Ep, Machine
+from aotpack.container.reader import PackageReader
+from aotpack.machine import Machine, probe
 from aotpack.manifest import Variant
+from aotpack.source.cache import Cache
 from aotpack.source.local import LocalVariants
-from tests.made_packages import variant
+from aotpack.tuning import Measurement, Tuning, TuningStore
+from tests.container.packages import package
 
-DIGEST = "a" * 64
-MACHINE = Machine(os="linux", eps={"EP": Ep(version="1.0")})
-
-
-def compiled(folder: Path, content: bytes = b"blob") -> list[tuple[str, Path]]:
-    files = {"model.onnx": b"onnx", "sub/model.bin": content}
-    made = []
-    for name, text in files.items():
-        path = folder / name.replace("/", "-")
-        path.write_bytes(text)
-        made.append((name, path))
-    return made
+DIGEST = "5" * 64
+FILES = {"main": {"here": {"m.onnx": b"onnx", "m.bin": bytes(range(256)) * 1000}}}
+SIZE = 256_004
 
 
-def keep(
-    store: LocalVariants, folder: Path, content: bytes = b"blob", name: str = "some"
-) -> tuple[Variant, Path]:
-    return store.keep(DIGEST, "main", MACHINE, variant("ort-cpu", called=name), compiled(folder, content))
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return probe()
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> LocalVariants:
-    return LocalVariants(tmp_path / "cache")
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
 
 
-def test_what_is_kept_is_found_with_its_files(store: LocalVariants, tmp_path: Path) -> None:
-    assert store.find(DIGEST, "main", MACHINE) is None
-    kept, folder = keep(store, tmp_path)
-    assert store.find(DIGEST, "main", MACHINE) == (kept, folder)
-    assert [(file.path, file.size) for file in kept.files] == [("model.onnx", 4), ("sub/model.bin", 4)]
-    assert (folder / "sub/model.bin").read_bytes() == b"blob"
+def keep(cache: Cache, machine: Machine, folder: Path) -> tuple[Variant, Path]:
+    with PackageReader.open(package(folder, FILES, name="vad")) as built:
+        (component,) = built.manifest.components
+        return LocalVariants(cache).keep(DIGEST, "encoder", machine, built, component)
 
 
-def test_a_later_one_takes_the_place_of_the_former(store: LocalVariants, tmp_path: Path) -> None:
-    keep(store, tmp_path, b"former")
-    kept, folder = keep(store, tmp_path, b"later", "later")
-    assert store.find(DIGEST, "main", MACHINE) == (kept, folder)
-    assert (folder / "sub/model.bin").read_bytes() == b"later"
-    assert len(list((tmp_path / "cache/compiled").iterdir())) == 1
+def measure(cache: Cache, machine: Machine) -> Path:
+    measured = (Measurement(variant="a", target="ort-cpu", run_seconds=0.001),)
+    return TuningStore(cache.root).write(
+        Tuning(package="p", digest=DIGEST, component="main", machine=machine.key(), measurements=measured)
+    )
 
 
-def test_another_package_component_or_machine_finds_nothing(store: LocalVariants, tmp_path: Path) -> None:
-    keep(store, tmp_path)
-    newer = MACHINE.model_copy(update={"eps": {"EP": Ep(version="1.1")}})
-    assert store.find("b" * 64, "main", MACHINE) is None
-    assert store.find(DIGEST, "other", MACHINE) is None
-    assert store.find(DIGEST, "main", newer) is None
+def test_what_was_compiled_here_is_found_again(cache: Cache, machine: Machine, tmp_path: Path) -> None:
+    local = LocalVariants(cache)
+    assert local.find(DIGEST, "encoder", machine) is None
+    variant, folder = keep(cache, machine, tmp_path)
+    assert local.find(DIGEST, "encoder", machine) == (variant, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES["main"]["here"]
+    assert local.find(DIGEST, "decoder", machine) is None
+    assert local.find("6" * 64, "encoder", machine) is None
+    other = machine.model_copy(update={"toolchains": {}, "onnxruntime": "0.1"})
+    assert local.find(DIGEST, "encoder", other) is None
 
 
-@pytest.mark.parametrize("how", ["other bytes", "cut", "gone", "no record", "broken record"])
-def test_what_was_changed_since_is_not_there(store: LocalVariants, tmp_path: Path, how: str) -> None:
-    _, folder = keep(store, tmp_path)
-    blob, record = folder / "sub/model.bin", folder.parent / "variant.json"
-    match how:
-        case "other bytes":
-            blob.write_bytes(b"BLOB")
-        case "cut":
-            blob.write_bytes(b"bl")
-        case "gone":
-            blob.unlink()
-        case "no record":
-            record.unlink()
-        case "broken record":
-            record.write_text(record.read_text()[:-10])
-    assert store.find(DIGEST, "main", MACHINE) is None
-    kept, _ = keep(store, tmp_path)
-    assert store.find(DIGEST, "main", MACHINE) is not None
-    assert kept.id == "some"
+def test_it_is_listed_counted_and_removed_like_others(cache: Cache, machine: Machine, tmp_path: Path) -> None:
+    keep(cache, machine, tmp_path)
+    (entry,) = cache.entries()
+    assert (entry.package, entry.component, entry.variant, entry.size) == ("vad", "encoder", "here", SIZE)
+    assert SIZE < cache.size() < SIZE + 5000
+    assert cache.prune(1000) == [entry]
+    assert LocalVariants(cache).find(DIGEST, "encoder", machine) is None
+    assert cache.size() == 0
+    assert list((cache.root / "compiled").iterdir()) == []
 
 
-def test_a_copy_of_the_cache_is_checked_by_its_bytes(store: LocalVariants, tmp_path: Path) -> None:
-    _, folder = keep(store, tmp_path)
-    os.utime(folder / "sub/model.bin", ns=(1, 1))
-    assert store.find(DIGEST, "main", MACHINE) is not None
+def test_one_that_is_damaged_is_not_found(cache: Cache, machine: Machine, tmp_path: Path) -> None:
+    _, folder = keep(cache, machine, tmp_path)
+    damaged = folder / "m.bin"
+    os.utime(damaged, ns=(1, 1))
+    assert LocalVariants(cache).find(DIGEST, "encoder", machine) is not None
+    damaged.chmod(0o644)
+    damaged.write_bytes(damaged.read_bytes()[::-1])
+    assert LocalVariants(cache).find(DIGEST, "encoder", machine) is None
+    assert [entry.variant for entry in cache.verify()] == ["here"]
+    assert cache.size() == 0
 
 
-def test_a_full_disk_leaves_the_former(
-    store: LocalVariants, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept, folder = keep(store, tmp_path)
-
-    def full(*arguments: object) -> None:
-        raise OSError(28, os.strerror(28))
-
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.copyfile", full)
-        with pytest.raises(OutputError, match="No space"):
-            keep(store, tmp_path, b"later")
-    assert store.find(DIGEST, "main", MACHINE) == (kept, folder)
-    assert [path.name for path in (tmp_path / "cache/compiled").iterdir()] == [folder.parent.name]
+def test_measurements_count_and_go_last(cache: Cache, machine: Machine, tmp_path: Path) -> None:
+    measure(cache, machine)
+    keep(cache, machine, tmp_path)
+    store = TuningStore(cache.root)
+    assert cache.size() > SIZE
+    assert len(cache.prune(SIZE // 2)) == 1
+    assert store.read(DIGEST, "main", machine)["a"].run_seconds == 0.001
+    cache.prune(0)
+    assert store.read(DIGEST, "main", machine) == {}
+    assert cache.size() == 0
 
 
-def test_any_number_may_keep_at_once(store: LocalVariants, tmp_path: Path) -> None:
-    errors: list[BaseException] = []
-
-    def work(number: int) -> None:
-        mine = tmp_path / str(number)
-        mine.mkdir()
-        for turn in range(10):
-            try:
-                keep(store, mine, f"{number} {turn}".encode(), f"by-{number}")
-            except OutputError as error:
-                errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    found = store.find(DIGEST, "main", MACHINE)
-    assert found is not None
-    kept, folder = found
-    assert (folder / "sub/model.bin").read_bytes().decode().split()[0] == kept.id.removeprefix("by-")
-    assert not errors
+def test_notes_that_are_no_notes_are_removed(cache: Cache, machine: Machine) -> None:
+    whole = measure(cache, machine)
+    torn = whole.with_name("torn.json")
+    torn.write_bytes(whole.read_bytes()[:50])
+    left, new = whole.with_name("tmp1"), whole.with_name("tmp2")
+    left.touch()
+    new.touch()
+    os.utime(left, (time.time() - 7200,) * 2)
+    cache.verify()
+    assert sorted(whole.parent.iterdir()) == sorted([whole, new])
