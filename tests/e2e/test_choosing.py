@@ -255,3 +255,30 @@ def test_where_nothing_but_portable_is_left_one_can_compile_or_refuse(
         again = package.load_first(on_miss="compile", on_event=events.append)
         assert again.candidate.id == compiled.candidate.id
         assert EventCode.RECOMPILED not in {event.code for event in events}
+
+
+#: Sets a terminal's title, clears it, and turns the order of what follows.
+ESCAPES = "\x1b]0;mine\x07\x1b[2J\u202e"
+
+
+@pytest.mark.parametrize(
+    "verb", [("select", "--compared"), ("coverage",), ("doctor",), ("inspect",), ("run",)], ids=" ".join
+)
+def test_what_a_package_says_commands_no_terminal(
+    vad: BuiltPackage, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    def hostile(variant: Variant) -> Variant:
+        needs = variant.compatibility.requires.model_copy(update={"os": (f"linux{ESCAPES}",)})
+        text = json.dumps({"ovep_compat_ver": "1.0", "ovep_bin_ver": "1.1", "ov_compat_string": ESCAPES})
+        if variant.target == "portable":
+            # Judged by its string where the toolchain is another, and by what it needs otherwise.
+            needs = needs.model_copy(update={"os": None, "onnxruntime": f">=99{ESCAPES}"})
+        compatibility = variant.compatibility.model_copy(update={"requires": needs, "ep_string": text})
+        return variant.model_copy(update={"compatibility": compatibility, "built_with": {ESCAPES: ESCAPES}})
+
+    package = repack(vad.path, tmp_path / "hostile.aotpack", hostile)
+    done = aotpack(verb[0], package, *verb[1:])
+    shown = done.out + done.err
+    assert done.status == 0, done.err
+    assert (r"linux\x1b]0;mine" in shown) == (verb[0] in ("select", "inspect")), "as text"
+    assert not [each for each in shown if not each.isprintable() and each != "\n"], shown[:500]
