@@ -21,10 +21,12 @@ from pathlib import Path
 
 __all__ = ["ANSWERS", "COMPILED", "TUNING", "damaged", "notes", "sweep", "write_note"]
 
-#: Folders in the cache.
-COMPILED = "compiled"
-TUNING = "tuning"
+#: The folder of what EPs answered.
 ANSWERS = "answers"
+#: The folder of what was compiled here.
+COMPILED = "compiled"
+#: The folder of what was measured here.
+TUNING = "tuning"
 
 #: Seconds after which what somebody is writing counts as left behind: it takes milliseconds.
 _STALE = 3600
