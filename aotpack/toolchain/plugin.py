@@ -205,7 +205,7 @@ class PluginToolchain(Toolchain):
         """
         import onnxruntime as ort
 
-        options = self._options({**target.provider_options, **self.own_options()}, target.device)
+        options = self.compile_options(target)
         options.log_severity_level = self.compile_log_severity
         for key, value in config.items():
             options.add_session_config_entry(key, value)
@@ -219,6 +219,10 @@ class PluginToolchain(Toolchain):
             ).compile_to_file(str(output))
         except Exception as error:
             raise CompileError(str(error), where=f"{self.ep} compiling for {target.name}") from error
+
+    def compile_options(self, target: Target) -> onnxruntime.SessionOptions:
+        """Options with the device that is compiled for."""
+        return self._options({**target.provider_options, **self.own_options()}, target.device)
 
     def compiled_in(self, folder: Path) -> Compiled:
         """What a compiler left in `folder`."""
