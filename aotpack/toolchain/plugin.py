@@ -34,6 +34,8 @@ MODEL_NAME = "model.onnx"
 _log = logging.getLogger(__name__)
 
 _registering = threading.Lock()
+#: EPs whose libraries this process has registered: it may be done once, and some then list no device.
+_registered: set[str] = set()
 
 _GRADES = {
     "EP_SUPPORTED_OPTIMAL": Grade.OPTIMAL,
@@ -77,7 +79,6 @@ class PluginToolchain(Toolchain):
         self._answers: dict[tuple[str, str], Grade | None] = {}
         self._asking: AskWorker | None = None
         self._asked: dict[str, list[Any]] = {}
-        self._registered = False
 
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""
@@ -250,8 +251,7 @@ class PluginToolchain(Toolchain):
         if util.find_spec(self.module) is None:
             raise ToolchainMissing("is not installed", where=self.distribution, hint=self.pip_command())
         with _registering:
-            # A library may list no device here, and cannot be registered twice.
-            if not self._registered and not self._listed():
+            if self.ep not in _registered and not self._listed():
                 import onnxruntime as ort
 
                 try:
@@ -259,7 +259,7 @@ class PluginToolchain(Toolchain):
                     ort.register_execution_provider_library(self.ep, library)
                 except Exception as error:
                     raise ToolchainError("cannot be loaded", where=self.ep, found=error) from error
-            self._registered = True
+            _registered.add(self.ep)
         return self._listed()
 
     def _listed(self) -> list[Any]:
