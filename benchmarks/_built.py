@@ -28,7 +28,8 @@ def package() -> Path:
         _FOLDER.mkdir(parents=True, exist_ok=True)
         onnx.save(transformer(), _FOLDER / "transformer.onnx")
         print("building the transformer for five targets, once (about half a minute) ...", flush=True)
-        aotpack.build(_FOLDER / "transformer.onnx", targets=TARGETS, output=path)
+        # OpenVINO's EP takes Intel CPUs only; elsewhere there are three targets.
+        aotpack.build(_FOLDER / "transformer.onnx", targets=TARGETS, output=path, keep_going=True)
     return path
 
 
