@@ -1,9 +1,11 @@
 """FlexAttention, lowered, beside every other way to run it on a CPU: times and ratios, measured in one run.
 
-    python benchmarks/flex.py [--lengths 1024,4096] [--cases causal,window] [--repeats 7] [--memory] [--torch]
+    python -m benchmarks.flex [--lengths 1024,4096] [--cases causal,document] [--threads 2] [--repeats 7]
+                              [--memory] [--torch]
 
 All ways of a case take turns, so that what else the machine does hits all of them alike. Printed are the
-median and, as what the machine can do undisturbed, the least of the repeats. torch.compile is measured if
+median and, as what the machine can do undisturbed, the least of the repeats, and the least CPU time, which
+with one thread hardly depends on what else runs. torch.compile is measured if
 asked for and installed. Memory is the growth of the peak resident size in a process of its own for each way.
 """
 
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime as ort
@@ -25,11 +28,11 @@ from aotpack.errors import FlexError
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 
-BATCH, HEADS, SIZE, THREADS = 1, 8, 64, 2
+BATCH, HEADS, SIZE = 1, 8, 64
 OURS = "aotpack"
 
 #: What ONNX Runtime's CPU EP has.
-FUSED = toolchains()["ort"].flex_capabilities(find("ort-cpu")).fused_ops
+CPU = toolchains()["ort"].flex_capabilities(find("ort-cpu"))
 
 CASES: dict[str, Callable[[int], flex.Mod | None]] = {
     "plain": lambda s: None,
@@ -49,11 +52,11 @@ def ways(case: str, length: int) -> dict[str, tuple[bytes, str]]:
     model = flex.attention((BATCH, HEADS, length, SIZE), score_mod=CASES[case](length))
     found = {}
     wanted = {
-        OURS: (flex.Capabilities(fused_ops=FUSED), None),
+        OURS: (CPU, None),
         "function body": (flex.Capabilities(), "function"),
         **{
-            op.name: (flex.Capabilities(fused_ops=frozenset({op})), "fused")
-            for op in sorted(FUSED, key=lambda op: op.name)
+            op.name: (replace(CPU, fused_ops=frozenset({op})), "fused")
+            for op in sorted(CPU.fused_ops, key=lambda op: op.name)
         },
     }
     for name, (capabilities, lowering) in wanted.items():
@@ -65,10 +68,10 @@ def ways(case: str, length: int) -> dict[str, tuple[bytes, str]]:
     return found
 
 
-def session(model: bytes) -> ort.InferenceSession:
+def session(model: bytes, threads: int) -> ort.InferenceSession:
     """A session on the CPU."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = THREADS
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
@@ -80,7 +83,7 @@ def inputs(length: int) -> dict[str, np.ndarray]:
 
 
 def compiled_by_torch(
-    case: str, length: int, feeds: dict[str, np.ndarray]
+    case: str, length: int, feeds: dict[str, np.ndarray], threads: int
 ) -> Callable[[], np.ndarray] | None:
     """The case through torch.compile and its BlockMask; None where torch has no such mod."""
     import torch
@@ -100,7 +103,7 @@ def compiled_by_torch(
     }
     if case not in {"plain", *masks, *changes}:
         return None
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     torch._dynamo.reset()
     tensors = [torch.from_numpy(feeds[name]) for name in "QKV"]
     block = (
@@ -115,44 +118,47 @@ def compiled_by_torch(
     return run
 
 
-def measure(case: str, length: int, repeats: int, with_torch: bool) -> None:
+def measure(case: str, length: int, asked: argparse.Namespace) -> None:
     """Print the table of one case."""
     feeds = inputs(length)
     models = ways(case, length)
     runs: dict[str, Callable[[], np.ndarray]] = {}
     for name, (model, _) in models.items():
-        own = session(model)
+        own = session(model, asked.threads)
         runs[name] = lambda own=own: own.run(None, feeds)[0]
-    if with_torch and (compiled := compiled_by_torch(case, length, feeds)) is not None:
+    if asked.torch and (compiled := compiled_by_torch(case, length, feeds, asked.threads)) is not None:
         runs["torch.compile"] = compiled
     results = {name: run() for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
+    of_cpu: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(asked.repeats):
         for name, run in runs.items():
             # The threads of the last one spin for a while: not in our time.
             time.sleep(0.02)
-            start = time.perf_counter()
+            start, start_of_cpu = time.perf_counter(), time.process_time()
             run()
+            of_cpu[name].append(1e3 * (time.process_time() - start_of_cpu))
             times[name].append(1e3 * (time.perf_counter() - start))
-    ours = times[OURS]
     print(f"\n{case}, S {length}: {models[OURS][1]}; {len(models[OURS][0]) / 1024:.0f} KiB")
     print(
-        "| way | median ms | least ms | median / ours | least / ours | max difference |\n"
-        "|---|---|---|---|---|---|"
+        "| way | median ms | least ms | least CPU ms | median / ours | least / ours | CPU / ours "
+        "| max difference |\n|---|---|---|---|---|---|---|---|"
     )
-    for name, values in times.items():
-        median, least = statistics.median(values), min(values)
+    ours = statistics.median(times[OURS]), min(times[OURS]), min(of_cpu[OURS])
+    for name in runs:
+        found = statistics.median(times[name]), min(times[name]), min(of_cpu[name])
         error = float(np.abs(results[name] - results[OURS]).max())
-        ratios = f"{median / statistics.median(ours):.2f} | {least / min(ours):.2f}"
-        print(f"| {name} | {median:.1f} | {least:.1f} | {ratios} | {error:.0e} |", flush=True)
+        numbers = [f"{value:.1f}" for value in found]
+        ratios = [f"{value / base:.2f}" for value, base in zip(found, ours, strict=True)]
+        print("|", " | ".join([name, *numbers, *ratios, f"{error:.0e}"]), "|", flush=True)
 
 
-def peak(case: str, length: int, way: str) -> None:
+def peak(case: str, length: int, way: str, threads: int) -> None:
     """Print by how much one way makes the peak resident size grow, in MiB."""
     feeds = inputs(length)
     model, _ = ways(case, length)[way]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    own = session(model)
+    own = session(model, threads)
     for _ in range(2):
         own.run(None, feeds)
     print(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f}")
@@ -163,7 +169,8 @@ def memory(case: str, lengths: list[int]) -> None:
     print(f"\n{case}: growth of the peak resident size, MiB\n| S | way | MiB |\n|---|---|---|")
     for length in lengths:
         for way in ways(case, length):
-            command = [sys.executable, __file__, "--peak", way, "--cases", case, "--lengths", str(length)]
+            command = [sys.executable, "-m", "benchmarks.flex", "--peak", way]
+            command += ["--cases", case, "--lengths", str(length)]
             found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
             print(f"| {length} | {way} | {found} |", flush=True)
 
@@ -173,6 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lengths", default="1024,4096")
     parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--torch", action="store_true")
@@ -181,12 +189,12 @@ def main() -> None:
     lengths = [int(length) for length in asked.lengths.split(",")]
     for case in asked.cases.split(","):
         if asked.peak:
-            peak(case, lengths[0], asked.peak)
+            peak(case, lengths[0], asked.peak, asked.threads)
         elif asked.memory:
             memory(case, lengths)
         else:
             for length in lengths:
-                measure(case, length, asked.repeats, asked.torch)
+                measure(case, length, asked)
 
 
 if __name__ == "__main__":

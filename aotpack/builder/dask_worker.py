@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aotpack.builder.dask_farm import resource
-from aotpack.builder.elsewhere import describe
+from aotpack.builder.errand import Offer, describe
 
 __all__ = ["dask_setup"]
 
@@ -13,9 +13,10 @@ __all__ = ["dask_setup"]
 _PLENTY = 1_000_000
 
 
-async def dask_setup(worker: Any) -> None:
+def dask_setup(worker: Any) -> None:
     """Called by Dask when the worker starts."""
-    offer = describe()
-    await worker.set_resources(
-        **{resource(name, versions): _PLENTY for name, versions in offer.toolchains.items()}
-    )
+    offer = Offer.model_validate_json(describe())
+    carried = {resource(name, versions): _PLENTY for name, versions in offer.toolchains.items()}
+    # Not by set_resources, which asks the scheduler: that hears of the worker only after this.
+    worker.state.total_resources.update(carried)
+    worker.state.available_resources.update(carried)

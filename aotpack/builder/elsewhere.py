@@ -1,234 +1,155 @@
-"""Tasks done by an executor, in processes that may be on other machines.
-
-A task goes as an `Errand`: files by their sha256, first by name alone and, where the other side does not
-have them, with their bytes. It keeps them, so that a model travels to it once. Files come back the same way.
-"""
+"""Tasks done by an executor, in processes that may be on other machines (`aotpack.builder.errand`)."""
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import hashlib
-import os
-import platform
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field, replace
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from aotpack.builder.job import Done, Task, carry_out
-from aotpack.builder.store import Store
-from aotpack.builder.supervise import Workers
+from aotpack.builder.errand import Errand, Offer, describe, received, run_errand
+from aotpack.builder.job import Done, Task
 from aotpack.errors import FarmError
-from aotpack.source.cache import Cache
 from aotpack.version import VERSION
 
-__all__ = ["Elsewhere", "Errand", "Offer", "describe", "place_of", "run_errand"]
+__all__ = ["Elsewhere", "place_of"]
 
-_Bytes = Mapping[str, bytes]
+#: Times that files are sent for a task: those that are missing, and all of them if it then comes to another
+#: machine than it came to first.
+_SENDINGS = 2
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """What a process that does tasks has."""
-
-    #: Its version of aotpack.
-    aotpack: str
-    machine: str
-    #: Each toolchain that can compile some target there, with the versions that compile.
-    toolchains: Mapping[str, Mapping[str, str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Errand:
-    """A task, and the files that it needs: those of its paths mean nothing to whoever does it."""
-
-    aotpack: str
-    task: Task
-    #: For each part, its files as (path relative to the model's folder, sha256), the model first.
-    files: tuple[tuple[tuple[str, str], ...], ...]
-    #: For each part, the sha256 of its reference.
-    references: tuple[str | None, ...]
-
-    def needed(self) -> set[str]:
-        """sha256 of each file."""
-        own = {digest for files in self.files for _, digest in files}
-        return own | {digest for digest in self.references if digest is not None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    done: Done
-    #: By sha256, which stand in `done` for the paths.
-    files: _Bytes = field(default_factory=dict)
-    #: What has to be sent along.
-    missing: frozenset[str] = frozenset()
-
-
-def describe() -> Offer:
-    """What this process has."""
-    from aotpack.machine import probe
-    from aotpack.target import catalogue
-    from aotpack.toolchain import toolchains
-
-    machine, known = probe(), toolchains()
-    targets = catalogue(target for toolchain in known.values() for target in toolchain.targets()).values()
-    return Offer(
-        aotpack=VERSION,
-        machine=platform.node(),
-        toolchains={
-            target.toolchain: dict(known[target.toolchain].built_with())
-            for target in targets
-            if known[target.toolchain].why_not_compile(target, machine) is None
-        },
-    )
-
-
-@functools.cache
-def _workers() -> Workers:
-    # Kept for the next errand. What it starts ends with this process.
-    return Workers()
-
-
-def run_errand(errand: Errand, *sent: _Bytes) -> _Answer:
-    """On the far side: do a task.
-
-    Args:
-        errand: what to do.
-        sent: the bytes of files, by sha256.
-    """
-    from aotpack.machine import probe
-
-    name = platform.node()
-    if errand.aotpack != VERSION:
-        failure = f"{name} has aotpack {VERSION}; the build is done by {errand.aotpack}"
-        return _Answer(done=Done(failure=failure, machine=name))
-    store = Store(Cache())
-    for files in sent:
-        for digest, data in files.items():
-            store.put(digest, data)
-    with tempfile.TemporaryDirectory(prefix="aotpack-task-") as scratch:
-        folder = Path(scratch)
-        missing = frozenset(
-            digest for digest in errand.needed() if not store.link(digest, folder / "needed" / digest)
-        )
-        if missing:
-            return _Answer(done=Done(failure=f"{name} lacks files of the model"), missing=missing)
-        done = carry_out(_localised(errand, folder), folder / "task", _workers(), probe())
-        contents: dict[str, bytes] = {}
-        parts = []
-        for part in done.parts:
-            listed = []
-            for path, place in part.files:
-                data = Path(place).read_bytes()
-                digest = hashlib.sha256(data).hexdigest()
-                contents[digest] = data
-                listed.append((path, digest))
-            parts.append(part.model_copy(update={"files": tuple(listed)}))
-        store.trim()
-        return _Answer(done=done.model_copy(update={"parts": tuple(parts), "machine": name}), files=contents)
-
-
-def _localised(errand: Errand, folder: Path) -> Task:
-    """The task with its files laid out in `folder`."""
-    (folder / "task").mkdir()
-    parts = []
-    for index, (part, files) in enumerate(zip(errand.task.parts, errand.files, strict=True)):
-        for relative, digest in files:
-            place = folder / f"model-{index}" / relative
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.link(folder / "needed" / digest, place)
-        reference = errand.references[index]
-        parts.append(
-            replace(
-                part,
-                model=folder / f"model-{index}" / files[0][0],
-                reference=part.reference
-                if reference is None
-                else replace(part.reference, path=folder / "needed" / reference),
-            )
-        )
-    return replace(errand.task, parts=tuple(parts))
+#: Of the packages of a toolchain, by name.
+_Versions = tuple[tuple[str, str], ...]
 
 
 class Elsewhere:
     """A `Place` behind any executor.
 
     Args:
-        executor: runs functions of this module.
+        executor: runs functions of `aotpack.builder.errand`.
+        where: what errors call it.
 
     Raises:
         FarmError: what it runs them in has another version of aotpack, or none.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, *, where: object = None) -> None:
         self._executor = executor
+        self._where = executor if where is None else where
+        self._lock = threading.Lock()
         self._digests: dict[tuple[Path, int], str] = {}
-        self._offers = self._ask()
-        usable = [offer for offer in self._offers if offer.aotpack == VERSION]
-        if not usable:
-            found = ", ".join(sorted({offer.aotpack for offer in self._offers})) or "no worker"
-            raise FarmError(
-                "nobody there can do this build's jobs",
-                where=executor,
-                found=found,
-                expected=f"aotpack {VERSION}",
-                hint="install the same release everywhere",
-            )
-        self._usable = usable
+        # An executor's own thread may have better to do than to read and write files, and may not wait.
+        self._answers = ThreadPoolExecutor(1, thread_name_prefix="aotpack-answers")
+        #: What runs now, and the toolchain that it needs.
+        self._running: dict[Future[Any], str] = {}
+        self._offered = self._chosen(self._ask())
 
     def offered(self) -> Mapping[str, Mapping[str, str]]:
-        """Each toolchain that somebody there has, with the versions of the first who has it."""
-        offered: dict[str, Mapping[str, str]] = {}
-        for offer in self._usable:
-            for name, versions in offer.toolchains.items():
-                offered.setdefault(name, versions)
-        return offered
+        """Each toolchain that somebody there has, with the versions that most have, the newest of equals."""
+        return self._offered
 
     def submit(self, task: Task, folder: Path, begun: Callable[[], None]) -> Future[Done]:
         """As `Place.submit`."""
         errand, paths = self._errand(task)
         outer: Future[Done] = Future()
-
-        def answered(inner: Future[_Answer]) -> None:
-            try:
-                answer = inner.result()
-                if answer.missing:
-                    sent = self._send({digest: paths[digest] for digest in answer.missing})
-                    # Once only: whoever still lacks a file then has no place for it.
-                    self._start(errand, *sent).add_done_callback(finished)
-                else:
-                    outer.set_result(_unpacked(answer, folder))
-            except BaseException as error:
-                outer.set_exception(error)
-
-        def finished(inner: Future[_Answer]) -> None:
-            try:
-                outer.set_result(_unpacked(inner.result(), folder))
-            except BaseException as error:
-                outer.set_exception(error)
-
         begun()
-        try:
-            self._start(errand).add_done_callback(answered)
-        except Exception as error:
-            outer.set_exception(error)
+        self._attempt(errand, paths, folder, outer, frozenset(), _SENDINGS)
         return outer
+
+    def stop(self) -> None:
+        """As `Place.stop`: what nobody has begun with is not begun."""
+        with self._lock:
+            running = list(self._running)
+        for future in running:
+            future.cancel()
 
     def close(self) -> None:
         """The executor is the caller's to shut down."""
+        self._answers.shutdown(cancel_futures=True)
 
-    def _ask(self) -> list[Offer]:
+    def _attempt(
+        self,
+        errand: Errand,
+        paths: Mapping[str, Path],
+        folder: Path,
+        outer: Future[Done],
+        sent: frozenset[str],
+        sendings: int,
+    ) -> None:
+        """Have the errand done, the files `sent` along with it, and give `outer` what comes of it."""
+
+        def answered(inner: Future[Any]) -> None:
+            try:
+                answer = received(self._result(inner), errand, folder)
+                if isinstance(answer, Done):
+                    outer.set_result(answer)
+                elif sendings == 0:
+                    raise FarmError("still lacks files of the model after they were sent")
+                else:
+                    wanted = answer if sendings == _SENDINGS else errand.needed()
+                    self._attempt(errand, paths, folder, outer, wanted, sendings - 1)
+            except BaseException as error:
+                outer.set_exception(error)
+            finally:
+                with self._lock:
+                    self._running.pop(inner, None)
+
+        def later(inner: Future[Any]) -> None:
+            # Too late if the build was stopped.
+            with contextlib.suppress(RuntimeError):
+                self._answers.submit(answered, inner)
+
+        try:
+            contents = {digest: paths[digest].read_bytes() for digest in sent}
+            inner = self._start(errand, contents)
+            with self._lock:
+                self._running[inner] = errand.task.toolchain
+            inner.add_done_callback(later)
+        except Exception as error:
+            outer.set_exception(error)
+
+    def _result(self, inner: Future[Any]) -> object:
+        return inner.result()
+
+    def _ask(self) -> Sequence[object]:
+        """What each process there says of itself (`describe`), or how it failed to."""
         try:
             return [self._executor.submit(describe).result()]
         except Exception as error:
-            raise FarmError("cannot run aotpack", where=self._executor, found=error) from error
+            raise FarmError("cannot run aotpack", where=self._where, found=error) from error
 
-    def _start(self, errand: Errand, *sent: object) -> Future[_Answer]:
-        return self._executor.submit(run_errand, errand, *sent)  # type: ignore[arg-type]
+    def _start(self, errand: Errand, sent: Mapping[str, bytes]) -> Future[Any]:
+        return self._executor.submit(run_errand, errand, sent)
 
-    def _send(self, paths: Mapping[str, Path]) -> Iterable[object]:
-        return [{digest: path.read_bytes() for digest, path in paths.items()}]
+    def _chosen(self, answers: Sequence[object]) -> Mapping[str, Mapping[str, str]]:
+        offers = [_offer(answer) for answer in answers]
+        usable = [offer for offer in offers if offer is not None and offer.aotpack == VERSION]
+        if not usable:
+            found = {
+                str(answer) if offer is None else f"aotpack {offer.aotpack}"
+                for answer, offer in zip(answers, offers, strict=True)
+            }
+            raise FarmError(
+                "nobody there can do this build's jobs",
+                where=self._where,
+                found=", ".join(sorted(found)) or "no worker",
+                expected=f"aotpack {VERSION}",
+                hint="install the same release everywhere",
+            )
+        counts: dict[str, Counter[_Versions]] = {}
+        for offer in usable:
+            for name, versions in offer.toolchains.items():
+                counts.setdefault(name, Counter())[tuple(sorted(versions.items()))] += 1
+        chosen: dict[str, Mapping[str, str]] = {}
+        for name, counter in counts.items():
+            _, most = max((number, each) for each, number in counter.items())
+            chosen[name] = dict(most)
+        return chosen
 
     def _errand(self, task: Task) -> tuple[Errand, dict[str, Path]]:
         from aotpack.builder.model import external_data, read_graph
@@ -246,7 +167,13 @@ class Elsewhere:
             references.append(self._digest(reference) if reference is not None else None)
             if reference is not None:
                 paths[self._digest(reference)] = reference
-        errand = Errand(aotpack=VERSION, task=task, files=tuple(files), references=tuple(references))
+        errand = Errand(
+            aotpack=VERSION,
+            task=task,
+            files=tuple(files),
+            references=tuple(references),
+            built_with=self._offered.get(task.toolchain, {}),
+        )
         return errand, paths
 
     def _digest(self, path: Path) -> str:
@@ -257,21 +184,16 @@ class Elsewhere:
         return self._digests[key]
 
 
-def _unpacked(answer: _Answer, folder: Path) -> Done:
-    """What was done, its files in `folder`, each as its sha256 says."""
-    parts = []
-    for index, part in enumerate(answer.done.parts):
-        files = []
-        for relative, digest in part.files:
-            data = answer.files[digest]
-            if hashlib.sha256(data).hexdigest() != digest:
-                return Done(failure=f"{relative} was damaged on its way from {answer.done.machine}")
-            place = folder / "answer" / str(index) / relative
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
-            files.append((relative, str(place)))
-        parts.append(part.model_copy(update={"files": tuple(files)}))
-    return answer.done.model_copy(update={"parts": tuple(parts)})
+def _offer(answer: object) -> Offer | None:
+    try:
+        if not isinstance(answer, str):
+            return None
+        release = str(json.loads(answer)["aotpack"])
+        # What else another release says may mean something else.
+        own = release == VERSION
+        return Offer.model_validate_json(answer) if own else Offer(aotpack=release, machine="")
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def place_of(executor: Executor | str) -> Elsewhere:

@@ -4,179 +4,173 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib import resources
+from pathlib import PurePath
 
+from aotpack.builder.page_drawings import bytes_text, family, family_style, filling, sharing
 from aotpack.builder.report import BuildReport, Row
 
 __all__ = ["page"]
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --built: #2a7d4f; --kept: #4a6fa5; --failed: #b3372f; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; white-space: nowrap; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-code { font: .86em ui-monospace, monospace; overflow-wrap: anywhere; }
-.state { color: #fff; border-radius: .25rem; padding: 0 .4rem; white-space: nowrap; }
-.built { background: var(--built); } .kept { background: var(--kept); } .failed { background: var(--failed); }
-.scroll { overflow-x: auto; } .matrix td { text-align: center; white-space: nowrap; }
-.share td { text-align: right; border: 1px solid var(--line); font-variant-numeric: tabular-nums; }
-.share th.up { writing-mode: vertical-rl; transform: rotate(180deg); }
-svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
-summary { cursor: pointer; } pre { overflow-x: auto; border: 1px solid var(--line); padding: .6rem; }
-"""
-
-#: Widths of the drawing, in pixels.
-_NAMES, _BARS, _LINE = 330, 620, 24
-
 
 def page(report: BuildReport) -> str:
     """The page of a report, as HTML."""
-    title = report.package or "Nothing was packed"
-    built = [row for row in report.rows if row.state == "built"]
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        f"<p>{_summary(report)}</p>",
-        *_matrix(report.rows),
-        *_rows(report.rows),
-    ]
-    if built and report.package:
-        parts += [*_additions(built), *_sharing(built)]
-    parts += _notes(report.rows)
+    title = PurePath(report.package).name if report.package else "Nothing was packed"
+    style = resources.files("aotpack.builder").joinpath("page.css").read_text(encoding="utf-8")
+    components = list(dict.fromkeys(row.component for row in report.rows))
+    rows = sorted(report.rows, key=lambda row: components.index(row.component))
+    parts = [f"<header>\n<h1>{escape(title)}</h1>", *_facts(report), "</header>"]
+    if report.package:
+        parts += filling(rows)
+    parts += [*_matrix(rows), *_variants(rows)]
+    if report.package:
+        parts += sharing(rows)
+    parts += [*_notes(rows), *_strings(rows), *_logs(rows)]
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
-def _summary(report: BuildReport) -> str:
-    kept = sum(row.cached for row in report.rows)
-    size = f"{_size(report.size)}, " if report.size is not None else ""
-    logical = sum(row.size or 0 for row in report.rows)
-    shared = f" of {_size(logical)} before sharing" if report.size and logical > report.size else ""
-    return (
-        f"{len(report.rows)} variants, {len(report.failed)} failed, {kept} kept from earlier builds. "
-        f"{size.rstrip(', ')}{shared}{'. ' if size else ''}{report.seconds:.1f} s."
-    )
+def _facts(report: BuildReport) -> Iterable[str]:
+    rows = report.rows
+    built = [row for row in rows if row.state == "built"]
+    files = sum(row.size or 0 for row in built)
+    kept = sum(row.cached for row in built)
+    facts = [("variants", str(len(built)), f"{kept} kept from earlier builds" if kept else "")]
+    if report.failed:
+        facts.append(("failed", str(len(report.failed)), ""))
+    if report.size:
+        facts.insert(0, ("package", bytes_text(report.size), ""))
+        facts.insert(
+            1, ("files in it", bytes_text(files), f"{100 * report.size / max(files, 1):.0f} % of it stored")
+        )
+    facts.append(("took", f"{report.seconds:.1f} s", ""))
+    yield '<dl class="facts">'
+    for name, value, more in facts:
+        told = f" <small>{escape(more)}</small>" if more else ""
+        yield f"<div><dt>{name}</dt><dd>{escape(value)}{told}</dd></div>"
+    yield "</dl>"
 
 
 def _matrix(rows: Sequence[Row]) -> Iterable[str]:
+    """Which component has which target, where there are several components."""
     components = list(dict.fromkeys(row.component for row in rows))
     if len(components) < 2:
         return
     targets = list(dict.fromkeys(row.target for row in rows))
     by_place = {(row.component, row.target): row for row in rows}
-    yield '<h2>Components and targets</h2>\n<div class="scroll"><table class="matrix">'
-    yield f"<tr><th></th>{''.join(f'<th>{escape(name)}</th>' for name in components)}</tr>"
-    for target in targets:
+    heads = "".join(f'<th><span class="name">{escape(target)}</span></th>' for target in targets)
+    yield f"<h2>Components and targets</h2>\n{_legend_of_states(rows)}"
+    yield f'<div class="scroll matrix"><table id="matrix">\n<thead><tr><th></th>{heads}</tr></thead>\n<tbody>'
+    for component in components:
         cells = [
-            f"<td>{_state(by_place[name, target]) if (name, target) in by_place else ''}</td>"
-            for name in components
+            f"<td>{_state(row) if (row := by_place.get((component, target))) else ''}</td>"
+            for target in targets
         ]
-        yield f"<tr><th>{escape(target)}</th>{''.join(cells)}</tr>"
-    yield "</table></div>"
+        yield f"<tr><th>{escape(component)}</th>{''.join(cells)}</tr>"
+    yield "</tbody></table></div>"
 
 
-def _rows(rows: Sequence[Row]) -> Iterable[str]:
-    yield '<h2>Variants</h2>\n<div class="scroll"><table id="variants">'
-    yield (
-        "<tr><th>component</th><th>target</th><th>state</th><th class=n>time</th><th class=n>compile</th>"
-        "<th class=n>size</th><th class=n>adds</th><th class=n>nodes</th><th class=n>error</th>"
-        "<th>ran on</th><th>compatibility string</th></tr>"
+def _legend_of_states(rows: Sequence[Row]) -> str:
+    states = list(dict.fromkeys(map(_state, rows)))
+    return f"<p>{' &nbsp; '.join(states)}</p>"
+
+
+def _variants(rows: Sequence[Row]) -> Iterable[str]:
+    """A table for each component: each variant with what it adds to the package and what it shares."""
+    widest = max((row.stored or 0 for row in rows), default=0) or 1
+    numbers = {id(row): number for number, row in enumerate(rows, 1)}
+    components = list(dict.fromkeys(row.component for row in rows))
+    for component in components:
+        title = "Variants" if len(components) == 1 else escape(component)
+        yield f"<h2>{title}</h2>"
+        yield (
+            "<p>A bar is what a variant takes in the package: in colour what it adds, "
+            "in grey what is stored for others already.</p>"
+        )
+        yield '<div class="scroll"><table class="variants">\n<thead><tr>'
+        yield '<th class="no"></th><th>target</th><th>state</th><th class="n">adds</th><th></th>'
+        yield '<th class="n">files</th><th class="n">time</th><th class="n">nodes</th>'
+        yield '<th class="n">error</th><th>ran on</th><th>compatibility string</th></tr></thead>\n<tbody>'
+        for row in rows:
+            if row.component == component:
+                yield _variant(row, numbers[id(row)], widest, family_style(family(row), rows))
+        yield "</tbody></table></div>"
+
+
+def _variant(row: Row, number: int, widest: int, style: str) -> str:
+    begin = (
+        f'<tr style="{style}"><td class="no">{number}</td><td class="target name">{escape(row.target)}</td>'
+        f"<td>{_state(row)}</td>"
     )
-    for row in rows:
-        coverage, numerics = row.coverage, row.numerics
-        cells = [
-            f"<td>{escape(row.component)}</td><td>{escape(row.target)}</td><td>{_state(row)}</td>",
-            _number(f"{row.seconds:.2f} s"),
-            _number("" if row.compile_seconds is None else f"{row.compile_seconds:.2f} s"),
-            _number(_size(row.size)),
-            _number(_size(row.adds)),
-            _number(f"{coverage.compiled}/{coverage.nodes}" if coverage and coverage.partitions else ""),
-            _number(f"{numerics.error:.1e}" if numerics else ""),
-            f"<td>{escape(numerics.ran_on) if numerics else ''}</td>",
-            f"<td><code>{escape(row.ep_string or '')}</code></td>",
-        ]
-        yield f"<tr>{''.join(cells)}</tr>"
-    yield "</table></div>"
+    if row.state == "failed":
+        return f'{begin}<td class="why" colspan="8">{escape(row.reason or "")}</td></tr>'
+    coverage, numerics = row.coverage, row.numerics
+    counted = f"{coverage.compiled}/{coverage.nodes}" if coverage and coverage.partitions else ""
+    adds, stored = row.adds or 0, row.stored or 0
+    lengths = (100 * adds / widest, 100 * (stored - adds) / widest)
+    bar = "".join(f'<i style="width:{length:.2f}%"></i>' for length in lengths)
+    string = escape(row.ep_string or "")
+    cells = [
+        _cell("adds", bytes_text(row.adds), "n"),
+        f'<td class="share"><span class="bar">{bar}</span></td>',
+        _cell("files", bytes_text(row.size), "n"),
+        _cell("took", "" if row.cached else f"{row.seconds:.1f} s", "n"),
+        _cell("nodes", counted, "n"),
+        _cell("error", f"{numerics.error:.1e}" if numerics else "", "n"),
+        _cell("on", numerics.ran_on if numerics else ""),
+        f'<td><code class="string" title="{string}">{string}</code></td>',
+    ]
+    return f"{begin}{''.join(cells)}</tr>"
 
 
-def _additions(rows: Sequence[Row]) -> Iterable[str]:
-    """Each variant as a bar: what it added to the package, and what was there before it."""
-    widest = max((row.adds or 0) + _before(row) for row in rows) or 1
-    height = _LINE * len(rows) + 8
-    yield "<h2>What each variant adds</h2>"
-    yield "<p>Dark: bytes that it added to the package. Light: bytes that variants above it have already.</p>"
-    yield (
-        f'<svg id="additions" role="img" width="{_NAMES + _BARS + 110}" height="{height}" '
-        'aria-label="Bytes that each variant adds and shares">'
-    )
-    for index, row in enumerate(rows):
-        top = index * _LINE + 4
-        own = _BARS * (row.adds or 0) / widest
-        shared = _BARS * _before(row) / widest
-        label = escape(f"{row.component}/{row.target}")
-        yield f'<text x="{_NAMES - 8}" y="{top + 14}" text-anchor="end">{label}</text>'
-        yield f'<rect x="{_NAMES}" y="{top}" width="{own:.1f}" height="18" fill="#2a7d4f"/>'
-        yield f'<rect x="{_NAMES + own:.1f}" y="{top}" width="{shared:.1f}" height="18" fill="#2a7d4f55"/>'
-        yield f'<text x="{_NAMES + own + shared + 6:.1f}" y="{top + 14}">{_size(row.adds)}</text>'
-    yield "</svg>"
-
-
-def _before(row: Row) -> int:
-    """Bytes of the package that the variant has and did not add."""
-    return (row.stored or 0) - (row.adds or 0)
-
-
-def _sharing(rows: Sequence[Row]) -> Iterable[str]:
-    """Who shares how much with whom, as a table that is darker where it is more."""
-    ids = [f"{row.component}/{row.id}" for row in rows]
-    yield "<h2>What variants share</h2>"
-    yield '<div class="scroll"><table class="share" id="sharing">'
-    heads = "".join(f'<th class="up">{escape(f"{row.component}/{row.target}")}</th>' for row in rows)
-    yield f"<tr><th></th>{heads}</tr>"
-    for row, own in zip(rows, ids, strict=True):
-        cells = []
-        for other in ids:
-            shared = (row.stored or 0) if other == own else row.shares.get(other, 0)
-            share = shared / row.stored if row.stored else 0.0
-            cells.append(
-                f'<td style="background: rgb(42 125 79 / {share:.2f})">{_size(shared) if shared else ""}</td>'
-            )
-        yield f"<tr><th>{escape(f'{row.component}/{row.target}')}</th>{''.join(cells)}</tr>"
-    yield "</table></div>"
+def _cell(what: str, text: str, kind: str = "") -> str:
+    return f'<td class="{kind}" data-what="{what}">{escape(text)}</td>' if text else "<td></td>"
 
 
 def _notes(rows: Sequence[Row]) -> Iterable[str]:
-    told = [row for row in rows if row.reason or row.why or row.log]
+    """What there is to know of variants, each sentence once."""
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        # Why a row failed stands in it.
+        for text in (row.reason, row.why) if row.state == "built" else ():
+            if text:
+                told.setdefault(text, []).append(f"{row.component}/{row.target}")
     if not told:
         return
-    yield "<h2>What there is to know</h2>"
-    for row in told:
-        name = escape(f"{row.component}/{row.target}")
-        yield f"<p><b>{name}</b> {escape(row.reason or '')} {escape(row.why or '')}</p>"
+    yield '<h2>What there is to know</h2>\n<dl class="notes">'
+    for text, names in told.items():
+        yield f'<dt class="name">{escape(", ".join(names))}</dt><dd>{escape(text)}</dd>'
+    yield "</dl>"
+
+
+def _strings(rows: Sequence[Row]) -> Iterable[str]:
+    having = [row for row in rows if row.ep_string]
+    if not having:
+        return
+    yield "<h2>Compatibility strings</h2>\n<details><summary>As the EPs wrote them</summary>"
+    yield '<dl class="notes" id="strings">'
+    for row in having:
+        yield f'<dt class="name">{escape(f"{row.component}/{row.target}")}</dt>'
+        yield f'<dd><code class="whole-string">{escape(row.ep_string or "")}</code></dd>'
+    yield "</dl></details>"
+
+
+def _logs(rows: Sequence[Row]) -> Iterable[str]:
+    for row in rows:
         if row.log:
+            name = escape(f"{row.component}/{row.target}")
             yield f"<details><summary>Log of {name}</summary><pre>{escape(row.log)}</pre></details>"
 
 
 def _state(row: Row) -> str:
-    state = "kept" if row.cached and row.state == "built" else row.state
+    state: str = row.state
+    coverage = row.coverage
+    if coverage and coverage.partitions and coverage.compiled < coverage.nodes:
+        state = "partly"
+    elif row.cached and state == "built":
+        state = "kept"
     return f'<span class="state {state}">{state}</span>'
-
-
-def _number(text: str) -> str:
-    return f'<td class="n">{escape(text)}</td>'
-
-
-def _size(count: int | None) -> str:
-    if count is None:
-        return ""
-    amount = float(count)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"

@@ -37,6 +37,9 @@ class Place(Protocol):
             begun: called when somebody has begun with it.
         """
 
+    def stop(self) -> None:
+        """Have what has begun ended as soon as can be, for nobody wants it any more."""
+
     def close(self) -> None:
         """Wait for what has begun, and begin nothing more."""
 
@@ -67,6 +70,10 @@ class Here:
             return carry_out(task, folder, self._workers, self._machine)
 
         return self._pool.submit(do)
+
+    def stop(self) -> None:
+        """As `Place.stop`: the workers are killed."""
+        self._workers.stop()
 
     def close(self) -> None:
         """As `Place.close`."""

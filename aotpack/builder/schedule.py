@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from aotpack.builder.pools import Place
 from aotpack.builder.results import Results
 from aotpack.builder.sources import Sources, refusal
 from aotpack.builder.variant import Built, finish, portable
-from aotpack.errors import FlexError
+from aotpack.errors import AotpackError, FlexError
 from aotpack.machine import Machine
 from aotpack.target import PORTABLE
 
@@ -56,54 +57,115 @@ def do_all(
         ModelError: a model cannot be prepared, or changed while it was built.
         OutputError: the cache of results cannot be written.
     """
-    finished: dict[int, tuple[Built, ...]] = {}
-    waiting: dict[Future[Done], tuple[int, str | None]] = {}
-    ahead: dict[int, str | None] = {}
-    for index, job in enumerate(planned.jobs):
-        folder = scratch / f"job-{index}"
-        folder.mkdir()
-        known, why = _without_work(job, sources, results, folder, str(planned.spec.output.resolve()), machine)
-        if known is None:
-            ahead[index] = why
-            continue
-        finished[index] = finish(job, known, cached=why is None and job.target.name != PORTABLE, why=why)
-        _announce_end(job, finished[index], announce)
-    for index in ahead:
-        for component in planned.jobs[index].components:
-            announce("wait", component.name, planned.jobs[index].target.name, None)
-    for index, why in ahead.items():
-        job = planned.jobs[index]
-        try:
-            task = sources.task(job, announce)
-        except FlexError as error:
-            finished[index] = finish(job, Done(failure=str(error)), cached=False, why=why)
-            _announce_end(job, finished[index], announce)
-            continue
-        folder = scratch / f"job-{index}"
-        waiting[place.submit(task, folder, _begun(job, announce))] = (index, why)
-    for future in as_completed(waiting):
-        index, why = waiting[future]
-        job = planned.jobs[index]
+    work = _Work(planned, place, sources, results, scratch, announce, machine)
+    try:
+        work.begin()
+        for future in as_completed(work.waiting):
+            work.take(future)
+        sources.check()
+    except BaseException:
+        place.stop()
+        work.keep_what_is_done()
+        raise
+    return [
+        Finished(component, built)
+        for index, job in enumerate(planned.jobs)
+        for component, built in zip(job.components, work.finished[index], strict=True)
+    ]
+
+
+class _Work:
+    def __init__(
+        self,
+        planned: Plan,
+        place: Place,
+        sources: Sources,
+        results: Results | None,
+        scratch: Path,
+        announce: Event,
+        machine: Machine | None,
+    ) -> None:
+        self._jobs = planned.jobs
+        self._output = str(planned.spec.output.resolve())
+        self._place = place
+        self._sources = sources
+        self._results = results
+        self._scratch = scratch
+        self._announce = announce
+        self._machine = machine
+        #: By a job's place in the plan.
+        self.finished: dict[int, tuple[Built, ...]] = {}
+        #: A job's place in the plan, and why it is not taken from an earlier build.
+        self.waiting: dict[Future[Done], tuple[int, str | None]] = {}
+
+    def begin(self) -> None:
+        """Take what there is, and hand on the rest."""
+        ahead: dict[int, str | None] = {}
+        for index, job in enumerate(self._jobs):
+            folder = self._folder(index)
+            folder.mkdir()
+            known, why = _without_work(job, self._sources, self._results, folder, self._output, self._machine)
+            if known is None:
+                ahead[index] = why
+                continue
+            kept = why is None and job.target.name != PORTABLE
+            self._end(index, finish(job, known, cached=kept, why=why))
+        for index in ahead:
+            for component in self._jobs[index].components:
+                self._announce("wait", component.name, self._jobs[index].target.name, None)
+        for index, why in ahead.items():
+            job = self._jobs[index]
+            try:
+                task = self._sources.task(job, self._announce)
+            except FlexError as error:
+                self._end(index, finish(job, Done(failure=str(error)), cached=False, why=why))
+                continue
+            future = self._place.submit(task, self._folder(index), _begun(job, self._announce))
+            self.waiting[future] = (index, why)
+
+    def take(self, future: Future[Done]) -> None:
+        """Take what came of a job, and keep it for later builds."""
+        index, why = self.waiting[future]
+        job = self._jobs[index]
         try:
             done = future.result()
         except (Exception, CancelledError) as error:
             # An executor that is not ours fails in ways of its own: that is this job's failure.
-            done = Done(failure=f"it was not done: {type(error).__name__}: {error}")
+            kind = "" if isinstance(error, AotpackError) else f"{type(error).__name__}: "
+            done = Done(failure=f"it was not done: {kind}{error}")
         # What was compiled of a model that changed must not be found under the old one's digest.
-        sources.check()
-        finished[index] = finish(job, done, cached=False, why=why)
-        if results is not None:
+        self._sources.check()
+        if self._results is not None:
             if done.failure is None:
-                results.put(job.digest, done)
-            key = _key(job, str(planned.spec.output.resolve()))
-            results.remember(key, job.digest, job.ingredients, failed=done.failure is not None)
-        _announce_end(job, finished[index], announce)
-    sources.check()
-    return [
-        Finished(component, built)
-        for index, job in enumerate(planned.jobs)
-        for component, built in zip(job.components, finished[index], strict=True)
-    ]
+                self._results.put(job.digest, done)
+            key = _key(job, self._output)
+            self._results.remember(key, job.digest, job.ingredients, failed=done.failure is not None)
+        self._end(index, finish(job, done, cached=False, why=why))
+
+    def keep_what_is_done(self) -> None:
+        """Keep what the build had no time to take, for the next one."""
+        if self._results is None:
+            return
+        try:
+            self._sources.check()
+        except AotpackError:
+            return
+        for future, (index, _) in self.waiting.items():
+            if index not in self.finished and future.done():
+                # There is an error already, and what cannot be kept is built again.
+                with contextlib.suppress(Exception, CancelledError):
+                    done = future.result()
+                    if done.failure is None:
+                        self._results.put(self._jobs[index].digest, done)
+
+    def _folder(self, index: int) -> Path:
+        return self._scratch / f"job-{index}"
+
+    def _end(self, index: int, built: tuple[Built, ...]) -> None:
+        self.finished[index] = built
+        job = self._jobs[index]
+        for component, item in zip(job.components, built, strict=True):
+            self._announce("end", component.name, job.target.name, item)
 
 
 def _without_work(
@@ -146,8 +208,3 @@ def _begun(job: Job, announce: Event) -> Callable[[], None]:
             announce("start", component.name, job.target.name, None)
 
     return begun
-
-
-def _announce_end(job: Job, built: tuple[Built, ...], announce: Event) -> None:
-    for component, item in zip(job.components, built, strict=True):
-        announce("end", component.name, job.target.name, item)

@@ -30,6 +30,9 @@ _INTERVAL = 0.05
 _KEPT_OF_LOG = 4 * 1024 * 1024
 
 
+_STOPPED = "the build was stopped"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a worker ended."""
@@ -66,12 +69,17 @@ class Workers:
     def __init__(self) -> None:
         self._idle: list[_Starter] = []
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def stop(self) -> None:
+        """Have running workers ended at once, by the threads that wait for them, and start no others."""
+        self._stopped.set()
 
     def close(self) -> None:
         """End the processes that are kept for the next worker."""
@@ -95,6 +103,8 @@ class Workers:
             environment: added to this process's.
             limits: after which it is killed, with its children.
         """
+        if self._stopped.is_set():
+            return Outcome(result=None, failure=_STOPPED, seconds=0.0, peak_memory=0, log="")
         asked, answered, log = folder / "request.json", folder / "result.json", folder / "log.txt"
         asked.write_text(request.model_dump_json(), encoding="utf-8")
         log.touch()
@@ -102,7 +112,7 @@ class Workers:
         try:
             with self._starter() as starter:
                 pid = starter.start(asked, answered, log, folder=folder, environment=environment)
-                ended_by, ended = _watch(starter, pid, limits, started)
+                ended_by, ended = _watch(starter, pid, limits, started, self._stopped)
         except OSError as error:
             ended_by, ended = f"no worker could be started: {error}", Ended(1)
         seconds = time.monotonic() - started
@@ -186,7 +196,9 @@ class _Fresh:
             self.kill()
 
 
-def _watch(starter: _Starter, pid: int, limits: Limits, started: float) -> tuple[str | None, Ended]:
+def _watch(
+    starter: _Starter, pid: int, limits: Limits, started: float, stopped: threading.Event
+) -> tuple[str | None, Ended]:
     """Wait for the end. Gives why it had to be ended, and how it did, with the highest memory seen."""
     peak = 0
     while True:
@@ -199,6 +211,8 @@ def _watch(starter: _Starter, pid: int, limits: Limits, started: float) -> tuple
                 reason = f"it took {memory >> 20} MiB of memory; the limit is {limits.memory >> 20} MiB"
             elif time.monotonic() - started > limits.seconds:
                 reason = f"it did not end within {limits.seconds:g} s"
+            elif stopped.is_set():
+                reason = _STOPPED
         if reason is not None:
             ended = starter.kill()
         if ended is not None:

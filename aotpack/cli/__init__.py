@@ -72,10 +72,11 @@ def main() -> None:
         app()
         status = 0
     except SystemExit as stop:
-        # Help, and what typer itself found wrong with the arguments.
+        # Help, and what typer itself found wrong with the arguments. It makes an exit of a Ctrl-C, too.
         status = stop.code if isinstance(stop.code, int) else 1
-    except KeyboardInterrupt:
-        output.note("interrupted")
+        _say_if_interrupted(stop)
+    except KeyboardInterrupt as interrupt:
+        _say_if_interrupted(interrupt)
         status = 130
     except AotpackError as error:
         output.note(f"error: {error}")
@@ -84,6 +85,13 @@ def main() -> None:
         # Whoever read our output has seen enough.
         status = 0
     _leave(status)
+
+
+def _say_if_interrupted(error: BaseException | None) -> None:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    if error is not None:
+        output.note(": ".join(["interrupted", *map(str, error.args)]))
 
 
 def _leave(status: int) -> None:

@@ -155,6 +155,10 @@ def run_build(
     with ExitStack() as stack:
         try:
             return build_spec(spec, executor=executor, keep_going=keep_going, on_event=build_progress(stack))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "what was finished is kept for the next build" if spec.reuse else "nothing is kept"
+            ) from None
         except BuildFailed as error:
             stack.close()
             _write_page(error.report, page)

@@ -56,7 +56,7 @@ def build_progress(stack: ExitStack) -> Event:
                 progress.remove_task(tasks.pop(former))
             tasks[key] = progress.add_task(_line(what, component, target, built), total=None)
         done = int(progress.tasks[0].completed)
-        progress.update(whole, description=f"{done} of {len(waiting)} done")
+        progress.update(whole, description=f"{done} of {len(waiting)} done", refresh=True)
 
     return live
 

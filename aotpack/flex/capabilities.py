@@ -57,6 +57,8 @@ class Capabilities:
     node_cost: float = 8_000.0
     #: Bytes of scores that equal blocks are batched up to; a GPU or NPU wants more than a CPU's cache holds.
     working_set: int = 1 << 20
+    #: Whether Gather copies keys with all threads where Slice takes one.
+    gathers: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +69,14 @@ class Options:
         lowering: one that every node must get, or None for the cheapest that the target runs.
         masked_rows: what a query that sees no key gives. The schema's softmax gives NaN; PyTorch gives zeros.
         block: queries and keys a block; None for what costs least.
+        kv_heads: heads of K and V a tile, a divisor of all of them; None for what costs least.
 
     """
 
     lowering: Lowering | None = None
     masked_rows: Literal["nan", "zeros"] = "nan"
     block: tuple[int, int] | None = None
+    kv_heads: int | None = None
 
     def __post_init__(self) -> None:
         if self.lowering is not None and self.lowering not in LOWERINGS:
@@ -85,3 +89,5 @@ class Options:
             )
         if self.block is not None and min(self.block) < 1:
             raise FlexError("is not positive", where="options.block", found=self.block)
+        if self.kv_heads is not None and self.kv_heads < 1:
+            raise FlexError("is not positive", where="options.kv_heads", found=self.kv_heads)

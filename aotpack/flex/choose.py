@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
 
 from aotpack.errors import FlexError
@@ -15,15 +16,17 @@ from aotpack.flex.dense import write_dense
 from aotpack.flex.emit import Emitter
 from aotpack.flex.function import keep, why_not_kept
 from aotpack.flex.fused import fits, meaning_of, write_fused
-from aotpack.flex.mask import Block, BlockMask
+from aotpack.flex.mask import Block, BlockMask, block_mask
 from aotpack.flex.node import FlexNode
-from aotpack.flex.sparse import write_block_sparse
+from aotpack.flex.order import best_orders, reordered
+from aotpack.flex.sparse import Tiling, write_block_sparse
 from aotpack.flex.understand import Understanding, understand
 
 __all__ = ["Choice", "choose"]
 
-#: The lowest blocks that are tried.
-_FINEST = (64, 64)
+#: Queries and keys of the blocks that masks are evaluated in, and the keys of those that are told apart.
+FINEST = (64, 64)
+GRAIN = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +60,11 @@ def choose(node: FlexNode, opsets: Mapping[str, int], capabilities: Capabilities
         FlexError: the lowering that was asked for does not fit the node.
 
     """
-    known = understand(node, opsets[""], options.block or _FINEST)
+    known = (
+        understand(node, opsets[""], FINEST, GRAIN)
+        if options.block is None
+        else understand(node, opsets[""], options.block)
+    )
     target = _Target(opsets=opsets, capabilities=capabilities, options=options)
     refused: dict[str, str] = {}
     choices: list[Choice] = []
@@ -104,7 +111,7 @@ def _dense(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Ch
     passes = sum(_passes(graph) for graph in (node.score_mod, node.prob_mod) if graph is not None)
     yield Choice(
         lowering="dense",
-        cost=_scores(node) * (1 + passes) * _spill(node) + 8 * target.capabilities.node_cost,
+        cost=_scores(node) * DENSE * (1 + passes) * _spill(node) + 8 * target.capabilities.node_cost,
         why=known.why_dense or "all scores at once cost least",
         skipped=0.0,
         write=lambda emitter: write_dense(node, emitter, target.capabilities, target.options),
@@ -115,33 +122,69 @@ def _block_sparse(node: FlexNode, known: Understanding, target: _Target) -> Iter
     if known.mask is None or known.why_dense is not None:
         yield known.why_dense or "no block mask"
         return
-    programs = [program for program in (known.score_mod, known.prob_mod) if program is not None]
-    steps = sum(value.scored and value.kind == "step" for program in programs for value in program.values)
-    factors = (1,) if target.options.block is not None else _FACTORS
-    for factor in factors:
-        mask = known.mask if factor == 1 else known.mask.coarser(factor)
-        if factor > 1 and mask.block[0] >= 2 * mask.lengths[0]:
-            break
-        heads = _scores(node) / (mask.lengths[0] * mask.lengths[1])
-        cost = sum(_row_cost(mask, row, heads) for row in range(mask.states.shape[0])) * (1 + _PASS * steps)
-        nodes = mask.states.shape[0] * (8 + steps)
+    wanted = target.options.kv_heads
+    if wanted is not None and node.heads[1] % wanted:
+        yield f"{node.heads[1]} heads of K and V are not a multiple of options.kv_heads {wanted}"
+        return
+    for tiling in _tilings(node, known, target):
+        mask = tiling.mask
         partial = float((mask.states == Block.PARTIAL).mean())
         rows, columns = mask.block
+        order = "" if tiling.order is None else f", {tiling.order}"
         yield Choice(
             lowering="block-sparse",
-            cost=cost + nodes * target.capabilities.node_cost,
-            why=f"{mask.skipped:.0%} of the {rows}x{columns} blocks are masked, {partial:.0%} partly",
+            cost=_tiled_cost(node, tiling, target.capabilities),
+            why=f"{mask.skipped:.0%} of the {rows}x{columns} blocks are masked, {partial:.0%} partly{order}",
             skipped=mask.skipped,
             write=functools.partial(
                 write_block_sparse,
                 node,
                 capabilities=target.capabilities,
                 options=target.options,
-                mask=mask,
-                score_mod=known.score_mod,
-                prob_mod=known.prob_mod,
+                tiling=tiling,
             ),
         )
+
+
+def _tilings(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Tiling]:
+    """The tilings that are weighed against each other."""
+    assert known.mask is not None
+    bases = [
+        Tiling(
+            mask=known.mask,
+            kv_heads=node.heads[1],
+            score_mod=known.score_mod,
+            prob_mod=known.prob_mod,
+        )
+    ]
+    if target.options.block is None and _scattered(known.mask) and known.score_mod is not None:
+        for order in best_orders(known.score_mod, _ORDERS):
+            mods = [
+                None if program is None else reordered(program, order)
+                for program in (known.score_mod, known.prob_mod)
+            ]
+            if mods[0] is not None and (mods[1] is not None or known.prob_mod is None):
+                mask = block_mask(mods[0], FINEST, GRAIN)
+                bases.append(replace(bases[0], mask=mask, score_mod=mods[0], prob_mod=mods[1], order=order))
+    factors = (1,) if target.options.block is not None else _FACTORS
+    all_heads = node.heads[1]
+    kv_heads = [count for count in range(1, all_heads + 1) if all_heads % count == 0]
+    if target.options.kv_heads is not None:
+        kv_heads = [target.options.kv_heads]
+    for base in bases:
+        for factor in factors:
+            mask = base.mask if factor == 1 else base.mask.coarser(factor)
+            if factor > 1 and mask.block[0] >= 2 * mask.lengths[0]:
+                break
+            yield from (replace(base, mask=mask, kv_heads=count) for count in kv_heads)
+
+
+def _scattered(mask: BlockMask) -> bool:
+    """Whether another order of the positions may have fewer blocks with something to see."""
+    if mask.lengths[0] != mask.lengths[1]:
+        return False
+    computed = (1 - mask.skipped) * mask.lengths[0] * mask.lengths[1]
+    return float(mask.spans[2].sum()) < _SCATTERED * computed
 
 
 def _fused(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Choice | str]:
@@ -170,21 +213,30 @@ def _fused(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Ch
 
 _CANDIDATES = {"function": _function, "dense": _dense, "block-sparse": _block_sparse, "fused": _fused}
 
-# Measured on a CPU with two threads, E = Ev = 64, in units of the time one score takes in plain ops.
+# In units of the time one score takes in tiles, E = Ev = 64; `benchmarks/flex_costs.py` measures them.
 
 #: What one more elementwise op adds.
-_PASS = 0.15
+PASS = 0.1
 #: What a Where adds: with a mask that broadcasts it is not vectorised.
-_WHERE = 2.5
+WHERE = 1.5
 #: How many queries' worth of time goes into packing and copying the keys of a block.
-_PACKING = 12
-#: How much dearer a score is, by the bytes of those of one block of queries: in a core's cache, near, or far.
-_CACHES = ((3 << 19, 1.0), (16 << 20, 1.12), (math.inf, 1.25))
+PACKING = 15
+#: What bringing a query, its keys and its result into another order takes, in scores.
+_MOVING = 40
+#: How much dearer a score is for each doubling of a tile's scores beyond what a core has near.
+FAR = 0.06
+NEAR = 1 << 20
+#: What a score costs when all of them are computed at once.
+DENSE = 0.95
 #: How much dearer a score is when all of them are more than `_LARGE` bytes; the memory they take counts too.
-_SPILL = 1.45
+SPILL = 1.15
 _LARGE = 64 << 20
 #: Block heights that are tried, in units of the lowest.
 _FACTORS = (1, 2, 4)
+#: Other orders of the positions that are tried, and the share of scores seen, of those computed, above which
+#: none can pay.
+_ORDERS = 2
+_SCATTERED = 0.6
 #: Stands for a length that is not known.
 _TYPICAL = 1024
 
@@ -192,7 +244,7 @@ _TYPICAL = 1024
 def _passes(graph: onnx.GraphProto) -> float:
     """What the ops of a mod cost a score; those on positions alone are not told apart here."""
     return sum(
-        _WHERE if node.op_type == "Where" else _PASS for node in graph.node if node.op_type not in _CHEAP
+        WHERE if node.op_type == "Where" else PASS for node in graph.node if node.op_type not in _CHEAP
     )
 
 
@@ -200,12 +252,24 @@ def _passes(graph: onnx.GraphProto) -> float:
 _CHEAP = frozenset({"Constant", "Gather", "Identity", "Range", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
 
 
-def _row_cost(mask: BlockMask, row: int, heads: float) -> float:
-    """What one block of queries costs, in scores, before its mod."""
-    keys = sum(high - low for low, high in mask.ranges(row, row + 1))
-    size = heads * mask.block[0] * keys * 4
-    far = next(factor for limit, factor in _CACHES if size <= limit)
-    return heads * (mask.block[0] + _PACKING) * keys * far
+def _tiled_cost(node: FlexNode, tiling: Tiling, capabilities: Capabilities) -> float:
+    """What all tiles cost."""
+    mask = tiling.mask
+    high = mask.block[0]
+    tiles = node.heads[1] // tiling.kv_heads
+    heads = _scores(node) / (mask.lengths[0] * mask.lengths[1])
+    keys = np.array([_visible(mask, row) for row in range(mask.states.shape[0])])
+    far = 1 + FAR * np.log2(np.maximum(heads / tiles * high * keys * 4 / NEAR, 1))
+    programs = [program for program in (tiling.score_mod, tiling.prob_mod) if program is not None]
+    steps = sum(value.scored and value.kind == "step" for program in programs for value in program.values)
+    scores = float((heads * keys * far * (high * (1 + PASS * steps) + PACKING)).sum())
+    if tiling.order is not None:
+        scores += heads * mask.lengths[0] * _MOVING
+    return scores + tiles * len(keys) * (8 + steps) * capabilities.node_cost
+
+
+def _visible(mask: BlockMask, row: int) -> int:
+    return sum(high - low for low, high in mask.ranges(row, row + 1))
 
 
 def _fused_cost(node: FlexNode, op: FusedOp, each: float) -> float:
@@ -215,7 +279,7 @@ def _fused_cost(node: FlexNode, op: FusedOp, each: float) -> float:
 
 
 def _spill(node: FlexNode) -> float:
-    return _SPILL if _scores(node) * 4 > _LARGE else 1.0
+    return SPILL if _scores(node) * 4 > _LARGE else 1.0
 
 
 def _scores(node: FlexNode) -> float:

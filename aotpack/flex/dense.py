@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aotpack.flex.capabilities import Capabilities, Options
-from aotpack.flex.emit import Emitter, numpy_type
+from aotpack.flex.emit import Emitter
 from aotpack.flex.node import FlexNode
 from aotpack.flex.products import blind_queries, operands_of, scores_of, values_of
 
@@ -17,13 +17,11 @@ def write_dense(node: FlexNode, emitter: Emitter, capabilities: Capabilities, op
     scores = scores_of(node, emitter, operands, operands.q, operands.k, sizes)
     if node.score_mod is not None:
         scores = emitter.inline(node.score_mod, scores)
-    dead = None
+    blind = None
     if node.score_mod is not None and options.masked_rows == "zeros":
-        dead = blind_queries(emitter, scores, node.precision)
+        blind = blind_queries(emitter, scores, node.precision)
     probs = emitter.op("Softmax", scores, axis=-1)
     if node.prob_mod is not None:
         probs = emitter.inline(node.prob_mod, probs)
-    values = values_of(node, emitter, operands, probs, operands.v, sizes)
-    if dead is not None:
-        values = emitter.op("Where", dead, emitter.constant(numpy_type(node.element_type).type(0)), values)
+    values = values_of(node, emitter, operands, probs, operands.v, sizes, blind)
     emitter.op("Identity", values, output=node.proto.output[0])

@@ -12,10 +12,21 @@ from aotpack.flex.emit import Array, numpy_type
 from aotpack.flex.intervals import Interval, anything, evaluate, exactly
 from aotpack.flex.program import Program, Value
 
-__all__ = ["Block", "BlockMask", "Ranges", "block_mask", "keeps_zero", "region_of"]
+__all__ = ["Block", "BlockMask", "Ranges", "Region", "block_mask", "keeps_zero", "keys_seen", "region_of"]
 
 #: Half-open ranges of positions, in order and apart.
 Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """Some scores of every batch."""
+
+    #: The first and the one after the last.
+    heads: tuple[int, int]
+    queries: tuple[int, int]
+    #: Their scores stand side by side.
+    keys: Ranges
 
 
 class Block(enum.IntEnum):
@@ -72,7 +83,7 @@ class BlockMask:
         )
 
 
-def block_mask(program: Program, block: tuple[int, int] = (128, 64)) -> BlockMask:
+def block_mask(program: Program, block: tuple[int, int] = (128, 64), grain: int | None = None) -> BlockMask:
     """Find the blocks that a score mod masks.
 
     The whole matrix is evaluated block by block on intervals of positions first. What that leaves open,
@@ -82,8 +93,11 @@ def block_mask(program: Program, block: tuple[int, int] = (128, 64)) -> BlockMas
     Args:
         program: of the score mod.
         block: queries and keys a block.
+        grain: keys a block of the result, a divisor of `block[1]`, so that edges are found more sharply than
+            intervals are evaluated; None for `block[1]`.
 
     """
+    grain = grain or block[1]
     _, _, length, keys = program.shape
     rows, columns = -(-length // block[0]), -(-keys // block[1])
     bounds = evaluate(program, lambda value: _reduced(value, program, block))
@@ -93,6 +107,7 @@ def block_mask(program: Program, block: tuple[int, int] = (128, 64)) -> BlockMas
     )
     states[(high == -np.inf).all(axis=(0, 1))] = Block.MASKED
     states[(low > -np.inf).all(axis=(0, 1))] = Block.FULL
+    fine = np.repeat(states, block[1] // grain, axis=1)[:, : -(-keys // grain)]
     seen = np.zeros((1, 1, length), np.bool_)
     spans = np.stack([np.full(length, keys), np.full(length, -1), np.zeros(length, np.int64)])
     uniform, uncertain = True, False
@@ -101,12 +116,13 @@ def block_mask(program: Program, block: tuple[int, int] = (128, 64)) -> BlockMas
         k = (column * block[1], min((column + 1) * block[1], keys))
         visible = np.ones((1, 1, 1, 1), np.bool_)
         if states[row, column] == Block.PARTIAL:
-            tile = evaluate(program, functools.partial(_sliced, program=program, q=q, keys=(k,)))
+            region = Region(heads=(0, program.shape[1]), queries=q, keys=(k,))
+            tile = evaluate(program, functools.partial(_sliced, program=program, region=region))
             visible, open_ = _rank4(tile.high) > -np.inf, _rank4(tile.low) > -np.inf
             uncertain |= bool(np.any(visible & ~open_))
-            states[row, column] = (
-                Block.FULL if open_.all() else Block.PARTIAL if visible.any() else Block.MASKED
-            )
+            starts = np.arange(0, k[1] - k[0], grain)
+            part = slice(k[0] // grain, k[0] // grain + len(starts))
+            fine[row, part] = _states(visible, open_, k[1] - k[0], starts)
         some = np.broadcast_to(visible, (*visible.shape[:2], q[1] - q[0], k[1] - k[0]))
         if some.shape[:2] != seen.shape[:2]:
             seen = np.broadcast_to(
@@ -118,13 +134,34 @@ def block_mask(program: Program, block: tuple[int, int] = (128, 64)) -> BlockMas
         _extend(spans[:, slice(*q)], somewhere, k)
     return BlockMask(
         lengths=(length, keys),
-        block=block,
-        states=states,
+        block=(block[0], grain),
+        states=fine,
         seen=seen,
         spans=spans,
         uniform=uniform,
         depends_on_data=uncertain and program.uses_data,
     )
+
+
+def keys_seen(program: Program, queries: tuple[int, int]) -> Array:
+    """Which keys any of some queries may see: booleans of shape (S,).
+
+    Args:
+        program: of the score mod.
+        queries: the first and the one after the last.
+
+    """
+    keys = program.shape[3]
+    region = Region(heads=(0, program.shape[1]), queries=queries, keys=((0, keys),))
+    bounds = evaluate(program, functools.partial(_sliced, program=program, region=region))
+    return np.broadcast_to((_rank4(bounds.high) > -np.inf).any(axis=(0, 1, 2)), keys)
+
+
+def _states(visible: Array, open_: Array, width: int, starts: Array) -> Array:
+    """The `Block` values of the parts of a block of `width` keys, each from one start to the next."""
+    some = np.logical_or.reduceat(np.broadcast_to(visible.any(axis=(0, 1, 2)), width), starts)
+    all_ = np.logical_and.reduceat(np.broadcast_to(open_.all(axis=(0, 1, 2)), width), starts)
+    return np.where(all_, Block.FULL, np.where(some, Block.PARTIAL, Block.MASKED)).astype(np.uint8)
 
 
 def _extend(spans: Array, visible: Array, k: tuple[int, int]) -> None:
@@ -154,21 +191,23 @@ def keeps_zero(program: Program | None) -> bool:
     return bool(np.all(bounds.low == 0) and np.all(bounds.high == 0))
 
 
-def region_of(array: Array, program: Program, q: tuple[int, int], keys: Ranges) -> Array:
-    """The part of a broadcast operand that belongs to some queries and keys."""
-    _, _, length, width = program.shape
+def region_of(array: Array, program: Program, region: Region) -> Array:
+    """The part of a broadcast operand that belongs to some scores."""
+    _, heads, length, width = program.shape
+    if array.ndim >= 3 and array.shape[-3] == heads and heads > 1:
+        array = array[..., slice(*region.heads), :, :]
     if array.ndim >= 2 and array.shape[-2] == length and length > 1:
-        array = array[..., q[0] : q[1], :]
+        array = array[..., slice(*region.queries), :]
     if array.ndim >= 1 and array.shape[-1] == width and width > 1:
-        parts = [array[..., low:high] for low, high in keys]
+        parts = [array[..., low:high] for low, high in region.keys]
         array = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     return array
 
 
-def _sliced(value: Value, *, program: Program, q: tuple[int, int], keys: Ranges) -> Interval:
+def _sliced(value: Value, *, program: Program, region: Region) -> Interval:
     if value.array is not None and value.table:
         return exactly(value.array)
-    return anything(value) if value.array is None else exactly(region_of(value.array, program, q, keys))
+    return anything(value) if value.array is None else exactly(region_of(value.array, program, region))
 
 
 def _reduced(value: Value, program: Program, block: tuple[int, int]) -> Interval:

@@ -6,7 +6,8 @@ then V. K and V are never repeated for grouped heads: the queries of a group are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +30,10 @@ class Operands:
     v: str
     #: The type of the products.
     element_type: int
+
+    def mapped(self, change: Callable[[str], str]) -> Operands:
+        """The same for each of them."""
+        return replace(self, q=change(self.q), k=change(self.k), v=change(self.v))
 
 
 def operands_of(
@@ -57,11 +62,23 @@ def scores_of(node: FlexNode, emitter: Emitter, operands: Operands, q: str, k: s
     return cast(emitter, scores, operands.element_type, node.precision)
 
 
-def values_of(node: FlexNode, emitter: Emitter, operands: Operands, probs: str, v: str, sizes: Sizes) -> str:
-    """Probabilities of shape (B, Hq, *sizes) times V, in the type of Q."""
+def values_of(
+    node: FlexNode,
+    emitter: Emitter,
+    operands: Operands,
+    probs: str,
+    v: str,
+    sizes: Sizes,
+    blind: str | None = None,
+) -> str:
+    """Probabilities of shape (B, Hq, *sizes) times V, in the type of Q; zeros where `blind`."""
     v = cast(emitter, v, operands.element_type, node.precision)
     values = emitter.op("MatMul", _stack(node, emitter, probs, sizes[1]), v)
     values = _unstack(node, emitter, values, probs, sizes[0])
+    if blind is not None:
+        # Before the cast: not every target has a Where of every type.
+        zero = emitter.constant(np.asarray(0, numpy_type(node.precision)))
+        values = emitter.op("Where", blind, zero, values)
     return cast(emitter, values, node.precision, node.element_type)
 
 

@@ -6,21 +6,41 @@ dimension, so all tensors keep four dimensions, and one set of nodes serves them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
 from aotpack.flex.capabilities import Capabilities, Options
-from aotpack.flex.emit import Dim, Emitter, numpy_type
-from aotpack.flex.mask import BlockMask, Ranges
+from aotpack.flex.emit import Array, Dim, Emitter, numpy_type
+from aotpack.flex.mask import BlockMask, Ranges, Region
 from aotpack.flex.node import FlexNode
-from aotpack.flex.products import Operands, blind_queries, operands_of, scores_of, values_of
+from aotpack.flex.order import Order
+from aotpack.flex.products import Operands, blind_queries, cast, operands_of, scores_of, values_of
 from aotpack.flex.program import Program
 from aotpack.flex.tiles import Bank, write_tile
 
-__all__ = ["write_block_sparse"]
+__all__ = ["Tiling", "write_block_sparse"]
+
+#: Copies of fewer keys than this at once are left to Slice.
+_LEAST_COPIED = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tiling:
+    """How the scores of a node are cut into tiles, and its mods in those terms."""
+
+    #: Its rows of blocks are the rows of tiles.
+    mask: BlockMask
+    #: Heads of K and V a tile, a divisor of all of them; the query heads that share them go with them.
+    kv_heads: int
+    #: As programs; None if the node has none.
+    score_mod: Program | None = None
+    prob_mod: Program | None = None
+    #: Of queries and keys, in which mask and programs are; None for the one they come in.
+    order: Order | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +57,7 @@ class _Row:
 
 
 def write_block_sparse(
-    node: FlexNode,
-    emitter: Emitter,
-    capabilities: Capabilities,
-    options: Options,
-    *,
-    mask: BlockMask,
-    score_mod: Program | None,
-    prob_mod: Program | None,
+    node: FlexNode, emitter: Emitter, capabilities: Capabilities, options: Options, tiling: Tiling
 ) -> None:
     """Write `node` block by block.
 
@@ -53,47 +66,70 @@ def write_block_sparse(
         emitter: to write to.
         capabilities: of the target.
         options: of the user.
-        mask: of its score mod.
-        score_mod: as a program; None if the node has none.
-        prob_mod: likewise.
+        tiling: that was chosen.
 
     """
-    score_mod, factor = (None, 1.0) if score_mod is None else score_mod.without_leading_scale()
+    score_mod, factor = (None, 1.0) if tiling.score_mod is None else tiling.score_mod.without_leading_scale()
     operands = operands_of(node, emitter, capabilities, factor)
-    writer = _Writer(node, emitter, options, mask, operands, (score_mod, prob_mod))
-    blocks = [writer.block(rows) for rows in writer.groups(capabilities.working_set)]
-    if len(blocks) == 1:
-        emitter.op("Identity", blocks[0], output=node.proto.output[0])
+    order, output = tiling.order, node.proto.output[0]
+    if order is not None:
+        operands = operands.mapped(lambda value: _gathered(emitter, value, order.places))
+    mods = [
+        (program, None if program is None else _prologue(emitter, program))
+        for program in (score_mod, tiling.prob_mod)
+    ]
+    bank = Bank(emitter, operands.q)
+    parts = []
+    for first in range(0, node.heads[1], tiling.kv_heads):
+        writer = _Writer(node, bank, capabilities, options, tiling, operands, mods, first)
+        parts.append(_joined(emitter, [writer.block(rows) for rows in writer.groups()], axis=2))
+    values = _joined(emitter, parts, axis=1)
+    if order is None:
+        emitter.op("Identity", values, output=output)
     else:
-        emitter.op("Concat", *blocks, axis=2, output=node.proto.output[0])
+        emitter.op("Gather", values, emitter.constant(order.inverse), axis=2, output=output)
 
 
 class _Writer:
+    """Writes the tiles of some heads, from `first` of K and V on."""
+
     def __init__(
         self,
         node: FlexNode,
-        emitter: Emitter,
+        bank: Bank,
+        capabilities: Capabilities,
         options: Options,
-        mask: BlockMask,
+        tiling: Tiling,
         operands: Operands,
-        mods: tuple[Program | None, Program | None],
+        mods: list[tuple[Program | None, Mapping[str, str] | None]],
+        first: int,
     ) -> None:
-        self.node, self.emitter, self.options, self.mask, self.operands = (
+        self.bank, self.emitter, self.mods, self.mask = bank, bank.emitter, mods, tiling.mask
+        self.capabilities, self.zeros = capabilities, options.masked_rows == "zeros"
+        heads, kv_heads = node.heads
+        group, last = heads // kv_heads, first + tiling.kv_heads
+        self.heads = (first * group, last * group)
+        #: The node as if it had these heads only.
+        self.node = replace(
             node,
-            emitter,
-            options,
-            mask,
-            operands,
+            q_shape=_with_heads(node.q_shape, tiling.kv_heads * group),
+            k_shape=_with_heads(node.k_shape, tiling.kv_heads),
+            v_shape=_with_heads(node.v_shape, tiling.kv_heads),
         )
-        self.mods = [(program, None if program is None else _prologue(emitter, program)) for program in mods]
-        self.bank = Bank(emitter, operands.q)
-        self.zeros = options.masked_rows == "zeros"
+        self.operands = operands
+        if tiling.kv_heads < kv_heads:
+            self.operands = replace(
+                operands,
+                q=self._slice(operands.q, *self.heads, axis=1),
+                k=self._slice(operands.k, first, last, axis=1),
+                v=self._slice(operands.v, first, last, axis=1),
+            )
 
-    def groups(self, working_set: int) -> Iterator[list[_Row]]:
-        """The rows of blocks in order, equal ones together while their scores fit `working_set` bytes."""
+    def groups(self) -> Iterator[list[_Row]]:
+        """The rows of blocks in order, equal ones together while their scores fit the working set."""
         group: list[_Row] = []
         for row in self._rows():
-            if group and not self._joins(row, group, working_set):
+            if group and not self._joins(row, group):
                 yield group
                 group = []
             group.append(row)
@@ -105,12 +141,12 @@ class _Writer:
         if not first.keys:
             return self._unseen(first.q)
         queries, keys = first.sizes
-        q = self._part(self.operands.q, ((first.q[0], rows[-1].q[1]),), self.mask.lengths[0])
+        heads, kv_heads = self.node.heads
+        q = self._sliced(self.operands.q, ((first.q[0], rows[-1].q[1]),), self.mask.lengths[0])
         if count == 1:
-            k = self._part(self.operands.k, first.keys, self.mask.lengths[1])
-            v = self._part(self.operands.v, first.keys, self.mask.lengths[1])
+            k = self._part(self.operands.k, first.keys, self.node.k_shape[3])
+            v = self._part(self.operands.v, first.keys, self.node.v_shape[3])
         else:
-            heads, kv_heads = self.node.heads
             q = self._fold(q, count, queries, heads, self.node.q_shape[3])
             k = self._windows(self.operands.k, first, count, kv_heads, self.node.k_shape[3])
             v = self._windows(self.operands.v, first, count, kv_heads, self.node.v_shape[3])
@@ -122,12 +158,9 @@ class _Writer:
         if self.zeros and self.mask.depends_on_data:
             blind = blind_queries(self.emitter, scores, self.node.precision)
         probs = self._modified(1, self.emitter.op("Softmax", scores, axis=-1), first, self.bank)
-        values = values_of(self.node, self.emitter, self.operands, probs, v, sizes)
         if self.zeros and blind is None and (known := self._blind(first)).any():
             blind = self.emitter.constant(known)
-        if blind is not None:
-            zero = self.emitter.constant(np.asarray(0, numpy_type(self.node.element_type)))
-            values = self.emitter.op("Where", blind, zero, values)
+        values = values_of(self.node, self.emitter, self.operands, probs, v, sizes, blind)
         return values if count == 1 else self._unfold(values, count, queries)
 
     def _rows(self) -> Iterator[_Row]:
@@ -136,7 +169,7 @@ class _Writer:
             q = (row * high, min((row + 1) * high, self.mask.lengths[0]))
             yield _Row(q=q, keys=self.mask.ranges(row, row + 1))
 
-    def _joins(self, row: _Row, group: list[_Row], working_set: int) -> bool:
+    def _joins(self, row: _Row, group: list[_Row]) -> bool:
         """Whether `row` is the next of the equal rows in `group`."""
         first, last = group[0], group[-1]
         queries, keys = first.sizes
@@ -147,7 +180,10 @@ class _Writer:
             return False
         if row.keys[0][0] != last.keys[0][0] + step:
             return False
-        if scores * (len(group) + 1) * numpy_type(self.node.precision).itemsize > working_set:
+        if (
+            scores * (len(group) + 1) * numpy_type(self.node.precision).itemsize
+            > self.capabilities.working_set
+        ):
             return False
         if self.zeros and not np.array_equal(self._blind(row), self._blind(first)):
             return False
@@ -169,18 +205,34 @@ class _Writer:
         program, outer = self.mods[index]
         if program is None or outer is None:
             return value
-        return write_tile(program, bank, outer, value, row.q, row.keys, self.mask.block[1])
+        return write_tile(program, bank, outer, value, Region(heads=self.heads, queries=row.q, keys=row.keys))
 
     def _blind(self, row: _Row) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        return ~self.mask.seen[..., row.q[0] : row.q[1], None]
+        seen = self.mask.seen[..., slice(*row.q), None]
+        return ~(seen if seen.shape[1] == 1 else seen[:, slice(*self.heads)])
 
-    def _part(self, value: str, ranges: Ranges, length: int) -> str:
+    def _part(self, value: str, ranges: Ranges, width: Dim) -> str:
+        """The keys of K or V, (B, Hkv, S, width), in `ranges`."""
+        length = self.mask.lengths[1]
+        step = math.gcd(length, *(bound for part in ranges for bound in part))
+        if not self.capabilities.gathers or ranges == ((0, length),) or step < _LEAST_COPIED:
+            return self._sliced(value, ranges, length)
+        emitter, heads = self.emitter, self.node.heads[1]
+        assert isinstance(width, int)
+        pieces = [at for low, high in ranges for at in range(low // step, high // step)]
+        split = emitter.op("Reshape", value, emitter.ints(0, heads, length // step, step * width))
+        some = emitter.op("Gather", split, emitter.ints(*pieces), axis=2)
+        return emitter.op("Reshape", some, emitter.ints(0, heads, len(pieces) * step, width))
+
+    def _sliced(self, value: str, ranges: Ranges, length: int) -> str:
         """The rows of (B, H, length, X) in `ranges`."""
         if ranges == ((0, length),):
             return value
+        return _joined(self.emitter, [self._slice(value, low, high, axis=2) for low, high in ranges], axis=2)
+
+    def _slice(self, value: str, low: int, high: int, axis: int) -> str:
         ints = self.emitter.ints
-        parts = [self.emitter.op("Slice", value, ints(low), ints(high), ints(2)) for low, high in ranges]
-        return parts[0] if len(parts) == 1 else self.emitter.op("Concat", *parts, axis=2)
+        return self.emitter.op("Slice", value, ints(low), ints(high), ints(axis))
 
     def _windows(self, value: str, first: _Row, count: int, heads: int, width: Dim) -> str:
         """K or V for `count` rows, each a window one block further on, as (count * B, H, keys, X)."""
@@ -188,9 +240,9 @@ class _Writer:
         ((start, _),) = first.keys
         parts = []
         for low in range(start, start + keys, queries):
-            part = self._part(value, ((low, low + count * queries),), self.mask.lengths[1])
+            part = self._part(value, ((low, low + count * queries),), width)
             parts.append(self._fold(part, count, queries, heads, width))
-        return parts[0] if len(parts) == 1 else self.emitter.op("Concat", *parts, axis=2)
+        return _joined(self.emitter, parts, axis=2)
 
     def _fold(self, value: str, count: int, queries: int, heads: int, width: Dim) -> str:
         """(B, H, count * queries, X) as (count * B, H, queries, X)."""
@@ -210,20 +262,31 @@ class _Writer:
 
     def _unseen(self, q: tuple[int, int]) -> str:
         """The part of Y whose queries see no key."""
-        kind = numpy_type(self.node.element_type)
-        batch_and_heads = self.emitter.op("Shape", self.node.inputs[0], start=0, end=2)
-        shape = self.emitter.op(
-            "Concat", batch_and_heads, self.emitter.ints(q[1] - q[0], self._v_size), axis=0
-        )
-        return self.emitter.op(
-            "Expand", self.emitter.constant(np.asarray(0 if self.zeros else np.nan, kind)), shape
-        )
+        number = np.asarray(0 if self.zeros else np.nan, numpy_type(self.node.precision))
+        batch = self.emitter.op("Shape", self.node.inputs[0], start=0, end=1)
+        sizes = self.emitter.ints(self.node.heads[0], q[1] - q[0], self._v_size)
+        shape = self.emitter.op("Concat", batch, sizes, axis=0)
+        values = self.emitter.op("Expand", self.emitter.constant(number), shape)
+        # After that: not every target has an Expand of every type.
+        return cast(self.emitter, values, self.node.precision, self.node.element_type)
 
     @property
     def _v_size(self) -> int:
         size = self.node.v_shape[3]
         assert isinstance(size, int)
         return size
+
+
+def _with_heads(shape: tuple[Dim, ...], heads: int) -> tuple[Dim, ...]:
+    return (shape[0], heads, *shape[2:])
+
+
+def _joined(emitter: Emitter, parts: list[str], axis: int) -> str:
+    return parts[0] if len(parts) == 1 else emitter.op("Concat", *parts, axis=axis)
+
+
+def _gathered(emitter: Emitter, value: str, places: Array) -> str:
+    return emitter.op("Gather", value, emitter.constant(places), axis=2)
 
 
 def _prologue(emitter: Emitter, program: Program) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ import onnx
 from onnx import helper
 
 from aotpack.flex.emit import Array, Emitter, numpy_type
-from aotpack.flex.mask import Ranges, region_of
+from aotpack.flex.mask import Region, region_of
 from aotpack.flex.program import Program, Value, run_node
 
 __all__ = ["Bank", "Tile", "write_tile"]
@@ -83,7 +83,7 @@ class Bank:
             return emitter.op("Or", self.write(array), never)
         return emitter.op("Add", self.write(array), emitter.op("Cast", never, to=element))
 
-    def joined(self, array: Array, columns: int) -> str:
+    def joined(self, array: Array, columns: int = 64) -> str:
         """`array`, put together at run time from parts of `columns` columns; equal parts are kept once."""
         parts, start = [], 0
         while start < array.shape[-1]:
@@ -105,30 +105,26 @@ def write_tile(
     bank: Bank,
     outer: Mapping[str, str],
     score: str,
-    q: tuple[int, int],
-    keys: Ranges,
-    columns: int = 0,
+    region: Region,
 ) -> str:
-    """Write what a mod does to the scores of `q` against `keys`; returns the name of the result.
+    """Write what a mod does to the scores of a tile; returns the name of the result.
 
     Args:
         program: of the mod.
         bank: to write to.
         outer: the names of the program's data.
         score: the name of the scores of this tile.
-        q: the first query and the one after the last.
-        keys: the ranges of keys, whose scores stand side by side.
-        columns: the keys of a block, where long constants may be cut.
+        region: that the tile takes.
 
     """
-    writer = _Writer(program, bank, outer, q, keys, columns)
+    writer = _Writer(program, bank, outer, region)
     tiles: list[Tile] = []
     for value in program.values:
         if value.kind == "score":
             tiles.append(Tile(name=score, whole=True))
         elif value.kind == "const":
             assert value.array is not None
-            tiles.append(Tile(array=value.array if value.table else region_of(value.array, program, q, keys)))
+            tiles.append(Tile(array=value.array if value.table else region_of(value.array, program, region)))
         elif value.kind == "data":
             tiles.append(Tile(name=writer.data(value)))
         else:
@@ -145,30 +141,23 @@ class _Writer:
         program: Program,
         bank: Bank,
         outer: Mapping[str, str],
-        q: tuple[int, int],
-        keys: Ranges,
-        columns: int,
+        region: Region,
     ) -> None:
-        self.program, self.bank, self.outer, self.q, self.keys, self.columns = (
-            program,
-            bank,
-            outer,
-            q,
-            keys,
-            columns,
-        )
+        self.program, self.bank, self.outer, self.region = program, bank, outer, region
         self.emitter = bank.emitter
 
     def data(self, value: Value) -> str:
         name = self.outer[value.name]
-        _, _, length, width = self.program.shape
+        _, heads, length, width = self.program.shape
         rank = len(value.shape)
         if value.table:
             return name
-        if rank >= 2 and value.shape[-2] == length > 1 and self.q != (0, length):
-            name = self._slice(name, *self.q, axis=rank - 2)
-        if rank >= 1 and value.shape[-1] == width > 1 and self.keys != ((0, width),):
-            parts = [self._slice(name, low, high, axis=rank - 1) for low, high in self.keys]
+        if rank >= 3 and value.shape[-3] == heads > 1 and self.region.heads != (0, heads):
+            name = self._slice(name, *self.region.heads, axis=rank - 3)
+        if rank >= 2 and value.shape[-2] == length > 1 and self.region.queries != (0, length):
+            name = self._slice(name, *self.region.queries, axis=rank - 2)
+        if rank >= 1 and value.shape[-1] == width > 1 and self.region.keys != ((0, width),):
+            parts = [self._slice(name, low, high, axis=rank - 1) for low, high in self.region.keys]
             name = parts[0] if len(parts) == 1 else self.emitter.op("Concat", *parts, axis=rank - 1)
         return name
 
@@ -198,7 +187,7 @@ class _Writer:
         if tile.hidden is None:
             return tile.name
         fits = self.bank.fits(tile.hidden)
-        mask = self.bank.write(tile.hidden) if fits else self.bank.joined(tile.hidden, self.columns)
+        mask = self.bank.write(tile.hidden) if fits else self.bank.joined(tile.hidden)
         return self.emitter.op("Add", tile.name, mask)
 
     def _run(self, node: onnx.NodeProto, inputs: Sequence[Tile | None]) -> Tile:

@@ -28,13 +28,16 @@ class Understanding:
     why_dense: str | None = None
 
 
-def understand(node: FlexNode, opset: int, block: tuple[int, int] = (128, 64)) -> Understanding:
+def understand(
+    node: FlexNode, opset: int, block: tuple[int, int] = (128, 64), grain: int | None = None
+) -> Understanding:
     """Evaluate the mods of a node.
 
     Args:
         node: that was read.
         opset: of the default domain in its model.
-        block: queries and keys a block of the mask.
+        block: queries and keys a block that is evaluated.
+        grain: keys a block of the mask, a divisor of `block[1]`; None for all of them.
 
     """
     if node.lengths is None:
@@ -59,7 +62,10 @@ def understand(node: FlexNode, opset: int, block: tuple[int, int] = (128, 64)) -
         except NotPointwise as error:
             return Understanding(why_dense=f"{name}: {error}")
     score_mod, prob_mod = found
-    mask = block_mask(score_mod, block) if score_mod is not None else _open_mask(node.lengths, block)
+    if score_mod is None:
+        mask = _open_mask(node.lengths, (block[0], grain or block[1]))
+    else:
+        mask = block_mask(score_mod, block, grain)
     if mask.skipped == 1:
         raise FlexError("masks every key of every query", where=f"{node.name}.score_mod")
     why = None

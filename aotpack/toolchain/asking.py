@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 from aotpack.machine import probe
@@ -38,6 +39,7 @@ class AskWorker:
     def __init__(self, toolchain: str) -> None:
         self._toolchain = toolchain
         self._process: subprocess.Popen[str] | None = None
+        self._ending: weakref.finalize[[subprocess.Popen[str]], AskWorker] | None = None
         self._lock = threading.Lock()
 
     def ask(self, ep_string: str, device: str) -> Grade | None:
@@ -69,7 +71,7 @@ class AskWorker:
             said = json.loads(answer)
             return None if said is None else Grade(said)
         except ValueError:
-            self._end(process)
+            self._end()
             _log.warning(
                 "%s: its check of a compatibility string ended its process (status %s) [ask-crashed]",
                 self._toolchain,
@@ -80,13 +82,12 @@ class AskWorker:
     def close(self) -> None:
         """End the worker."""
         with self._lock:
-            if self._process is not None:
-                self._end(self._process)
+            self._end()
 
     def _start(self) -> subprocess.Popen[str]:
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "aotpack.toolchain.asking", self._toolchain],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -94,15 +95,23 @@ class AskWorker:
             text=True,
             env={**os.environ, "PYTHONPATH": path},
         )
-        return self._process
+        # Toolchains live as long as the program and are never closed.
+        self._ending = weakref.finalize(self, _end, process)
+        self._process = process
+        return process
 
-    def _end(self, process: subprocess.Popen[str]) -> None:
-        process.kill()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                stream.close()
-        process.wait()
-        self._process = None
+    def _end(self) -> None:
+        if self._ending is not None:
+            self._ending()
+        self._process = self._ending = None
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+    process.wait()
 
 
 def main(toolchain: str) -> None:

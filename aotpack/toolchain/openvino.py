@@ -1,4 +1,4 @@
-"""OpenVINO: one blob per ISA class of the CPU."""
+"""OpenVINO: one blob per ISA class of the CPU, and its GPUs and NPUs (`openvino_devices`)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import functools
 import json
 import re
 from collections.abc import Hashable, Mapping
-from importlib import metadata
+from importlib import import_module, metadata
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from aotpack.errors import UsageError
 from aotpack.machine import Machine
 from aotpack.manifest import Variant
 from aotpack.target import Precision, Target
 from aotpack.toolchain.base import RunsHere
+from aotpack.toolchain.openvino_devices import has_device, judge_device, virtual_npus, why_not
 from aotpack.toolchain.openvino_string import (
     CAP,
     CPU_VENDOR,
@@ -28,6 +30,9 @@ from aotpack.toolchain.openvino_string import (
 )
 from aotpack.toolchain.plugin import PluginToolchain
 from aotpack.verdict import Verdict
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 __all__ = ["OpenVinoToolchain"]
 
@@ -89,9 +94,11 @@ class OpenVinoToolchain(PluginToolchain):
         return target.model_copy(update={"precision": precision, "provider_options": options})
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
-        """It compiles for the class it runs on, so the class must be within what this CPU has."""
+        """For a CPU it compiles for the class it runs on, which must be within what this CPU has."""
         if missing := super().why_not_compile(target, machine):
             return missing
+        if target.device != "cpu":
+            return why_not(target, machine, self.distribution)
         if machine.arch != "x86_64":
             return "OpenVINO compiles for x86-64 CPUs on x86-64 machines only"
         if machine.cpu.vendor != CPU_VENDOR:
@@ -105,16 +112,33 @@ class OpenVinoToolchain(PluginToolchain):
         )
 
     def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
-        """On this CPU, or on a lesser one that the cap makes of it."""
+        """On this CPU, or on a lesser one that the cap makes of it; on the GPU or NPU itself."""
         if why := self.why_not_compile(target, machine):
             return RunsHere(None, why)
+        if target.device != "cpu":
+            found = has_device(target, machine)
+            return RunsHere("host") if found else RunsHere(None, f"there is no {target.title} here")
         own = isa_class(machine.cpu.features or (), cap_of(machine))
         cap = target.environment.get(CAP)
         return RunsHere("host" if own is not None and own.cap == cap else "isa-emulation")
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
-        """The EP's rules on its string (`aotpack.toolchain.openvino_string.judge`)."""
+        """The EP's rules on its string, as far as they are known: for CPUs (`openvino_string.judge`)."""
+        if variant.device != "cpu":
+            return judge_device(variant.device, machine)
         return judge(variant.compatibility.ep_string, machine)
+
+    def compile_options(self, target: Target) -> onnxruntime.SessionOptions:
+        """For an NPU that this machine has not, the virtual one of its platform."""
+        if target.device != "npu" or any(device.device.type.name == "NPU" for device in self.devices()):
+            return super().compile_options(target)
+        import onnxruntime as ort
+
+        (platform,) = target.architectures
+        options = ort.SessionOptions()
+        virtual = virtual_npus(self.ep, import_module(self.module).get_library_path())
+        options.add_provider_for_devices([virtual[platform]], dict(target.provider_options))
+        return options
 
     def looks_at(self, variant: Variant) -> Hashable:
         """Its string taken apart: the EP's own version in it does not count."""

@@ -85,40 +85,43 @@ class OrtToolchain(Toolchain):
         return SessionSettings()
 
     def flex_capabilities(self, target: Target) -> Capabilities:
-        """The CPU EP's fused attention kernels, with what they cost (docs/benchmarks.md).
+        """The CPU EP's fused attention kernels, with what they cost (benchmarks/flex_costs.py).
 
         Attention has none from opset 25 on (FACTS.md, 4).
         """
         from aotpack.flex.capabilities import Capabilities, FusedOp
 
         return Capabilities(
+            gathers=True,
+            node_cost=5_000,
             fused_ops=frozenset(
                 {
                     FusedOp(
                         domain="com.microsoft",
                         name="GroupQueryAttention",
                         opsets=(1, 1),
-                        cost=0.47,
-                        row_cost=2000,
-                        softcap_cost=0.8,
+                        cost=0.53,
+                        row_cost=800,
+                        softcap_cost=0.7,
                     ),
                     FusedOp(
                         domain="com.microsoft",
                         name="MultiHeadAttention",
                         opsets=(1, 1),
-                        cost=1.1,
-                        mask_cost=1.5,
+                        cost=0.9,
+                        mask_cost=0.8,
                     ),
                     FusedOp(
                         domain="",
                         name="Attention",
                         opsets=(23, 24),
-                        mask_cost=1.5,
-                        softcap_cost=5,
+                        cost=0.95,
+                        mask_cost=0.8,
+                        softcap_cost=3,
                         spills=True,
                     ),
                 }
-            )
+            ),
         )
 
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:

@@ -34,6 +34,8 @@ MODEL_NAME = "model.onnx"
 _log = logging.getLogger(__name__)
 
 _registering = threading.Lock()
+#: EPs whose libraries this process has registered: it may be done once, and some then list no device.
+_registered: set[str] = set()
 
 _GRADES = {
     "EP_SUPPORTED_OPTIMAL": Grade.OPTIMAL,
@@ -77,7 +79,6 @@ class PluginToolchain(Toolchain):
         self._answers: dict[tuple[str, str], Grade | None] = {}
         self._asking: AskWorker | None = None
         self._asked: dict[str, list[Any]] = {}
-        self._registered = False
 
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""
@@ -205,7 +206,7 @@ class PluginToolchain(Toolchain):
         """
         import onnxruntime as ort
 
-        options = self._options({**target.provider_options, **self.own_options()}, target.device)
+        options = self.compile_options(target)
         options.log_severity_level = self.compile_log_severity
         for key, value in config.items():
             options.add_session_config_entry(key, value)
@@ -219,6 +220,10 @@ class PluginToolchain(Toolchain):
             ).compile_to_file(str(output))
         except Exception as error:
             raise CompileError(str(error), where=f"{self.ep} compiling for {target.name}") from error
+
+    def compile_options(self, target: Target) -> onnxruntime.SessionOptions:
+        """Options with the device that is compiled for."""
+        return self._options({**target.provider_options, **self.own_options()}, target.device)
 
     def compiled_in(self, folder: Path) -> Compiled:
         """What a compiler left in `folder`."""
@@ -246,8 +251,7 @@ class PluginToolchain(Toolchain):
         if util.find_spec(self.module) is None:
             raise ToolchainMissing("is not installed", where=self.distribution, hint=self.pip_command())
         with _registering:
-            # A library may list no device here, and cannot be registered twice.
-            if not self._registered and not self._listed():
+            if self.ep not in _registered and not self._listed():
                 import onnxruntime as ort
 
                 try:
@@ -255,7 +259,7 @@ class PluginToolchain(Toolchain):
                     ort.register_execution_provider_library(self.ep, library)
                 except Exception as error:
                     raise ToolchainError("cannot be loaded", where=self.ep, found=error) from error
-            self._registered = True
+            _registered.add(self.ep)
         return self._listed()
 
     def _listed(self) -> list[Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
+import psutil
 
 from aotpack.machine import Machine
 from aotpack.manifest import Variant
@@ -59,7 +60,7 @@ class Troublesome(OrtToolchain):
                 title=f"Nothing: {how}",
                 specificity=1,
             )
-            for how in ("none", *MISBEHAVIOURS)
+            for how in ("none", "kill-the-machine", *MISBEHAVIOURS)
         )
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
@@ -81,6 +82,14 @@ class Troublesome(OrtToolchain):
 
     def _abort(self, model: Path, folder: Path) -> Compiled:
         os.abort()
+
+    def _kill_the_machine(self, model: Path, folder: Path) -> Compiled:
+        """As a machine that goes down looks from afar: the process that does tasks for others is gone."""
+        for process in psutil.Process().parents():
+            if "distributed.cli.dask_worker" in process.cmdline():
+                process.kill()
+                return self._hang(model, folder)
+        raise AssertionError("no worker of a cluster does this")
 
     def _segfault(self, model: Path, folder: Path) -> Compiled:
         ctypes.string_at(0)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import aotpack
 from aotpack import flex
 from tests.command_line import aotpack as command
-from tests.hardware import compilable
+from tests.hardware import compilable, needs
 
 TARGETS = compilable("ort-cpu", "openvino-cpu-avx2", "qnn-htp-v73", "qnn-htp-v75")
 
@@ -155,3 +155,112 @@ def test_an_attention_of_several_lengths(tmp_path: Path) -> None:
         run = command("run", out, "--component", f"attention-{length}", "--json").document("run")
         assert [info["shape"] for info in run["outputs"]] == [[1, 2, length, 16]]
     assert "attention-64" in command("run", out, "--component", "attention-96").error
+
+
+#: What a whole model is built for: every kind of compiler there is.
+EVERYWHERE = compilable(
+    "ort-cpu",
+    "openvino-cpu-avx2",
+    "openvino-cpu-amx",
+    "qnn-htp-v73",
+    "qnn-htp-v75",
+    "tensorrt-rtx-sm89",
+)
+
+
+def transformer(length: int, width: int, heads: int, mods: list[flex.Mod]) -> onnx.ModelProto:
+    """A transformer without feed-forward parts: an attention a mod, projections and residuals around it."""
+    random = np.random.default_rng(5)
+    nodes: list[onnx.NodeProto] = []
+    initializers = [
+        numpy_helper.from_array(np.array([0, length, heads, width // heads], np.int64), "split"),
+        numpy_helper.from_array(np.array([0, length, width], np.int64), "join"),
+        numpy_helper.from_array(np.ones(width, np.float32), "gain"),
+    ]
+    x = "x"
+    for layer, score_mod in enumerate(mods):
+        nodes.append(helper.make_node("LayerNormalization", [x, "gain"], [f"{layer}/normal"]))
+        for name in "qkvo":
+            weight = random.standard_normal((width, width)).astype(np.float32) / width**0.5
+            initializers.append(numpy_helper.from_array(weight, f"{layer}/w{name}"))
+        for name in "qkv":
+            nodes += [
+                helper.make_node("MatMul", [f"{layer}/normal", f"{layer}/w{name}"], [f"{layer}/{name}0"]),
+                helper.make_node("Reshape", [f"{layer}/{name}0", "split"], [f"{layer}/{name}1"]),
+                helper.make_node("Transpose", [f"{layer}/{name}1"], [f"{layer}/{name}"], perm=[0, 2, 1, 3]),
+            ]
+        inputs = (f"{layer}/q", f"{layer}/k", f"{layer}/v")
+        nodes.append(flex.make_node(inputs, f"{layer}/y0", score_mod=score_mod, name=f"attention{layer}")[0])
+        nodes += [
+            helper.make_node("Transpose", [f"{layer}/y0"], [f"{layer}/y1"], perm=[0, 2, 1, 3]),
+            helper.make_node("Reshape", [f"{layer}/y1", "join"], [f"{layer}/y2"]),
+            helper.make_node("MatMul", [f"{layer}/y2", f"{layer}/wo"], [f"{layer}/y"]),
+            helper.make_node("Add", [x, f"{layer}/y"], [f"x{layer}"]),
+        ]
+        x = f"x{layer}"
+    shape = [1, length, width]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", x)]
+    return helper.make_model(
+        helper.make_graph(nodes, "transformer", values[:1], values[1:], initializers),
+        opset_imports=[helper.make_opsetid("", 24), helper.make_opsetid("ai.onnx.preview", 1)],
+        ir_version=11,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    mods = [
+        flex.sliding_window(64) & flex.softcap(30.0),
+        flex.natten2d(5, 8, 32),
+        flex.causal() & flex.alibi(4),
+        flex.document(np.repeat(np.arange(4), 64)),
+    ]
+    onnx.save(transformer(256, 64, 4, mods), folder / "model.onnx")
+    aotpack.build(folder / "model.onnx", targets=EVERYWHERE, output=folder / "model.aotpack")
+    return folder / "model.aotpack"
+
+
+def test_a_whole_model_is_built_for_every_compiler(whole: Path) -> None:
+    (component,) = json.loads(command("inspect", whole, "--json").out)["components"]
+    variants = {variant["target"]: variant for variant in component["variants"]}
+    assert set(variants) == {*EVERYWHERE, "portable"}
+    for target in EVERYWHERE:
+        records = variants[target]["flex"]
+        assert [record["node"] for record in records] == [f"attention{layer}" for layer in range(4)]
+        assert {record["lowering"] for record in records} <= {"block-sparse", "fused"}
+        if target.startswith(("openvino", "qnn", "tensorrt")):
+            # All of it in one blob: nothing of a lowered attention stays on ONNX Runtime's own kernels.
+            assert variants[target]["coverage"]["partitions"] == 1
+            assert variants[target]["coverage"]["left_on_cpu"] == {}
+
+
+def test_a_whole_model_gives_the_same_wherever_it_runs(whole: Path) -> None:
+    x = np.random.default_rng(6).standard_normal((1, 256, 64)).astype(np.float32)
+    outputs = {}
+    with aotpack.open(whole) as opened:
+        for candidate in opened.select(emulate=True).accepted:
+            policy = aotpack.Policy(variant=candidate.id, emulate=True)
+            outputs[candidate.variant.target] = opened.load(opened.select(policy=policy)).run(None, {"x": x})[
+                0
+            ]
+    assert {"portable", "ort-cpu"} <= set(outputs)
+    for target, output in outputs.items():
+        # The Hexagon computes in half precision, and an AMX host in bfloat16 (FACTS.md, 1).
+        tolerance = 5e-2 if target.startswith("qnn") or target.endswith("amx") else 1e-4
+        np.testing.assert_allclose(output, outputs["portable"], atol=tolerance, err_msg=target)
+
+
+@needs("tensorrt-rtx-sm89")
+def test_an_engine_for_rtx_is_one_node_and_has_not_run(whole: Path, tmp_path: Path) -> None:
+    with aotpack.open(whole) as opened:
+        (variant,) = [item for item in opened.component().variants if item.target == "tensorrt-rtx-sm89"]
+        assert variant.numerics is None
+        files = {path.name: path for path in opened.extract(variant.id, tmp_path)}
+    graph = onnx.load(files.pop("model.onnx")).graph
+    (node,) = graph.node
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    assert (node.domain, node.op_type) == ("com.microsoft", "EPContext")
+    assert attributes["source"] == b"NvTensorRTRTXExecutionProvider"
+    (engine,) = files.values()
+    assert engine.read_bytes()[:4] == b"vtrt"

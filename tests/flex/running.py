@@ -8,26 +8,10 @@ from onnx import helper
 
 from aotpack import flex
 from aotpack.flex.emit import numpy_type
+from aotpack.target import find
+from aotpack.toolchain import toolchains
 
-FUSED = frozenset(
-    {
-        flex.FusedOp(
-            domain="com.microsoft",
-            name="GroupQueryAttention",
-            opsets=(1, 1),
-            cost=0.47,
-            row_cost=2000,
-            softcap_cost=0.8,
-        ),
-        flex.FusedOp(
-            domain="com.microsoft", name="MultiHeadAttention", opsets=(1, 1), cost=1.1, mask_cost=1.5
-        ),
-        flex.FusedOp(
-            domain="", name="Attention", opsets=(23, 24), mask_cost=1.5, softcap_cost=5, spills=True
-        ),
-    }
-)
-CPU = flex.Capabilities(fused_ops=FUSED)
+CPU = toolchains()["ort"].flex_capabilities(find("ort-cpu"))
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:

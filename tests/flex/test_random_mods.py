@@ -104,15 +104,23 @@ def mods(draw: st.DrawFn) -> flex.Mod:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(mod=mods(), kv_heads=st.sampled_from([1, 2]), zeros=st.booleans(), seed=st.integers(0, 99))
-def test_all_lowerings_agree(mod: flex.Mod, kv_heads: int, zeros: bool, seed: int) -> None:
+@given(
+    mod=mods(),
+    kv_heads=st.sampled_from([1, 2]),
+    tile_heads=st.sampled_from([1, None]),
+    zeros=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_all_lowerings_agree(
+    mod: flex.Mod, kv_heads: int, tile_heads: int | None, zeros: bool, seed: int
+) -> None:
     model = flex.attention((2, HEADS, LENGTH, 4), kv_shape=(2, kv_heads, KEYS, 4), score_mod=mod)
     feeds = tensors(model, seed)
     with np.errstate(all="ignore"):
         want = expected(model, feeds)
     for lowering in ("function", "dense", "block-sparse"):
         masked_rows = "zeros" if zeros and lowering != "function" else "nan"
-        options = flex.Options(lowering=lowering, masked_rows=masked_rows, block=(16, 8))
+        options = flex.Options(lowering=lowering, masked_rows=masked_rows, block=(16, 8), kv_heads=tile_heads)
         try:
             result, _ = flex.lower(model, CPU, options=options)
         except FlexError as error:

@@ -21,7 +21,7 @@ def test_it_has_every_target_that_does_not_need_the_very_device(
     for name in ("magika.onnx", "magika-int8.onnx"):
         shutil.copy(real_model("magika"), tmp_path / name)
     planned = plan(read_build_file(file), toolchains())
-    devices_only = {"tensorrt", "vitisai-npu", "migraphx"}
+    devices_only = {"openvino-gpu", "tensorrt", "vitisai-npu", "migraphx"}
     assert {job.target.name for job in planned.jobs} - {"qnn-htp-v73+v75+v79"} == (
         set(catalogue()) - devices_only
     )

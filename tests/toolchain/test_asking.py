@@ -75,7 +75,7 @@ def processes() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children()
-        if "aotpack.toolchain.asking" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE
+        if child.status() != psutil.STATUS_ZOMBIE and "aotpack.toolchain.asking" in child.cmdline()
     ]
 
 
