@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from aotpack.builder.report import BuildReport
@@ -92,6 +92,11 @@ class AotpackError(Exception):
             text += f" ({hint})"
         # Vendors' messages hold newlines; an error of ours is always one line.
         super().__init__(" ".join(text.split()))
+
+    def at(self, place: str) -> Self:
+        """This error with `place`, where the wrong thing was said, in front of it."""
+        self.args = (f"{place}: {self}",)
+        return self
 
     def __str__(self) -> str:
         # Not the inherited one: FileNotFoundError, ImportError and KeyError each print their own way.

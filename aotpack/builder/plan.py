@@ -167,13 +167,14 @@ def _targets(spec: BuildSpec, toolchains: Mapping[str, Toolchain]) -> list[tuple
     for wanted in (*spec.targets, *portable):
         target = _resolve(wanted, extra, toolchains)
         if target.name in found and target.name != PORTABLE:
-            before = found[target.name][0].target
-            raise UsageError(
+            before = found[target.name][0]
+            error = UsageError(
                 "is given twice",
-                where=f"target {wanted.target}",
-                found=f"{before} before it",
+                where=f"target {wanted.name or wanted.target}",
+                found=f"{_said(before, 'name', 'target') or before.target} before it",
                 hint="give one of them a name of its own",
             )
+            raise _placed(error, wanted, "name", "target")
         # The portable one is last, wherever it was named.
         found.pop(target.name, None)
         found[target.name] = (wanted, target)
@@ -188,23 +189,40 @@ def _targets(spec: BuildSpec, toolchains: Mapping[str, Toolchain]) -> list[tuple
 
 
 def _resolve(wanted: TargetSpec, extra: Iterable[Target], toolchains: Mapping[str, Toolchain]) -> Target:
-    makers = (toolchain.target_named(wanted.target) for toolchain in toolchains.values())
-    target = next((made for made in makers if made is not None), None) or find(wanted.target, extra)
-    toolchain = toolchains[target.toolchain]
-    if wanted.options:
-        target = target.model_copy(update={"provider_options": {**target.provider_options, **wanted.options}})
+    try:
+        makers = (toolchain.target_named(wanted.target) for toolchain in toolchains.values())
+        target = next((made for made in makers if made is not None), None) or find(wanted.target, extra)
+        toolchain = toolchains[target.toolchain]
+        if wanted.options:
+            options = {**target.provider_options, **wanted.options}
+            target = target.model_copy(update={"provider_options": options})
+    except UsageError as error:
+        raise _placed(error, wanted, "target") from None
     if wanted.precision is not None:
-        # After the options: some EPs have the precision in one of them, beside other things.
-        target = toolchain.with_precision(target, wanted.precision)
+        try:
+            # After the options: some EPs have the precision in one of them, beside other things.
+            target = toolchain.with_precision(target, wanted.precision)
+        except UsageError as error:
+            raise _placed(error, wanted, "precision") from None
+    called = f"target {wanted.name or target.name}"
     for name, value in sorted(target.provider_options.items()):
         if issue := toolchain.option_issue(name, value):
-            raise UsageError(issue, where=f"target {wanted.name or target.name}, option {name}")
+            raise UsageError(issue, where=_said(wanted, f"options.{name}") or f"{called}, option {name}")
     if wanted.share_weights and not toolchain.shares_weights:
-        raise UsageError(
-            "cannot share weights between components", where=f"target {wanted.name or target.name}"
-        )
+        where = _said(wanted, "share_weights") or called
+        raise UsageError(f"{target.ep} cannot share weights between components", where=where)
     changes = {"name": wanted.name or target.name, "shares_weights": wanted.share_weights}
     return target.model_copy(update=changes)
+
+
+def _said(wanted: TargetSpec, *keys: str) -> str | None:
+    """Where the first of the keys that was given was said, if in a file."""
+    return next((wanted.places[key] for key in keys if key in wanted.places), None)
+
+
+def _placed(error: UsageError, wanted: TargetSpec, *keys: str) -> UsageError:
+    place = _said(wanted, *keys)
+    return error.at(place) if place else error
 
 
 def _is_wanted(component: ComponentPlan, target: Target, wanted: TargetSpec) -> bool:

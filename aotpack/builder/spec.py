@@ -60,6 +60,8 @@ class TargetSpec:
     components: tuple[str, ...] | None = None
     #: Store the weights that components have in common once on the device.
     share_weights: bool = False
+    #: Key, such as ``options.vtcm_mb``, to where in a file it was said, for errors.
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

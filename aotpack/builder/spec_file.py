@@ -19,16 +19,16 @@ nearest ones that do.
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from aotpack._values import Name, Value
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
+from aotpack.builder.toml_places import TomlPlaces
 from aotpack.errors import UsageError
 from aotpack.target import Precision
 
@@ -121,35 +121,31 @@ def read_build_file(path: Path) -> BuildSpec:
         # Lax for the lists, since TOML has no tuples; that text is no number is said by the types below.
         parsed = BuildFile.model_validate(tables, strict=False)
     except ValidationError as error:
-        raise _told(error, path, text) from None
-    return _spec(parsed, path, text)
+        raise _told(error, TomlPlaces(path, text)) from None
+    return _spec(parsed, path, TomlPlaces(path, text))
 
 
-def _spec(file: BuildFile, path: Path, text: str) -> BuildSpec:
-    components = tuple(_components(file, path.parent))
-    names = [component.name for component in components]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise UsageError(
-                "two components have this name", where=_place(path, text, name), found=repr(name)
-            )
-    known = dict.fromkeys(names)
-    targets = []
-    for table in file.target:
-        wanted = _wanted(table, file, path, text)
-        if wanted is not None:
-            known.update(dict.fromkeys(wanted))
-        targets.append(
-            TargetSpec(
-                target=table.target,
-                name=table.name,
-                options={name: _option(value) for name, value in table.options.items()},
-                precision=table.precision,
-                tolerance=table.tolerance,
-                components=wanted,
-                share_weights=table.share_weights,
-            )
+def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
+    components: dict[str, ComponentSpec] = {}
+    for index, table in enumerate(file.component):
+        for component in _components(table, path.parent):
+            if component.name in components:
+                place = places.of(("component", index, "name"))
+                raise UsageError(f"two components are called {component.name!r}", where=place)
+            components[component.name] = component
+    targets = [
+        TargetSpec(
+            target=target.target,
+            name=target.name,
+            options={name: _option(value) for name, value in target.options.items()},
+            precision=target.precision,
+            tolerance=target.tolerance,
+            components=_wanted(target, file, places.of(("target", index, "components"))),
+            share_weights=target.share_weights,
+            places=_places(target, index, places),
         )
+        for index, target in enumerate(file.target)
+    ]
     output = path.parent / (file.output or f"{file.name}.aotpack")
     limits = Limits()
     return BuildSpec(
@@ -157,7 +153,7 @@ def _spec(file: BuildFile, path: Path, text: str) -> BuildSpec:
         version=file.version,
         license=file.license,
         output=output,
-        components=components,
+        components=tuple(components.values()),
         targets=tuple(targets),
         portable=file.portable,
         tolerance=file.tolerance,
@@ -166,18 +162,24 @@ def _spec(file: BuildFile, path: Path, text: str) -> BuildSpec:
     )
 
 
-def _components(file: BuildFile, folder: Path) -> Iterator[ComponentSpec]:
-    for table in file.component:
-        model = folder / table.model
-        for bucket, shapes in (table.buckets or {"": {}}).items():
-            yield ComponentSpec(
-                name=f"{table.name}.{bucket}" if bucket else table.name,
-                model=model,
-                shapes={**_shapes(table.shapes), **_shapes(shapes)},
-            )
+def _components(table: ComponentTable, folder: Path) -> Iterator[ComponentSpec]:
+    for bucket, shapes in (table.buckets or {"": {}}).items():
+        yield ComponentSpec(
+            name=f"{table.name}.{bucket}" if bucket else table.name,
+            model=folder / table.model,
+            shapes={**_shapes(table.shapes), **_shapes(shapes)},
+        )
 
 
-def _wanted(table: TargetTable, file: BuildFile, path: Path, text: str) -> tuple[str, ...] | None:
+def _places(table: TargetTable, index: int, places: TomlPlaces) -> dict[str, str]:
+    """Where each key of a target stands that can be wrong in a way that only its toolchain knows."""
+    own = ("target", "name", "precision", "share_weights")
+    keys: list[tuple[str, ...]] = [(name,) for name in own if name in table.model_fields_set]
+    keys += [("options", name) for name in table.options]
+    return {".".join(key): places.of(("target", index, *key)) for key in keys}
+
+
+def _wanted(table: TargetTable, file: BuildFile, place: str) -> tuple[str, ...] | None:
     """The components of a target; the name of one with buckets stands for all of them."""
     if table.components is None:
         return None
@@ -195,7 +197,7 @@ def _wanted(table: TargetTable, file: BuildFile, path: Path, text: str) -> tuple
         near = difflib.get_close_matches(name, by_name, n=3) or list(by_name)
         raise UsageError(
             f"target {table.target} names the component {name!r}, which does not exist",
-            where=_place(path, text, name),
+            where=place,
             hint=f"did you mean {', '.join(near)}?",
         )
     return tuple(wanted)
@@ -210,24 +212,21 @@ def _option(value: str | int | bool) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def _told(error: ValidationError, path: Path, text: str) -> UsageError:
+def _told(error: ValidationError, places: TomlPlaces) -> UsageError:
     # A misspelt key is unknown and leaves another one missing: the first of the two is what to mend.
     first = min(
         error.errors(include_url=False, include_context=False),
         key=lambda each: each["type"] != "extra_forbidden",
     )
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    keys = [part for part in first["loc"] if isinstance(part, str)]
-    key = keys[-1] if keys else ""
-    place = f"{_place(path, text, key)}, {where}" if key else str(path)
+    place = places.of(first["loc"])
     more = error.error_count() - 1
     also = f" (and {more} more)" if more else ""
     if first["type"] == "extra_forbidden":
         known = _keys_at(first["loc"][:-1])
-        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=3, cutoff=0.5) or known
         return UsageError(f"unknown key{also}", where=place, hint=f"did you mean {', '.join(near)}?")
     if first["type"] == "missing":
-        return UsageError(f"is missing{also}", where=f"{path}, {where}")
+        return UsageError(f"is missing{also}", where=place)
     found = repr(first["input"])
     return UsageError(f"{first['msg']}{also}", where=place, found=found if len(found) <= 60 else None)
 
@@ -239,10 +238,3 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
         "limits": LimitsTable,
     }
     return list((tables.get(str(loc[0]), BuildFile) if loc else BuildFile).model_fields)
-
-
-def _place(path: Path, text: str, word: str) -> str:
-    """The file with the number of the line that `word` stands on, if that is plain."""
-    pattern: Any = re.compile(rf"(?<![\w.+-]){re.escape(word)}(?![\w.+-])")
-    lines = [number for number, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
-    return f"{path}, line {lines[-1]}" if lines else str(path)

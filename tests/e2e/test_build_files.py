@@ -150,12 +150,71 @@ def test_one_blob_for_several_architectures(project: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        ("[[target]]\ntarget", "[[target]]\ntraget", "line 17, target[0].traget: unknown key"),
-        ('"qnn-htp-v73"', '"qnn-htp-v74"', "did you mean qnn-htp-v7"),
-        ('target = "qnn-htp-v73"', 'target = "ort-cpu"', "is given twice"),
-        ('"first.onnx"', '"missing.onnx"', "missing.onnx"),
-        ('target = "qnn-htp-v73"', 'target = "qnn-htp-v73"\noptions = { vtcm_bm = "8" }', "vtcm_mb"),
-        ('name = "second"', 'name = "first"', "first"),
+        (
+            '[[target]]\ntarget = "q',
+            '[[target]]\ntraget = "q',
+            "line 17, target[1].traget: unknown key (and 1 more) (did you mean target, tol",
+        ),
+        ('name = "pipeline"', 'nam = "pipeline"', "line 2, nam: unknown key"),
+        ("shapes = { i", "shape = { i", "line 7, component[0].shape: unknown key (did you mean shapes"),
+        (
+            '"qnn-htp-v73"',
+            '"qnn-htp-v74"',
+            "line 17, target[1].target: unknown target 'qnn-htp-v74' (did you",
+        ),
+        (
+            'target = "qnn-htp-v73"',
+            'target = "ort-cpu"',
+            "line 17, target[1].target: target ort-cpu: is given twice; found aotpack.toml, line 14,",
+        ),
+        (
+            'target = "qnn-htp-v73"',
+            'target = "qnn-htp-v73"\nname = "ort-cpu"',
+            "line 18, target[1].name: target ort-cpu: is given twice; found aotpack.toml, line 14,",
+        ),
+        (
+            'target = "qnn-htp-v73"',
+            'target = "qnn-htp-v73"\noptions = { vtcm_bm = "8" }',
+            "line 18, target[1].options.vtcm_bm: QNNExecutionProvider has no such option; did you mean vtcm",
+        ),
+        (
+            'target = "qnn-htp-v73"',
+            'target = "qnn-htp-v73"\n[target.options]\n# vtcm_mb\nvtcm_mb = "eight"',
+            "line 20, target[1].options.vtcm_mb: is 'eight'; expected",
+        ),
+        (
+            'target = "ort-cpu"',
+            'target = "ort-cpu"\noptions = { threads = 2 }',
+            "line 15, target[0].options.threads: CPUExecutionProvider has no provider options",
+        ),
+        (
+            'target = "qnn-htp-v73"',
+            'target = "tensorrt-rtx-sm89"\noptions = { threads = 2 }',
+            "line 18, target[1].options.threads: NvTensorRTRTXExecutionProvider has no options that a target",
+        ),
+        (
+            'target = "ort-cpu"',
+            'target = "ort-cpu"\nshare_weights = true',
+            "line 15, target[0].share_weights: CPUExecutionProvider cannot share weights",
+        ),
+        (
+            'target = "ort-cpu"',
+            'target = "ort-cpu"\nprecision = "f16"',
+            "line 15, target[0].precision: target ort-cpu: CPUExecutionProvider does not let one choose",
+        ),
+        (
+            'target = "ort-cpu"',
+            'target = "ort-cpu"\ncomponents = ["frist"]',
+            "line 15, target[0].components: target ort-cpu names the component 'frist', which does not exist "
+            "(did you mean first",
+        ),
+        ('"first.onnx"', '"missing.onnx"', "missing.onnx: No such file"),
+        (
+            'name = "second"',
+            'name = "first"',
+            "line 10, component[1].name: two components are called 'first'",
+        ),
+        ('name = "pipeline"', 'name = "pipeline', "is not TOML"),
     ],
 )
 def test_a_wrong_build_file_is_refused_in_a_line(
