@@ -20,8 +20,10 @@ from pathlib import Path
 
 __all__ = ["COMPILED", "TUNING", "damaged", "notes", "sweep", "write_note"]
 
-#: Folders in the cache.
+#: Folder in the cache of variants that were compiled here.
 COMPILED = "compiled"
+
+#: Folder in the cache of measurements.
 TUNING = "tuning"
 
 #: Seconds after which what somebody is writing counts as left behind: it takes milliseconds.
