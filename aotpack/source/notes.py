@@ -20,10 +20,9 @@ from pathlib import Path
 
 __all__ = ["COMPILED", "TUNING", "damaged", "notes", "sweep", "write_note"]
 
-#: Folder in the cache of variants that were compiled here.
+#: The folder in the cache with what was compiled here.
 COMPILED = "compiled"
-
-#: Folder in the cache of measurements.
+#: The one with what was measured here.
 TUNING = "tuning"
 
 #: Seconds after which what somebody is writing counts as left behind: it takes milliseconds.
