@@ -22,7 +22,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -118,8 +118,7 @@ def read_build_file(path: Path) -> BuildSpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"is not TOML: {error}", where=path) from None
     try:
-        # Lax for the lists, since TOML has no tuples; that text is no number is said by the types below.
-        parsed = BuildFile.model_validate(tables, strict=False)
+        parsed = BuildFile.model_validate(_with_tuples(tables))
     except ValidationError as error:
         raise _told(error, TomlPlaces(path, text)) from None
     return _spec(parsed, path, TomlPlaces(path, text))
@@ -238,3 +237,10 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
         "limits": LimitsTable,
     }
     return list((tables.get(str(loc[0]), BuildFile) if loc else BuildFile).model_fields)
+
+
+def _with_tuples(value: Any) -> Any:
+    """`value` with its lists as tuples: types are strict, and TOML has no tuples."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
