@@ -30,15 +30,15 @@ def draft(model: Path, *, name: str, folder: Path, targets: Iterable[Target]) ->
     graph = read_graph(model)
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in source.source.opsets.items())
     lines = [
-        f"# {model.name}: {source.nodes} nodes, {source.source.size:,} bytes, opset {opsets}.",
-        *(f"#   in  {info.name}: {info.dtype} {_sizes(info.shape)}" for info in source.inputs),
-        *(f"#   out {info.name}: {info.dtype} {_sizes(info.shape)}" for info in source.outputs),
-        f"name = {json.dumps(name)}",
+        _comment(f"{model.name}: {source.nodes} nodes, {source.source.size:,} bytes, opset {opsets}."),
+        *(_comment(f"  in  {info.name}: {info.dtype} {_sizes(info.shape)}") for info in source.inputs),
+        *(_comment(f"  out {info.name}: {info.dtype} {_sizes(info.shape)}") for info in source.outputs),
+        f"name = {_quoted(name)}",
         'version = "0"',
         "",
         "[[component]]",
         'name = "main"',
-        f"model = {json.dumps(Path(os.path.relpath(model, folder)).as_posix())}",
+        f"model = {_quoted(Path(os.path.relpath(model, folder)).as_posix())}",
     ]
     if open_dimensions(graph):
         lines += [
@@ -47,7 +47,7 @@ def draft(model: Path, *, name: str, folder: Path, targets: Iterable[Target]) ->
         ]
     for target in targets:
         if target.name != PORTABLE:
-            lines += ["", f"# {target.title}", "[[target]]", f"target = {json.dumps(target.name)}"]
+            lines += ["", _comment(target.title), "[[target]]", f"target = {_quoted(target.name)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -59,7 +59,17 @@ def _guesses(inputs: Iterable[TensorInfo]) -> list[str]:
             guesses[info.name] = str([size if isinstance(size, int) else 1 for size in shape])
         else:
             guesses |= {size: "1" for size in shape if isinstance(size, str)}
-    return [f"{json.dumps(name)} = {value}" for name, value in guesses.items()]
+    return [f"{_quoted(name)} = {value}" for name, value in guesses.items()]
+
+
+def _quoted(text: str) -> str:
+    """`text` as a TOML string: JSON's rules, but that all of Unicode stands for itself and DEL does not."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _comment(text: str) -> str:
+    # What a model calls its inputs must not get out of the comment and say something.
+    return "# " + "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _sizes(shape: tuple[int | str | None, ...] | None) -> str:

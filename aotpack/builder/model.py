@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SourceModel",
+    "Stamps",
     "count_nodes",
     "external_data",
+    "file_stamps",
     "fix_shapes",
     "link_data",
     "open_dimensions",
@@ -36,6 +38,9 @@ __all__ = [
 ]
 
 _CHUNK = 1024 * 1024
+
+#: Of each file of a model.
+Stamps = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,8 @@ class SourceModel:
     data: tuple[str, ...]
     #: Nodes at the top level and in nested graphs, constants left out.
     nodes: int
+    #: Of its files when they were read (`file_stamps`).
+    stamps: Stamps
 
     def files(self, graph: Path | None = None) -> tuple[Path, ...]:
         """The model, or a rewritten `graph` of it, and its external data."""
@@ -62,13 +69,16 @@ def read_model(path: Path) -> SourceModel:
     Raises:
         ModelError: it is not there or no ONNX, or its external data is missing or outside its folder.
     """
-    graph = read_graph(path)
     # Workers run in folders of their own.
     path = path.absolute()
+    before = file_stamps([path]) if path.exists() else ()
+    graph = read_graph(path)
     data = external_data(graph.graph, path)
+    files = [path, *(path.parent / name for name in data)]
+    before += file_stamps([file for file in files[1:] if file.exists()])
     digest = hashlib.sha256()
     size = 0
-    for file in (path, *(path.parent / name for name in data)):
+    for file in files:
         try:
             with file.open("rb") as stream:
                 while block := stream.read(_CHUNK):
@@ -78,6 +88,9 @@ def read_model(path: Path) -> SourceModel:
             raise ModelError(
                 error.strerror or str(error), where=file, hint="it is part of the model"
             ) from None
+    stamps = file_stamps(files)
+    if stamps != before:
+        raise ModelError("changed while it was read", where=path, hint="build again")
     return SourceModel(
         path=path,
         source=Source(
@@ -92,7 +105,23 @@ def read_model(path: Path) -> SourceModel:
         outputs=tuple(_tensor(value) for value in graph.graph.output),
         data=data,
         nodes=count_nodes(graph.graph),
+        stamps=stamps,
     )
+
+
+def file_stamps(files: Iterable[Path]) -> Stamps:
+    """Size, inode and time of each file: while they are the same, so are the files.
+
+    Raises:
+        ModelError: one is not there.
+    """
+    try:
+        found = [path.stat() for path in files]
+    except OSError as error:
+        raise ModelError(
+            "is gone; it was there a moment ago", where=error.filename, hint="build again"
+        ) from None
+    return tuple((status.st_size, status.st_ino, status.st_mtime_ns) for status in found)
 
 
 def read_graph(path: Path) -> onnx.ModelProto:

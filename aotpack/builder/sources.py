@@ -9,7 +9,7 @@ from pathlib import Path
 from aotpack.builder.bfloat16 import BFLOAT16
 from aotpack.builder.job import Reference, Task, TaskPart, make_reference
 from aotpack.builder.lowering import Lowered, lower_for
-from aotpack.builder.model import prepare, read_model
+from aotpack.builder.model import file_stamps, prepare, read_model
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.spec import Limits
 from aotpack.builder.supervise import Workers
@@ -22,8 +22,6 @@ __all__ = ["Announce", "Sources", "refusal"]
 
 #: As `aotpack.builder.schedule.Event`.
 Announce = Callable[[str, str, str, None], None]
-
-_Stamp = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class Sources:
         self._workers = workers
         self._limits = limits
         self._components = components
-        self._stamps = {component.name: _stamp(component) for component in components}
+        self._stamps = {component.name: component.model.stamps for component in components}
         self._prepared: dict[object, _Prepared] = {}
         self._lowered: dict[object, Lowered] = {}
         self._references: dict[str, Reference] = {}
@@ -97,7 +95,7 @@ class Sources:
             ModelError: it is not. What was compiled of it is of neither the old one nor the new one.
         """
         for component in self._components:
-            now = _stamp(component)
+            now = file_stamps(component.model.files())
             if now != self._stamps[component.name]:
                 if read_model(component.spec.model).source.sha256 != component.model.source.sha256:
                     raise ModelError(
@@ -174,14 +172,3 @@ def refusal(job: Job) -> str | None:
             first = component.open[0].split("[")[0]
             return f"input dimensions have no fixed size: {names}; give them with --shape {first}=SIZE,…"
     return None
-
-
-def _stamp(component: ComponentPlan) -> _Stamp:
-    """Size, inode and time of a model's files: while it is the same, so are they."""
-    try:
-        found = [path.stat() for path in component.model.files()]
-    except OSError as error:
-        raise ModelError(
-            "is gone; it was there when the build began", where=error.filename, hint="build again"
-        ) from None
-    return tuple((status.st_size, status.st_ino, status.st_mtime_ns) for status in found)

@@ -22,7 +22,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -49,6 +49,8 @@ class ComponentTable(Value):
     model: str
     #: Input name to its shape, or symbolic dimension to its one size.
     shapes: _Shapes = Field(default={})
+    #: Input name to the value that it always has: it is no input of the variants then.
+    constants: dict[str, bool | int | float] = Field(default={})
     #: Name to shapes, each of which becomes a component ``<component>.<name>``.
     buckets: dict[Name, _Shapes] = Field(default={})
 
@@ -118,8 +120,7 @@ def read_build_file(path: Path) -> BuildSpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"is not TOML: {error}", where=path) from None
     try:
-        # Lax for the lists, since TOML has no tuples; that text is no number is said by the types below.
-        parsed = BuildFile.model_validate(tables, strict=False)
+        parsed = BuildFile.model_validate(_with_tuples(tables))
     except ValidationError as error:
         raise _told(error, TomlPlaces(path, text)) from None
     return _spec(parsed, path, TomlPlaces(path, text))
@@ -168,6 +169,7 @@ def _components(table: ComponentTable, folder: Path) -> Iterator[ComponentSpec]:
             name=f"{table.name}.{bucket}" if bucket else table.name,
             model=folder / table.model,
             shapes={**_shapes(table.shapes), **_shapes(shapes)},
+            constants=table.constants,
         )
 
 
@@ -238,3 +240,10 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
         "limits": LimitsTable,
     }
     return list((tables.get(str(loc[0]), BuildFile) if loc else BuildFile).model_fields)
+
+
+def _with_tuples(value: Any) -> Any:
+    """`value` with its lists as tuples: types are strict, and TOML has no tuples."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -5,8 +5,9 @@ This is the writer's affair alone. A reader sees segments and need not know how 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import xxhash
 from pyfastcdc import FastCDC
@@ -53,11 +54,16 @@ def cut(
     cutter = FastCDC(half, min_size=half, max_size=4 * average)
     chunks: list[Chunk] = []
     offset = given = 0
-    buffer = bytearray(min(_WINDOW, size))
+    buffers = [bytearray(min(_WINDOW, size)) for _ in range(2)]
+    # What the other thread is at, one for each buffer: neither waits for the other at each window.
+    doing: deque[Future[object]] = deque()
     with ThreadPoolExecutor(1) as other:
         while offset < size:
-            window = read(offset, min(_WINDOW, size - offset), buffer)
-            doing = other.submit(beside, window[given - offset :])
+            if len(doing) == len(buffers):
+                doing.popleft().result()
+            buffers.reverse()
+            window = read(offset, min(_WINDOW, size - offset), buffers[0])
+            doing.append(other.submit(beside, window[given - offset :]))
             start, given = offset, offset + len(window)
             for chunk in cutter.cut_buf(window):
                 end = chunk.offset + chunk.length
@@ -66,7 +72,8 @@ def cut(
                     break
                 chunks.append((xxhash.xxh3_128_digest(window[chunk.offset : end], seed), chunk.length))
                 offset = start + end
-            doing.result()
+        for last in doing:
+            last.result()
     return chunks
 
 

@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -100,7 +100,9 @@ def plan(contents: Sequence[Content], pool: Executor) -> Plan:
         results = pool.map(lambda extent: _cut(extent, average, seed, hashes.get(extent)), distinct)
         numbered = _Numbered(_joined(_Numbered(dict(zip(distinct, results, strict=True)))))
         for _ in range(_ROUNDS):
-            numbered = _Numbered(_split(numbered, seed))
+            if (split := _split(numbered, seed)) is None:
+                break
+            numbered = _Numbered(split)
     digests = (
         content.file.sha256 if isinstance(content, StoredFile) else hashes[file[0]].hexdigest()
         for content, file in zip(contents, files, strict=True)
@@ -155,8 +157,8 @@ def _joined(numbered: _Numbered) -> dict[Extent, list[Chunk]]:
     return {extent: [named[run] for run in runs] for extent, runs in zip(numbered.chunks, used, strict=True)}
 
 
-def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]]:
-    """Split the chunks at both sides of each seam where sharing really ends."""
+def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]] | None:
+    """Split the chunks at both sides of each seam where sharing really ends; None if it does everywhere."""
     splits: defaultdict[int, set[int]] = defaultdict(set)
 
     def split(extent: Extent, begin: int, end: int, positions: Iterable[int]) -> None:
@@ -207,6 +209,8 @@ def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]]:
                 )
                 if same >= _MIN_GAIN:
                     share(extent, end - same, source, offset - same, same)
+    if not splits:
+        return None
     parts: dict[Chunk, list[Chunk]] = {}
     for number, positions in splits.items():
         extent, offset = numbered.places[number]
@@ -222,20 +226,26 @@ def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]]:
 
 
 def _common_prefix(one: bytes, other: bytes) -> int:
-    if one == other:
-        return len(one)
-    same, differs = 0, len(one)
+    return _longest(len(one), lambda a, b: one[a:b] == other[a:b])
+
+
+def _common_suffix(one: bytes, other: bytes) -> int:
+    size = len(one)
+    return _longest(size, lambda a, b: one[size - b : size - a] == other[size - b : size - a])
+
+
+def _longest(size: int, is_same: Callable[[int, int], bool]) -> int:
+    """How far two contents of `size` bytes are the same, `is_same` telling it of a range of them."""
+    if is_same(0, size):
+        return size
+    same, differs = 0, size
     while differs - same > 1:
         middle = (same + differs) // 2
-        if one[same:middle] == other[same:middle]:
+        if is_same(same, middle):
             same = middle
         else:
             differs = middle
     return same
-
-
-def _common_suffix(one: bytes, other: bytes) -> int:
-    return _common_prefix(one[::-1], other[::-1])
 
 
 def _pieces(

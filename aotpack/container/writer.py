@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TypeVar
 
 import xxhash
@@ -43,8 +42,9 @@ _MANIFEST_LEVEL = 9
 
 _WORKERS = min(8, os.cpu_count() or 1)
 
-#: Segments that are in memory at a time: some are made and some wait for their turn to be written.
-_ON_THE_WAY = 2 * _WORKERS
+#: Segments that are in memory at a time: some are made and some wait for their turn to be written. Small ones
+#: stand between large ones, so that it takes a few more to keep all workers busy.
+_ON_THE_WAY = 2 * _WORKERS + 4
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -129,12 +129,13 @@ def _write_segments(
     total = sum(piece.length for piece in pieces)
     done, end = 0, start
     # Taken by who makes a segment and given back when it is written.
-    buffers: SimpleQueue[bytearray] = SimpleQueue()
-    for _ in range(_ON_THE_WAY):
-        buffers.put(bytearray(min(LONGEST, total)))
+    buffers: deque[bytearray] = deque()
 
     def work(piece: Piece) -> tuple[Segment, bytes | memoryview, bytearray]:
-        buffer = buffers.get()
+        try:
+            buffer = buffers.pop()
+        except IndexError:
+            buffer = bytearray(min(LONGEST, total))
         return *_stored(piece, compress, buffer), buffer
 
     with syncing(partial) as wrote:
@@ -148,7 +149,7 @@ def _write_segments(
                 wrote(len(stored))
                 segments.append(segment.model_copy(update={"offset": end}))
                 end += len(stored)
-            buffers.put(buffer)
+            buffers.append(buffer)
             done += segment.size
             if progress is not None:
                 progress(done, total)

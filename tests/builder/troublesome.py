@@ -10,6 +10,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +51,9 @@ class Troublesome(OrtToolchain):
     """onnxruntime, with a different fault for each target."""
 
     name = "troublesome"
+
+    def built_with(self) -> Mapping[str, str]:
+        return {**super().built_with(), "troublesome": metadata.version("troublesome")}
 
     def targets(self) -> tuple[Target, ...]:
         return tuple(

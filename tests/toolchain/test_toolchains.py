@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from aotpack.machine import Machine, probe
 from aotpack.manifest import Manifest
 from aotpack.target import PORTABLE, catalogue, find
 from aotpack.toolchain import toolchains
+from aotpack.toolchain.plugin import PluginToolchain
 from tests.command_line import environment
 from tests.conftest import BuiltPackage
 from tests.hardware import INTEL, needs
@@ -101,6 +104,7 @@ import json, sys
 from aotpack.machine import probe
 from aotpack.package import open_package
 from aotpack.toolchain import toolchains
+from aotpack.toolchain.plugin import PluginToolchain
 answers = {}
 with open_package(sys.argv[1]) as package:
     for variant in package.manifest.variants():
@@ -176,3 +180,46 @@ def test_qnns_reasons_are_taken_out_of_its_log() -> None:
 def test_a_missing_package_has_a_pip_command_that_names_our_extra() -> None:
     for name in NAMES[1:]:
         assert re.fullmatch(rf"pip install 'aotpack\[{name}\]'", toolchains()[name].pip_command())
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_every_option_of_the_lists_is_in_the_eps_library(name: str) -> None:
+    """EPs ignore an option that they do not know: a list that has one too many would be believed."""
+    toolchain = toolchains()[name]
+    assert isinstance(toolchain, PluginToolchain)
+    library = Path(import_module(toolchain.module).get_library_path()).read_bytes()
+    missing = [option for option in toolchain.options if option.encode() + b"\0" not in library]
+    assert toolchain.options
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("target", "option", "value", "says"),
+    [
+        ("qnn-htp-v73", "vtcm_mb", "8", None),
+        ("qnn-htp-v73", "vtcm_mb", "eight", "is 'eight'"),
+        ("qnn-htp-v73", "vtcm_bm", "8", "did you mean vtcm_mb"),
+        ("qnn-htp-v73", "htp_arch", "74", "is '74'"),
+        ("qnn-htp-v73", "htp_arch", "73,75", None),
+        ("qnn-htp-v73", "soc_model", "Snapdragon", "is 'Snapdragon'"),
+        ("qnn-htp-v73", "htp_performance_mode", "brust", "burst or balanced"),
+        ("qnn-htp-v73", "backend_path", "/tmp/x.so", "has no such option"),
+        ("openvino-cpu-avx2", "device_type", "CPU", "has no such option"),
+        ("openvino-cpu-avx2", "num_of_threads", "2", None),
+        ("openvino-cpu-avx2", "model_priority", "low", "is 'low'; expected LOW or MEDIUM"),
+        ("tensorrt-rtx-sm89", "nv_target_sm", "89", "has no options that a target may set"),
+        ("ort-cpu", "threads", "2", "has no provider options"),
+    ],
+)
+def test_options_are_checked_by_name_and_value(
+    target: str, option: str, value: str, says: str | None
+) -> None:
+    issue = toolchains()[find(target).toolchain].option_issue(option, value)
+    assert (issue is None) == (says is None)
+    assert says is None or says in (issue or "")
+
+
+def test_the_options_of_the_catalogue_are_in_the_lists() -> None:
+    for target in catalogue().values():
+        for name, value in target.provider_options.items():
+            assert toolchains()[target.toolchain].option_issue(name, value) is None, target.name
