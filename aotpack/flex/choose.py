@@ -201,7 +201,7 @@ def _fused(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Ch
 
 _CANDIDATES = {"function": _function, "dense": _dense, "block-sparse": _block_sparse, "fused": _fused}
 
-# In units of the time one score takes in tiles, E = Ev = 64; `benchmarks/flex_costs.py` measures them.
+# In units of the time one score takes in tiles, E = Ev = 64; `python -m benchmarks.flex_costs` measures them.
 
 #: What one more elementwise op adds.
 PASS = 0.1

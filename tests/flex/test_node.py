@@ -268,7 +268,7 @@ def test_a_loop_in_a_mod_is_run_as_it_is() -> None:
     np.testing.assert_allclose(
         run(result, feeds), run(flex.lower(plain, CPU)[0], feeds), rtol=1e-5, atol=1e-6
     )
-    with pytest.raises(FlexError, match="attention: cannot be lowered as block-sparse; found .*Loop"):
+    with pytest.raises(FlexError, match=r"attention: cannot be lowered as block-sparse; found .*Loop"):
         flex.lower(model, CPU, options=flex.Options(lowering="block-sparse"))
 
 
