@@ -144,8 +144,8 @@ def every(folder: Path) -> None:
     file = lay_out(folder / "every")
     report = build_spec(read_build_file(file), keep_going=True)
     (folder / "every" / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
-    print("| target | hardware | compiled | error | ran on | compatibility string |")
-    print("| --- | --- | ---: | ---: | --- | --- |")
+    print("| target | hardware | model | nodes | error | ran on | compatibility string |")
+    print("| --- | --- | --- | ---: | ---: | --- | --- |")
     kinds: dict[str, str] = {}
     for row in report.rows:
         if row.state == "built" and row.target != PORTABLE:
@@ -165,6 +165,7 @@ def _line(row: Row) -> str:
     cells = [
         f"`{row.target}`",
         find(row.target).title if row.target in catalogue() else "several of them",
+        row.component,
         f"{coverage.compiled}/{coverage.nodes}",
         f"{numerics.error:.1e}" if numerics else "",
         numerics.ran_on if numerics else "not run",

@@ -74,7 +74,14 @@ def test_a_third_partys_targets_come_after_and_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["not toml", "", "[[target]]\nname = 'x'", "[[target]]\nname = 'x'\nextra = 1"]
+    "text",
+    [
+        "not toml",
+        "",
+        "[[target]]\nname = 'x'",
+        "[[target]]\nname = 'x'\nextra = 1",
+        "[[target]]\nname = 'x'\ngeneration = 'y'",
+    ],
 )
 def test_a_catalogue_that_is_none_names_its_file(text: str) -> None:
     with pytest.raises(UsageError, match=r"mine\.toml: is not a catalogue of targets"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from aotpack.machine import find_machine
 from samples.made_models import cnn
 from samples.quantised import quantise
 from tests.command_line import aotpack
@@ -24,7 +25,8 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_quantised_model_builds_and_says_what_stays_on_the_cpu(quantised: Path, tmp_path: Path) -> None:
     targets = ("-t", "qnn-htp-v73", "-t", INTEGERS_ONLY, "-t", "qnn-htp-v68-qcm6490")
-    done = aotpack("build", quantised, "-o", tmp_path / "q.aotpack", *targets, "--no-portable", "--json")
+    package = tmp_path / "q.aotpack"
+    done = aotpack("build", quantised, "-o", package, *targets, "--no-portable", "--json")
     assert done.status == 0, done.err
     rows = done.document("build-report")["rows"]
     options = [row["ep_string"].split(":")[4:7] for row in rows]
@@ -36,6 +38,17 @@ def test_a_quantised_model_builds_and_says_what_stays_on_the_cpu(quantised: Path
         assert "configured to not take Q nodes that consume a graph input" in row["reason"]
         assert row["numerics"]["ran_on"] == "emulator"
         assert row["numerics"]["error"] <= row["numerics"]["tolerance"]
+    # A chip with little VTCM gets what was compiled for it, and not what needs more.
+    phone = find_machine("snapdragon-8-gen-2")
+    (npu,) = phone.npus or ()
+    for megabytes, expected in ((8, "qnn-htp-v73"), (2, INTEGERS_ONLY)):
+        profile = tmp_path / f"chip-{megabytes}.json"
+        machine = phone.model_copy(update={"npus": (npu.model_copy(update={"vtcm_mb": megabytes}),)})
+        profile.write_text(machine.model_dump_json())
+        chosen = aotpack("select", package, "--machine", profile, "--json").document("selection")[
+            "candidates"
+        ][0]
+        assert (chosen["target"], chosen["verdict"]) == (expected, "OPTIMAL")
 
 
 def test_the_borders_go_to_the_npu_when_the_option_says_so(quantised: Path, tmp_path: Path) -> None:
