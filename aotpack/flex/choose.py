@@ -213,6 +213,7 @@ PACKING = 15
 _MOVING = 40
 #: How much dearer a score is for each doubling of a tile's scores beyond what a core has near.
 FAR = 0.06
+#: Bytes of that.
 NEAR = 1 << 20
 #: What a score costs when all of them are computed at once.
 DENSE = 0.95

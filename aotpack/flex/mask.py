@@ -25,8 +25,9 @@ __all__ = [
     "region_of",
 ]
 
-#: Queries and keys of the blocks that are evaluated, and the keys of those that are told apart.
+#: Queries and keys of the blocks that are evaluated.
 BLOCK = (64, 64)
+#: The keys of those that are told apart.
 GRAIN = 16
 
 #: Half-open ranges of positions, in order and apart.
