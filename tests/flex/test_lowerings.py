@@ -1,5 +1,7 @@
 """Every lowering of every mod gives what numpy gives."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
@@ -211,3 +213,22 @@ def test_model_is_not_changed() -> None:
     for lowering in ("function", "dense", "block-sparse", "fused"):
         lowered(model, lowering)
     assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("batch", [2, "batch"])
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("name", ["causal", "window-softcap", "global-window", "alibi"])
+def test_keys_are_copied_by_gather_or_slice(name: str, kv_heads: int, batch: int | str) -> None:
+    # Lengths that blocks divide, so that whole blocks of keys can be gathered.
+    model = flex.attention((batch, H, 192, 8), kv_shape=(batch, 2, 192, 8), score_mod=MODS[name](192))
+    feeds = tensors(model)
+    results = []
+    for gathers in (True, False):
+        target = dataclasses.replace(CPU, gathers=gathers)
+        options = flex.Options(lowering="block-sparse", block=(32, 16), kv_heads=kv_heads)
+        result, _ = flex.lower(model, target, options=options)
+        onnx.checker.check_model(result, full_check=True)
+        assert ("Gather" in {node.op_type for node in result.graph.node}) == gathers
+        results.append(run(result, feeds))
+    np.testing.assert_array_equal(*results)
+    np.testing.assert_allclose(results[0], expected(model, feeds), rtol=2e-6, atol=2e-6)
