@@ -147,6 +147,7 @@ def test_a_worker_that_dies_is_a_retry_and_then_one_failed_row(
     assert "Traceback" not in done.err
 
 
+@pytest.mark.long
 def test_when_the_last_worker_with_a_toolchain_is_gone_its_jobs_are_failed_rows(
     plain: Cluster, small_model: Path, troublesome: Path, tmp_path: Path
 ) -> None:
@@ -275,6 +276,7 @@ def test_an_address_of_another_form_is_wrong_usage(small_model: Path, tmp_path: 
         front_door.build(small_model, targets=["ort-cpu"], output=tmp_path / "x", executor=address)
 
 
+@pytest.mark.long
 def test_something_that_accepts_and_says_nothing_is_no_scheduler(small_model: Path, tmp_path: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
