@@ -137,6 +137,28 @@ def test_a_string_of_an_unknown_form_fits_no_machine(target: str, text: str | No
         assert verdict.grade in (Grade.UNKNOWN, Grade.UNSUPPORTED)
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"arch": "aarch64"},
+        {"arch": None, "cpu": {"vendor": "GenuineIntel", "features": ("avx2",)}},
+        {"cpu": {"vendor": "GenuineIntel", "features": ("avx", "avx2", "avx512bw", "sse4_1")}},
+    ],
+    ids=["an ARM with AVX2", "AVX2 without AVX", "AVX-512 without its foundation"],
+)
+def test_a_profile_that_lies_of_its_cpu_gets_nothing_compiled_for_it(lie: dict[str, object]) -> None:
+    desktop = FLEET["avx2-desktop"].model_dump() | lie
+    machine = Machine.model_validate(desktop, strict=False)
+    (selection,) = cover(component(AVX2, portable()), {"liar": machine}).selections.values()
+    assert selection.chosen is not None
+    assert selection.chosen.portable
+    (verdict,) = [item.verdict for item in selection.candidates if not item.portable]
+    assert (verdict.grade, verdict.code) in {
+        (Grade.UNKNOWN, Code.PROFILE_CONTRADICTS),
+        (Grade.UNSUPPORTED, Code.ARCH),
+    }
+
+
 def test_a_package_with_nothing_for_anybody_says_why_of_each() -> None:
     covered = cover(component(V79), {"avx2-desktop": FLEET["avx2-desktop"]})
     (selection,) = covered.selections.values()

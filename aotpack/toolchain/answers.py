@@ -43,12 +43,13 @@ class KnownAnswers:
 
     def __init__(self, cache_root: Path, toolchain: str, machine: Machine) -> None:
         key = hashlib.sha256(f"{toolchain}\n{machine.key()}".encode()).hexdigest()
-        self._path = cache_root / ANSWERS / f"{key}.json"
+        #: The file; it need not exist.
+        self.path = cache_root / ANSWERS / f"{key}.json"
 
     def read(self) -> dict[str, Grade | None]:
         """Answers by question; empty if there are none, or none that can be read."""
         with contextlib.suppress(OSError, ValidationError):
-            return dict(_Answers.model_validate_json(self._path.read_bytes()).answers)
+            return dict(_Answers.model_validate_json(self.path.read_bytes()).answers)
         return {}
 
     def add(self, question: str, said: Grade | None) -> None:
@@ -58,4 +59,4 @@ class KnownAnswers:
             kept = {}
         text = _Answers(answers={**kept, question: said}).model_dump_json()
         with contextlib.suppress(OSError):
-            write_note(self._path, text)
+            write_note(self.path, text)
