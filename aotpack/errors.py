@@ -33,6 +33,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from aotpack._text import printable
+
 if TYPE_CHECKING:
     from aotpack.builder.report import BuildReport
 
@@ -91,7 +93,7 @@ class AotpackError(Exception):
         if hint is not None:
             text += f" ({hint})"
         # Vendors' messages hold newlines; an error of ours is always one line.
-        super().__init__(" ".join(text.split()))
+        super().__init__(printable(" ".join(text.split())))
 
     def at(self, place: str) -> Self:
         """This error with `place`, where the wrong thing was said, in front of it."""

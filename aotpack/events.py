@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from aotpack._text import printable
+
 __all__ = ["Event", "EventCode", "OnEvent", "announcer"]
 
 _log = logging.getLogger("aotpack.load")
@@ -54,7 +56,7 @@ class Event:
 
     def __str__(self) -> str:
         cause = f"{self.code}: {self.verdict}" if self.verdict else self.code
-        return f"{self.package}: {self.subject} [{cause}] {self.reason}"
+        return printable(f"{self.package}: {self.subject} [{cause}] {self.reason}")
 
 
 #: What `aotpack.load` and its kin call for each event, from the thread that it happens in.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from aotpack._text import printable
 from aotpack.verdict import Comparison
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def rows(selection: Selection) -> list[Row]:
             candidate.id,
             candidate.verdict.grade.value,
             candidate.verdict.code.value,
-            candidate.verdict.reason,
+            printable(candidate.verdict.reason),
             candidate.verdict.compared,
         )
         for candidate in selection.candidates
@@ -53,7 +54,7 @@ def rows(selection: Selection) -> list[Row]:
 def side_by_side(item: Comparison) -> str:
     """What was found and what is needed, in a line."""
     found = "not known" if item.found is None else item.found
-    return f"{_MARKS[item.fits]} {item.what}: {found} | needs {item.needed}"
+    return printable(f"{_MARKS[item.fits]} {item.what}: {found} | needs {item.needed}")
 
 
 def as_text(selection: Selection) -> str:

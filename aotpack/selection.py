@@ -144,6 +144,7 @@ def _decides(variant: Variant, rules: Rules | None) -> tuple[object, ...]:
     return (
         variant.toolchain,
         variant.ep,
+        variant.device,
         None if rules is None else rules.looks_at(variant),
         requires.os,
         requires.arch,

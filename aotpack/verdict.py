@@ -140,7 +140,7 @@ class Rules(Protocol):
         """How to install what the EP needs."""
 
     def looks_at(self, variant: Variant) -> Hashable:
-        """All of a variant that `judge` and `ask` depend on."""
+        """All of a variant that `judge` and `ask` depend on, its EP and device left aside."""
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """The toolchain's own rules for its compatibility strings; reads nothing but its arguments."""

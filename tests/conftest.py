@@ -71,6 +71,6 @@ def vad(
     model = real_model("silero_vad_16k_sequence")
     # A blob can only be compiled for what the CPU has: on one without AMX, say, six targets are left.
     targets = [f"--target={name}" for name in compilable(*VAD_TARGETS)]
-    done = aotpack("build", model, "-o", path, "--shape", "input=1,576", *targets, "--json")
+    done = aotpack("build", model, "-o", path, "--shape", "input=1,576", *targets, "--no-reuse", "--json")
     assert done.status == 0, done.err
     return BuiltPackage(path, done)

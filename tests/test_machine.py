@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import archspec.cpu
 import pytest
 
 from aotpack.errors import ProfileError, UnknownName
@@ -18,6 +19,8 @@ from aotpack.machine import (
     probe,
     read_profile,
 )
+from aotpack.target import catalogue, npu_architectures, npu_chips, pci_vendors
+from tests.command_line import aotpack
 
 
 @pytest.mark.parametrize("name", known())
@@ -25,6 +28,59 @@ def test_every_known_machine_is_free_of_contradictions(name: str) -> None:
     machine = find_machine(name)
     assert machine.os and machine.arch
     assert contradiction(machine.arch, machine.cpu.features) is None
+
+
+#: What people own, by the names that the command line takes.
+OWNED = {
+    "amx-server",
+    "arm64-box",
+    "avx2-desktop",
+    "avx512-server",
+    "core-ultra-1",
+    "core-ultra-2",
+    "core-ultra-3",
+    "rtx-30",
+    "rtx-40",
+    "rtx-50",
+    "ryzen-ai-300",
+    "snapdragon-8-elite",
+    "snapdragon-8-gen-2",
+    "snapdragon-8-gen-3",
+    "snapdragon-x-elite",
+}
+
+
+def test_the_machines_that_people_own_are_named() -> None:
+    assert set(known()) >= OWNED
+    assert aotpack("machine", "--list").out.split() == list(known())
+
+
+@pytest.mark.parametrize("name", known())
+def test_a_known_machine_is_told_in_the_words_of_the_data_it_is_judged_by(name: str) -> None:
+    """archspec's features of the microarchitecture; NPUs and GPUs that rules and targets know."""
+    machine = find_machine(name)
+    assert aotpack("machine", name).document("machine")["name"] == name == machine.name
+    described = archspec.cpu.TARGETS.get(machine.cpu.microarchitecture or "")
+    if machine.arch == "x86_64":
+        assert described is not None
+        assert described.vendor == machine.cpu.vendor
+        assert described.features <= set(machine.cpu.features or ())
+    chips = set(npu_chips().values())
+    for npu in machine.npus or ():
+        if npu.vendor == "qualcomm":
+            assert (npu.architecture, npu.vtcm_mb) in chips
+        if npu.vendor == "intel":
+            assert npu.architecture in npu_architectures().values()
+    capabilities = {
+        f"{each[:-1]}.{each[-1]}" for target in catalogue().values() for each in target.architectures
+    }
+    for gpu in machine.gpus or ():
+        assert gpu.vendor in pci_vendors().values()
+        if gpu.vendor == "nvidia":
+            assert gpu.compute_capability in capabilities
+            assert gpu.driver
+    assert machine.memory and machine.onnxruntime
+    assert "CPUExecutionProvider" in (machine.eps or {})
 
 
 def test_what_is_probed_here_is_read_back_the_same(tmp_path: Path) -> None:

@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from aotpack.machine import Ep, Machine
-from aotpack.manifest import Compatibility, Component, Source, Variant
+from aotpack.machine import Ep, Machine, find_machine, known
+from aotpack.manifest import Compatibility, Component, SessionSettings, Source, Variant
 from aotpack.policy import Policy
 from aotpack.selection import Selection, select
+from aotpack.target import Target, catalogue
 from aotpack.toolchain import toolchains
+from aotpack.toolchain.openvino_string import ISA_CLASSES
+from aotpack.toolchain.openvino_string import string_for as openvino_string
 from aotpack.toolchain.qnn_string import EP as QNN
 from aotpack.toolchain.qnn_string import string_for
+from aotpack.toolchain.tensorrt_rtx_string import string_for as rtx_string
 from aotpack.verdict import Code, Grade, Verdict, judge
 
 EP = "SomeExecutionProvider"
@@ -122,3 +126,49 @@ def test_variants_of_equal_strings_are_told_apart_by_what_else_the_rules_look_at
         selection = choose(*order, machine=machine, emulate=True)
         assert [each.id for each in selection.accepted] == ["alone"]
         assert [each.verdict.code for each in selection.rejected] == [Code.NO_DEVICE]
+
+
+STRINGS = (
+    None,
+    "",
+    "junk",
+    string_for(73, 60, 8, "5.51.0"),
+    string_for(79, 69, 8, "5.51.0"),
+    *(openvino_string(release, isa) for release in ("2026.4.1", "2026.3.0") for isa in ISA_CLASSES[:6]),
+    rtx_string("1.7.1.116", ["8.9"]),
+    rtx_string("1.6.0.1", ["8.6"]),
+)
+
+
+def of_target(target: Target, text: str | None) -> Variant:
+    return variant(
+        text,
+        id=target.name,
+        target=target.name,
+        toolchain=target.toolchain,
+        ep=target.ep,
+        device=target.device,
+        session=SessionSettings(
+            provider_options=target.provider_options,
+            config={"ep.share_ep_contexts": "1"} if target.shares_weights else {},
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", known())
+def test_what_rules_look_at_is_all_that_their_verdicts_depend_on(name: str) -> None:
+    """Every target of the catalogue with every string: equal ones must be judged alike."""
+    machine, judged = find_machine(name), {}
+    every = [
+        item
+        for target in catalogue().values()
+        for item in (target, target.model_copy(update={"shares_weights": True}))
+    ]
+    for target in every:
+        rules = toolchains()[target.toolchain]
+        for text in STRINGS:
+            each = of_target(target, text)
+            verdict = rules.judge(each, machine, emulate=True)
+            key = (target.toolchain, each.device, rules.looks_at(each))
+            assert judged.setdefault(key, verdict) == verdict, (target.name, text)
+    assert len(judged) > len(STRINGS)

@@ -17,6 +17,7 @@ from typing import Any
 import filelock
 import psutil
 
+from aotpack.builder.constants import with_constants
 from aotpack.builder.elsewhere import place_of
 from aotpack.builder.footprint import with_footprints
 from aotpack.builder.plan import plan
@@ -25,7 +26,7 @@ from aotpack.builder.report import BuildReport
 from aotpack.builder.results import Results
 from aotpack.builder.schedule import Event, Finished, do_all
 from aotpack.builder.sources import Sources
-from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
+from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant, Limits, TargetSpec
 from aotpack.builder.supervise import Workers
 from aotpack.builder.variant import Built
 from aotpack.container.content import Content
@@ -45,6 +46,7 @@ def build(
     targets: Iterable[str | TargetSpec],
     output: str | os.PathLike[str],
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     version: str = "0",
     portable: bool = True,
@@ -65,6 +67,7 @@ def build(
         targets: names from the catalogue, aliases (``aotpack targets``), or a `TargetSpec` with more to say.
         output: path of the package to write.
         shapes: input name to its shape, or symbolic dimension to its one size.
+        constants: input name to the value that it always has; the variants lack that input.
         name: of the package; by default the model's file name.
         version: of the package.
         portable: add the untouched ONNX as a variant of its own, last in every order.
@@ -91,6 +94,7 @@ def build(
         targets=targets,
         output=Path(output),
         shapes=shapes,
+        constants=constants,
         name=name,
         version=version,
         portable=portable,
@@ -109,6 +113,7 @@ def one_model(
     targets: Iterable[str | TargetSpec],
     output: Path,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     **settings: Any,
 ) -> BuildSpec:
@@ -119,6 +124,7 @@ def one_model(
         targets: as `build`'s.
         output: path of the package to write.
         shapes: as `build`'s.
+        constants: as `build`'s.
         name: of the package; by default the model's file name.
         settings: of the `BuildSpec`.
 
@@ -128,7 +134,11 @@ def one_model(
     return BuildSpec(
         name=name or package_name(model),
         output=output,
-        components=(ComponentSpec(name="main", model=model, shapes=dict(shapes or {})),),
+        components=(
+            ComponentSpec(
+                name="main", model=model, shapes=dict(shapes or {}), constants=dict(constants or {})
+            ),
+        ),
         targets=tuple(TargetSpec(target=each) if isinstance(each, str) else each for each in targets),
         **settings,
     )
@@ -145,6 +155,7 @@ def build_spec(
     started = time.monotonic()
     announce = _one_at_a_time(on_event)
     with _claimed(spec.output) as scratch:
+        spec = with_constants(spec, scratch)
         finished = _run(spec, executor, scratch, announce)
         report = _pack(spec, finished, announce, started)
     if report.package is None:

@@ -11,7 +11,7 @@ from typing import Literal
 from aotpack.errors import UsageError
 from aotpack.target import Precision
 
-__all__ = ["BuildSpec", "ComponentSpec", "Limits", "TargetSpec", "parse_shape"]
+__all__ = ["BuildSpec", "ComponentSpec", "Constant", "Limits", "TargetSpec", "parse_constants", "parse_shape"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,10 @@ class Limits:
             raise UsageError("is no memory limit", found=self.memory, expected="more than 0 bytes")
 
 
+#: What an input can be fixed to.
+Constant = bool | int | float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentSpec:
     """One model of a package."""
@@ -39,6 +43,8 @@ class ComponentSpec:
     model: Path
     #: Input name to its shape, or symbolic dimension to its one size.
     shapes: Mapping[str, tuple[int, ...]]
+    #: Input name to the value that all of its elements have: it is no input any more.
+    constants: Mapping[str, Constant] = field(default_factory=dict)
     kind: Literal["model", "flex-attention"] = "model"
 
 
@@ -102,7 +108,33 @@ class BuildSpec:
 #: As `aotpack.manifest.Manifest.name`.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
+
 _SHAPE = re.compile(r"(?P<name>.+?)=(?P<sizes>\d+(?:[,x]\d+)*|)")
+
+
+def parse_constants(texts: Iterable[str]) -> dict[str, Constant]:
+    """Read ``NAME=16000``, ``NAME=0.5`` and ``NAME=true``.
+
+    Raises:
+        UsageError: a text is of another form, or a name occurs twice.
+    """
+    constants: dict[str, Constant] = {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        try:
+            if not name or not equals:
+                raise ValueError
+            read = {"true": True, "false": False}.get(value)
+            constant = read if read is not None else int(value) if _INTEGER.fullmatch(value) else float(value)
+        except ValueError:
+            raise UsageError(
+                "is not a constant", where=f"--constant {text}", expected="NAME=VALUE such as sr=16000"
+            ) from None
+        if name in constants:
+            raise UsageError("is given twice", where=f"--constant {name}")
+        constants[name] = constant
+    return constants
 
 
 def parse_shape(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:

@@ -49,6 +49,8 @@ class ComponentTable(Value):
     model: str
     #: Input name to its shape, or symbolic dimension to its one size.
     shapes: _Shapes = Field(default={})
+    #: Input name to the value that it always has: it is no input of the variants then.
+    constants: dict[str, bool | int | float] = Field(default={})
     #: Name to shapes, each of which becomes a component ``<component>.<name>``.
     buckets: dict[Name, _Shapes] = Field(default={})
 
@@ -167,6 +169,7 @@ def _components(table: ComponentTable, folder: Path) -> Iterator[ComponentSpec]:
             name=f"{table.name}.{bucket}" if bucket else table.name,
             model=folder / table.model,
             shapes={**_shapes(table.shapes), **_shapes(shapes)},
+            constants=table.constants,
         )
 
 

@@ -46,6 +46,12 @@ def build(
             "--shape", metavar="NAME=SIZES", help="Fix an input (input=1,576) or a dimension (batch=1)."
         ),
     ] = None,
+    constant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--constant", metavar="NAME=VALUE", help="Fix the value of an input, which then is none."
+        ),
+    ] = None,
     precision: Annotated[
         list[str] | None,
         typer.Option(metavar="[TARGET=]TYPE", help="f32, bf16 or f16, where the EP lets one choose."),
@@ -95,11 +101,11 @@ def build(
 ) -> None:
     """Compile a model, or what a build file says, for each target."""
     from aotpack.builder.build import one_model
-    from aotpack.builder.spec import parse_shape
+    from aotpack.builder.spec import parse_constants, parse_shape
     from aotpack.builder.spec_file import read_build_file
 
     targets = _targets(target or [], precision or [])
-    given = {"--target": target, "--shape": shape, "--precision": precision}
+    given = {"--target": target, "--shape": shape, "--constant": constant, "--precision": precision}
     if model.suffix == ".toml":
         for option, value in given.items():
             if value:
@@ -108,7 +114,14 @@ def build(
     elif out is None:
         raise UsageError("is missing", where="--output", expected="a file to write the package to")
     else:
-        spec = one_model(model, targets=targets, output=out, shapes=parse_shape(shape or []), name=name)
+        spec = one_model(
+            model,
+            targets=targets,
+            output=out,
+            shapes=parse_shape(shape or []),
+            constants=parse_constants(constant or []),
+            name=name,
+        )
     memory = None if memory_limit is None else parse_size(memory_limit, "--memory-limit")
     changes: dict[str, Any] = {
         "output": out,

@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from aotpack._text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
@@ -57,7 +59,7 @@ def print_json(value: BaseModel) -> None:
 
 def print_text(text: str) -> None:
     """A line of a result."""
-    _stdout.write(text + "\n")
+    _stdout.write(printable(text) + "\n")
 
 
 def print_written(package: Path, as_json: bool) -> None:
@@ -74,7 +76,7 @@ def print_written(package: Path, as_json: bool) -> None:
 
 def note(text: str) -> None:
     """A line for the user that is no result."""
-    print(text, file=sys.stderr)  # noqa: T201
+    print(printable(text), file=sys.stderr)  # noqa: T201
 
 
 def console() -> Console:
@@ -126,7 +128,7 @@ def table(
         number = column in right
         drawn.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in row))
     console().print(drawn)
 
 

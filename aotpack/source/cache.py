@@ -8,7 +8,7 @@
       files/<key>                 hard links: a file that several variants have is stored once
       work/<key>/                 a variant that is being put together
       locks/<two digits>.lock     held by whoever puts together, repairs or removes
-      compiled/, tuning/          notes on packages (aotpack.source.notes)
+      compiled/, tuning/, answers/  notes on packages and EPs (aotpack.source.notes)
 
 A key is a digest of contents, so packages that hold the same variant share it. A variant's folder gets its
 name when it is whole: whoever is killed leaves at most a folder in ``work``, which the next one sweeps. Files

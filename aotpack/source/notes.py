@@ -1,9 +1,10 @@
-"""Small files in the cache that say something of a package on this machine.
+"""Small files in the cache that say something of a package, or of an EP, on this machine.
 
 ::
 
     <root>/compiled/<key>.json                          a variant compiled here for want of one that fits
     <root>/tuning/<machine>/<digest>-<component>.json   what was measured here
+    <root>/answers/<key>.json                           what an EP's check said (aotpack.toolchain.answers)
 
 They count towards the cache's limit. When room is needed they go last: each is a few kilobytes and took
 seconds or minutes to find out.
@@ -18,11 +19,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["COMPILED", "TUNING", "damaged", "notes", "sweep", "write_note"]
+__all__ = ["ANSWERS", "COMPILED", "TUNING", "damaged", "notes", "sweep", "write_note"]
 
-#: The folder in the cache with what was compiled here.
+#: The folder of what EPs answered.
+ANSWERS = "answers"
+#: The folder of what was compiled here.
 COMPILED = "compiled"
-#: The one with what was measured here.
+#: The folder of what was measured here.
 TUNING = "tuning"
 
 #: Seconds after which what somebody is writing counts as left behind: it takes milliseconds.
@@ -84,5 +87,5 @@ def _is_held(root: Path, note: Path) -> bool:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    for folder in (COMPILED, TUNING):
+    for folder in (COMPILED, TUNING, ANSWERS):
         yield from (path for path in (root / folder).rglob("*") if path.is_file())

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from aotpack._values import Value
 from aotpack.machine import Machine
+from aotpack.source.notes import ANSWERS, write_note
 from aotpack.verdict import Grade
 
 __all__ = ["KnownAnswers"]
@@ -43,12 +43,13 @@ class KnownAnswers:
 
     def __init__(self, cache_root: Path, toolchain: str, machine: Machine) -> None:
         key = hashlib.sha256(f"{toolchain}\n{machine.key()}".encode()).hexdigest()
-        self._path = cache_root / "answers" / f"{key}.json"
+        #: The file; it need not exist.
+        self.path = cache_root / ANSWERS / f"{key}.json"
 
     def read(self) -> dict[str, Grade | None]:
         """Answers by question; empty if there are none, or none that can be read."""
         with contextlib.suppress(OSError, ValidationError):
-            return dict(_Answers.model_validate_json(self._path.read_bytes()).answers)
+            return dict(_Answers.model_validate_json(self.path.read_bytes()).answers)
         return {}
 
     def add(self, question: str, said: Grade | None) -> None:
@@ -58,10 +59,4 @@ class KnownAnswers:
             kept = {}
         text = _Answers(answers={**kept, question: said}).model_dump_json()
         with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Read by other processes meanwhile: it appears whole or not at all.
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self._path.parent, delete=False, encoding="utf-8"
-            ) as file:
-                file.write(text)
-            Path(file.name).replace(self._path)
+            write_note(self.path, text)

@@ -41,13 +41,16 @@ class AskWorker:
         self._process: subprocess.Popen[str] | None = None
         self._ending: weakref.finalize[[subprocess.Popen[str]], AskWorker] | None = None
         self._lock = threading.Lock()
+        #: What was read, by the file; a variable that EPs read makes another machine of this one.
+        self._known: dict[Path, dict[str, Grade | None]] = {}
 
     def ask(self, ep_string: str, device: str) -> Grade | None:
         """What the EP says of a compatibility string; None if it gave no answer."""
         with self._lock:
             known = KnownAnswers(Cache().root, self._toolchain, probe())
-            question = f"{device} {ep_string}"
-            answers = known.read()
+            if known.path not in self._known:
+                self._known[known.path] = known.read()
+            question, answers = f"{device} {ep_string}", self._known[known.path]
             if question not in answers:
                 answers[question] = self._ask_now(ep_string, device)
                 known.add(question, answers[question])

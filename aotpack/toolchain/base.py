@@ -158,9 +158,10 @@ class Toolchain(Protocol):
         """Judge the compatibility string by rules; reads nothing but its arguments."""
 
     def looks_at(self, variant: Variant) -> Hashable:
-        """All of a variant that `judge` and `ask` depend on: where it is equal, one verdict serves for all.
+        """All of a variant that `judge` and `ask` depend on, its EP and device left aside.
 
-        By default the variant itself, so that none is taken for another.
+        Where it is equal, one verdict serves for all. By default that is the variant itself, so that none is
+        taken for another.
         """
         return variant.id
 

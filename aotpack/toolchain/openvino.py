@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenVinoToolchain"]
 
+#: Most variants of a package have the string of another one.
+_parsed = functools.lru_cache(maxsize=1024)(OpenVinoString.parse)
+
 _BY_CAP = {known.cap: known for known in ISA_CLASSES}
 
 #: Activations that meet quantised weights are rounded to int8, in groups of this size; 0: they are not. The
@@ -143,7 +146,12 @@ class OpenVinoToolchain(PluginToolchain):
     def looks_at(self, variant: Variant) -> Hashable:
         """Its string taken apart: the EP's own version in it does not count."""
         text = variant.compatibility.ep_string
-        return text and OpenVinoString.parse(text)
+        return text and _parsed(text)
+
+    def forget(self) -> None:
+        """Ask the EP again, and read strings anew."""
+        super().forget()
+        _parsed.cache_clear()
 
     def foreseen(self, target: Target) -> str | None:
         """The string for the target's ISA class and the installed release."""

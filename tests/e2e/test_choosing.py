@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import aotpack as api
 from aotpack.errors import NothingToLoad
 from aotpack.events import Event, EventCode
+from aotpack.machine import find_machine, known
+from aotpack.manifest import Variant
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 from tests.command_line import aotpack
 from tests.conftest import BuiltPackage
-from tests.repack import repack
+from tests.repack import repack, with_string
 
 NPU_MACHINE = "snapdragon-x-elite"
 
@@ -112,6 +115,86 @@ def test_policies_narrow_and_reorder_and_never_force(vad: BuiltPackage) -> None:
     assert "did you mean" in unknown.error or "unknown variant" in unknown.error
 
 
+@pytest.mark.parametrize(
+    ("options", "policy"),
+    [
+        ((), {}),
+        (("--devices", "npu,cpu"), {"devices": ["npu", "cpu"]}),
+        (("--devices", "cpu"), {"devices": ["cpu"]}),
+        (("--prefer", "latency"), {"prefer": "latency"}),
+        (("--ep", "CPUExecutionProvider"), {"eps": frozenset({"CPUExecutionProvider"})}),
+        (("--memory-limit", "1M"), {"memory_limit": 1_000_000}),
+        (("--measured",), {"measured": True}),
+        (("--emulate", "--devices", "cpu,npu"), {"emulate": True, "devices": ["cpu", "npu"]}),
+    ],
+)
+@pytest.mark.parametrize("machine", [None, NPU_MACHINE, "core-ultra-2"])
+def test_the_command_line_and_the_api_give_the_same_order(
+    vad: BuiltPackage, machine: str | None, options: tuple[str, ...], policy: dict[str, Any]
+) -> None:
+    at = ("--machine", machine) if machine else ()
+    document = aotpack("select", vad.path, *at, *options, "--json").document("selection")
+    with api.open(vad.path) as package:
+        selection = package.select(
+            machine=find_machine(machine) if machine else None, policy=api.Policy(**policy)
+        )
+    assert [
+        (each["id"], each["accepted"], each["verdict"], each["code"]) for each in document["candidates"]
+    ] == [
+        (each.id, each.accepted, each.verdict.grade.value, each.verdict.code.value)
+        for each in selection.candidates
+    ]
+    assert document["chosen"] == (selection.chosen.id if selection.chosen else None)
+
+
+@pytest.mark.parametrize("emulate", [False, True])
+def test_the_variable_that_names_a_variant_never_makes_it_fit(
+    vad: BuiltPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulate: bool
+) -> None:
+    """Emulated or not: a blob of a newer runtime than the one that is here."""
+
+    def newer(variant: Variant) -> Variant:
+        text = variant.compatibility.ep_string or ""
+        return (
+            with_string(variant, text.replace(":5.51.0:", ":9.99.0:")) if variant.device == "npu" else variant
+        )
+
+    package = repack(vad.path, tmp_path / "newer.aotpack", newer)
+    with api.open(package) as opened:
+        (wanted,) = [each.id for each in opened.component().variants if each.target == "qnn-htp-v73"]
+        monkeypatch.setenv("AOTPACK_VARIANT", wanted)
+        selection = opened.select(emulate=emulate)
+        assert selection.accepted == ()
+        with pytest.raises(NothingToLoad, match=r"QNN backend API at least 9\.99\.0; here it is 5"):
+            opened.load(emulate=emulate)
+    refused = aotpack("run", package, *(["--emulate"] if emulate else []))
+    assert wanted in refused.error
+    assert refused.out == ""
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_machine_is_named_on_the_command_line_and_explained_in_80_columns(
+    vad: BuiltPackage, name: str
+) -> None:
+    done = aotpack("select", vad.path, "--machine", name, "--compared")
+    assert done.status == 0, done.err
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert done.out.startswith("->")
+
+
+def test_a_package_with_nothing_for_this_machine_says_so(vad: BuiltPackage, tmp_path: Path) -> None:
+    package = repack(
+        vad.path, tmp_path / "npu.aotpack", lambda each: each if each.target == "qnn-htp-v79" else None
+    )
+    done = aotpack("select", package, "--machine", NPU_MACHINE)
+    assert done.status == 0
+    assert done.out.splitlines()[-1] == "No variant fits this machine."
+    document = aotpack("select", package, "--machine", NPU_MACHINE, "--json").document("selection")
+    assert document["chosen"] is None
+    text = aotpack("coverage", package, "--machines", f"{NPU_MACHINE},rtx-40").out
+    assert "gets nothing: snapdragon-x-elite, rtx-40" in text
+
+
 def test_measuring_decides_where_it_is_asked_to(vad: BuiltPackage, tmp_path: Path) -> None:
     own = {"AOTPACK_CACHE": str(tmp_path / "cache")}
     assert aotpack("tune", vad.path, env=own).status == 0
@@ -172,3 +255,30 @@ def test_where_nothing_but_portable_is_left_one_can_compile_or_refuse(
         again = package.load_first(on_miss="compile", on_event=events.append)
         assert again.candidate.id == compiled.candidate.id
         assert EventCode.RECOMPILED not in {event.code for event in events}
+
+
+#: Sets a terminal's title, clears it, and turns the order of what follows.
+ESCAPES = "\x1b]0;mine\x07\x1b[2J\u202e"
+
+
+@pytest.mark.parametrize(
+    "verb", [("select", "--compared"), ("coverage",), ("doctor",), ("inspect",), ("run",)], ids=" ".join
+)
+def test_what_a_package_says_commands_no_terminal(
+    vad: BuiltPackage, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    def hostile(variant: Variant) -> Variant:
+        needs = variant.compatibility.requires.model_copy(update={"os": (f"linux{ESCAPES}",)})
+        text = json.dumps({"ovep_compat_ver": "1.0", "ovep_bin_ver": "1.1", "ov_compat_string": ESCAPES})
+        if variant.target == "portable":
+            # Judged by its string where the toolchain is another, and by what it needs otherwise.
+            needs = needs.model_copy(update={"os": None, "onnxruntime": f">=99{ESCAPES}"})
+        compatibility = variant.compatibility.model_copy(update={"requires": needs, "ep_string": text})
+        return variant.model_copy(update={"compatibility": compatibility, "built_with": {ESCAPES: ESCAPES}})
+
+    package = repack(vad.path, tmp_path / "hostile.aotpack", hostile)
+    done = aotpack(verb[0], package, *verb[1:])
+    shown = done.out + done.err
+    assert done.status == 0, done.err
+    assert (r"linux\x1b]0;mine" in shown) == (verb[0] in ("select", "inspect")), "as text"
+    assert not [each for each in shown if not each.isprintable() and each != "\n"], shown[:500]

@@ -16,6 +16,7 @@ import pytest
 from aotpack.machine import Ep, Machine, Npu, probe
 from aotpack.manifest import Compatibility, Component, Source, Variant
 from aotpack.selection import Selection, select
+from aotpack.source.cache import Cache
 from aotpack.toolchain import asking, toolchains
 from aotpack.toolchain.answers import MAX_ANSWERS, KnownAnswers
 from aotpack.toolchain.asking import AskWorker
@@ -210,3 +211,12 @@ def test_a_blob_goes_to_a_device_of_its_type(types: tuple[str, ...], device: str
     """As EPs list their devices where there are several; this machine has none but a CPU."""
     found = one_of_type(listed(*types), device)
     assert [each.device.type.name for each in found] == ([chosen] if chosen else [])
+
+
+def test_answers_count_towards_the_caches_limit_and_go_when_room_is_needed(cache: Path) -> None:
+    known = KnownAnswers(cache, "qnn", probe())
+    known.add("npu text", Grade.OPTIMAL)
+    assert Cache(cache).size() > 0
+    Cache(cache).prune(0)
+    assert Cache(cache).size() == 0
+    assert known.read() == {}

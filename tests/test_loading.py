@@ -1,0 +1,154 @@
+"""Down the candidates: what is a miss, what is done at one, and what is said when nothing is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+import aotpack as api
+from aotpack.errors import NothingToLoad, UsageError
+from aotpack.events import Event, EventCode
+from aotpack.loading import OnMiss, check_on_miss
+from aotpack.manifest import Variant
+from aotpack.policy import Policy
+from aotpack.selection import Candidate, Selection
+from aotpack.verdict import Code, Grade, Verdict
+from samples.made_models import cnn
+from tests.command_line import aotpack
+from tests.repack import repack
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package with the portable variant and ONNX Runtime's own."""
+    folder = tmp_path_factory.mktemp("small")
+    onnx.save(cnn(layers=2, channels=4, size=8), folder / "small.onnx")
+    done = aotpack("build", folder / "small.onnx", "-t", "ort-cpu", "-o", folder / "small.aotpack")
+    assert done.status == 0, done.err
+    return folder / "small.aotpack"
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AOTPACK_CACHE", str(tmp_path / "cache"))
+
+
+def without(target: str, package: Path, folder: Path) -> Path:
+    return repack(package, folder / "fewer.aotpack", lambda each: None if each.target == target else each)
+
+
+def judged(package: api.Package, grade: Grade, *targets: str, policy: Policy | None = None) -> Selection:
+    """A selection of these targets alone, all of one grade, as if the machine were another."""
+    verdict = Verdict(grade, Code.OLDER_DEVICE, "As if it were older.")
+    chosen = [each for each in package.component().variants if each.target in targets]
+    candidates = tuple(Candidate(each, verdict, grade is not Grade.UNSUPPORTED) for each in chosen)
+    return Selection("main", candidates, policy=policy or Policy())
+
+
+@pytest.mark.parametrize("text", ["portable", "compile", "compile-in-background", "error"])
+def test_what_is_done_at_a_miss_has_four_names(text: str) -> None:
+    assert check_on_miss(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "Portable", "ignore"])
+def test_another_name_is_a_usage_error(small: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="compile-in-background"):
+        check_on_miss(text)
+    assert "unknown on_miss" in aotpack("run", small, "--on-miss", text or "-").error
+
+
+def test_a_variant_that_fits_is_no_miss(small: Path) -> None:
+    events: list[Event] = []
+    with api.open(small) as package:
+        loaded = package.load_first(on_miss="error", on_event=events.append)
+    assert loaded.candidate.variant.target == "ort-cpu"
+    assert [event.code for event in events] == [EventCode.LOADED]
+
+
+def test_with_nothing_but_portable_one_may_take_it_or_refuse_it(small: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    with api.open(without("ort-cpu", small, tmp_path)) as package:
+        assert package.load_first(on_event=events.append).candidate.portable
+        assert [event.code for event in events] == [EventCode.PORTABLE_ONLY, EventCode.LOADED]
+        with pytest.raises(NothingToLoad) as caught:
+            package.load(on_miss="error")
+    ((variant, reason),) = caught.value.refusals
+    assert variant.startswith("portable")
+    assert reason
+
+
+def test_one_that_would_be_better_compiled_anew_is_a_miss_and_is_not_lost(small: Path) -> None:
+    events: list[Event] = []
+    with api.open(small) as package:
+        older = judged(package, Grade.PREFER_RECOMPILATION, "ort-cpu")
+        taken = package.load_first(older, on_miss="portable", on_event=events.append)
+        assert taken.candidate.variant.target == "ort-cpu"
+        assert EventCode.RECOMPILING not in {event.code for event in events}
+        events.clear()
+        mended = package.load_first(
+            judged(package, Grade.PREFER_RECOMPILATION, "ort-cpu"), on_miss="compile", on_event=events.append
+        )
+    # Without the portable variant in the selection the package still has it to compile from.
+    assert [event.code for event in events][-1] is EventCode.LOADED
+    assert EventCode.RECOMPILED in {event.code for event in events}
+    assert mended.candidate.verdict.grade is Grade.OPTIMAL
+
+
+def test_a_variant_that_was_asked_for_by_its_id_is_no_miss(small: Path) -> None:
+    events: list[Event] = []
+    with api.open(small) as package:
+        (portable,) = [each.id for each in package.component().variants if each.target == "portable"]
+        loaded = package.load_first(
+            policy=Policy(variant=portable), on_miss="compile", on_event=events.append
+        )
+    assert loaded.candidate.portable
+    assert EventCode.RECOMPILING not in {event.code for event in events}
+
+
+@pytest.mark.parametrize("on_miss", ["compile", "compile-in-background"])
+def test_without_a_portable_onnx_nothing_can_be_compiled_and_that_is_said(
+    small: Path, tmp_path: Path, on_miss: OnMiss
+) -> None:
+    events: list[Event] = []
+    with api.open(without("portable", small, tmp_path)) as package:
+        loaded = package.load_first(
+            judged(package, Grade.PREFER_RECOMPILATION, "ort-cpu"), on_miss=on_miss, on_event=events.append
+        )
+        if loaded.compiling is not None:
+            loaded.compiling.join(60)
+    assert loaded.candidate.variant.target == "ort-cpu"
+    (failed,) = [event for event in events if event.code is EventCode.RECOMPILE_FAILED]
+    assert "no portable ONNX" in failed.reason
+
+
+def test_a_policy_that_leaves_no_device_compiles_nothing(small: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    with api.open(without("ort-cpu", small, tmp_path)) as package, pytest.raises(NothingToLoad):
+        package.load_first(policy=Policy(devices=["npu"]), on_miss="compile", on_event=events.append)
+    assert EventCode.RECOMPILED not in {event.code for event in events}
+    assert [event.code for event in events if event.verdict == Code.POLICY] == [EventCode.NOT_TAKEN]
+
+
+def test_what_a_listener_raises_is_the_callers(small: Path) -> None:
+    def upset(event: Event) -> None:
+        raise KeyError(event.subject)
+
+    with api.open(small) as package, pytest.raises(KeyError):
+        package.load(on_event=upset)
+
+
+def test_the_last_resort_is_reported_before_it_is_tried(small: Path, tmp_path: Path) -> None:
+    def of_nobody(variant: Variant) -> Variant:
+        return variant.model_copy(update={"toolchain": "nobody"})
+
+    events: list[Event] = []
+    with api.open(repack(small, tmp_path / "n.aotpack", of_nobody)) as package:
+        selection = package.select()
+        assert selection.last_resort
+        with pytest.raises(NothingToLoad, match="toolchain nobody: is not known here"):
+            package.load(selection, on_event=events.append)
+    codes = [event.code for event in events]
+    assert codes.count(EventCode.LAST_RESORT) == codes.count(EventCode.REFUSED) == 2
+    assert codes.index(EventCode.LAST_RESORT) < codes.index(EventCode.REFUSED)
