@@ -50,24 +50,41 @@ def connect(address: str) -> DaskFarm:
         FarmError: there is no scheduler, or no worker that can do this build's jobs.
     """
     scheme, _, place = address.partition("://")
-    if scheme != "dask" or not place:
+    host, _, port = place.rpartition(":")
+    if scheme != "dask" or not host or not port.isascii() or not port.isdigit():
         raise UsageError("is no place for jobs", where=f"--executor {address}", expected="dask://HOST:PORT")
+    client = _client(f"tcp://{place}", address)
+    try:
+        return DaskFarm(client, address)
+    except BaseException:
+        client.close()
+        raise
+
+
+def _client(place: str, address: str) -> Any:
     try:
         from distributed import Client
     except ImportError:
         raise ToolchainMissing(
             "is not installed", where="distributed", hint="pip install aotpack[farm]"
         ) from None
+    found: Future[Any] = Future()
+
+    def connect() -> None:
+        try:
+            # Dask has no type information on it.
+            found.set_result(cast("Any", Client)(place, timeout=_PATIENCE, set_as_default=False))
+        except BaseException as error:
+            found.set_exception(error)
+
+    # Its own timeout does not hold for what accepts the connection and then says nothing.
+    threading.Thread(target=connect, name="aotpack-connect", daemon=True).start()
     try:
-        # Dask has no type information on it.
-        client: Any = cast("Any", Client)(f"tcp://{place}", timeout=_PATIENCE, set_as_default=False)
-    except (OSError, TimeoutError) as error:
-        raise FarmError("no scheduler answers", where=address, found=error) from None
-    try:
-        return DaskFarm(client, address)
-    except BaseException:
-        client.close()
-        raise
+        return found.result(3 * _PATIENCE)
+    except OSError as error:
+        # Ours is a timeout as well, and says nothing.
+        said = error if found.done() else "a connection, and nothing on it"
+        raise FarmError("no scheduler answers", where=address, found=said) from None
 
 
 def _run_packed(errand: bytes, sent: Mapping[str, bytes]) -> object:

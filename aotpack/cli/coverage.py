@@ -52,19 +52,29 @@ def coverage(
         _show(covered)
 
 
+#: Variants in a row of the matrix, of which each takes one column.
+_BAND = 40
+
+#: Of these, ids fit beside the matrix; beside a wider one stand their numbers.
+_FEW = 20
+
+
 def _show(covered: Coverage) -> None:
-    numbers = {variant.id: str(index) for index, variant in enumerate(covered.component.variants, start=1)}
-    for variant, number in numbers.items():
-        output.print_text(f"{number:>3}  {variant}")
-    rows = []
-    for name, selection in covered.selections.items():
-        marks = {
-            candidate.id: _mark(candidate, candidate is selection.chosen)
-            for candidate in selection.candidates
-        }
-        got = selection.chosen.id if selection.chosen is not None else "nothing"
-        rows.append([name, *(marks[variant] for variant in numbers), got])
-    output.table(["machine", *numbers.values(), "gets"], rows)
+    ids = [variant.id for variant in covered.component.variants]
+    for index, variant in enumerate(ids, start=1):
+        output.print_text(f"{index:>3}  {variant}")
+    for start in range(0, len(ids), _BAND):
+        band = range(start, min(start + _BAND, len(ids)))
+        ruler = _in_tens("".join(str((index + 1) % 10) for index in band))
+        rows = []
+        for name, selection in covered.selections.items():
+            chosen = selection.chosen
+            marks = {each.id: _mark(each, each is chosen) for each in selection.candidates}
+            gets = "nothing" if chosen is None else chosen.id
+            if chosen is not None and len(ids) > _FEW:
+                gets = str(ids.index(chosen.id) + 1)
+            rows.append([name, _in_tens("".join(marks[ids[index]] for index in band)), gets])
+        output.table(["machine", ruler, "gets"], rows)
     output.print_text("> gets  + would take  ~ better compiled anew  ? not known  . does not fit")
     for what, names in (
         ("portable only", covered.portable_only),
@@ -76,6 +86,10 @@ def _show(covered: Coverage) -> None:
     for index, item in enumerate(covered.helpful):
         most = "would help most" if index == 0 else "would help"
         output.paragraph(f"{item.target.name} {most}: {', '.join(item.machines)}")
+
+
+def _in_tens(text: str) -> str:
+    return " ".join(text[start : start + 10] for start in range(0, len(text), 10))
 
 
 def _mark(candidate: Candidate, chosen: bool) -> str:

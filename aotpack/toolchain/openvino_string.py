@@ -199,12 +199,28 @@ def _comparing(machine: Machine) -> Callable[[str], Verdict]:
     if machine.cpu.features is not None:
         isa = isa_class(machine.cpu.features, cap_of(machine))
         described = isa.described if isa else "none"
-    return functools.lru_cache(maxsize=1024)(
-        functools.partial(_compare, vendor=machine.cpu.vendor, release=release, described=described)
+    remember = functools.lru_cache(maxsize=1024)
+    judging = functools.partial(
+        _compare,
+        # Few releases and classes make many strings.
+        of_release=remember(functools.partial(_same, "OpenVINO", release)),
+        maker=_same("CPU vendor", machine.cpu.vendor, CPU_VENDOR),
+        of_class=remember(functools.partial(_same, "ISA class", described)),
     )
+    return remember(judging)
 
 
-def _compare(inner: str, *, vendor: str | None, release: str | None, described: str | None) -> Verdict:
+def _same(what: str, found: str | None, needed: str) -> Comparison:
+    return Comparison(what, found, needed, None if found is None else found == needed)
+
+
+def _compare(
+    inner: str,
+    *,
+    of_release: Callable[[str], Comparison],
+    maker: Comparison,
+    of_class: Callable[[str], Comparison],
+) -> Verdict:
     parts = _INNER.fullmatch(inner)
     if parts is None:
         return Verdict(
@@ -212,18 +228,11 @@ def _compare(inner: str, *, vendor: str | None, release: str | None, described: 
             Code.STRING_NEWER,
             "OpenVINO's part of its compatibility string is of another form than this release writes.",
         )
-    compared = tuple(
-        Comparison(what, found, needed, None if found is None else found == needed)
-        for what, found, needed in (
-            ("OpenVINO", release, parts[1]),
-            ("CPU vendor", vendor, CPU_VENDOR),
-            ("ISA class", described, parts[2]),
-        )
-    )
+    compared = of_release(parts[1]), maker, of_class(parts[2])
     for item, code in zip(compared, (Code.RUNTIME_VERSION, Code.NO_DEVICE, Code.ISA), strict=True):
         if item.fits is False:
             sentence = (
-                f"The OpenVINO EP takes Intel CPUs only; the vendor of this one is {vendor}."
+                f"The OpenVINO EP takes Intel CPUs only; the vendor of this one is {item.found}."
                 if code is Code.NO_DEVICE
                 else f"It was compiled for {item.what} {item.needed}; here it is {item.found}."
             )

@@ -7,7 +7,7 @@ import functools
 import logging
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, metadata, util
 from pathlib import Path
 from types import MappingProxyType
@@ -78,7 +78,8 @@ class PluginToolchain(Toolchain):
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str], Grade | None] = {}
         self._asking: AskWorker | None = None
-        self._asked: dict[str, list[Any]] = {}
+        #: The check of the EP's device of each type.
+        self._asked: dict[str, Callable[[str], Any]] = {}
 
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""
@@ -161,13 +162,13 @@ class PluginToolchain(Toolchain):
 
         Its NOT_APPLICABLE is a refusal: such blobs do not load (FACTS.md, 1).
         """
-        from onnxruntime.capi import _pybind_state as state
-
         try:
             if device not in self._asked:
-                self._asked[device] = one_of_type(self.devices(), device)
-            devices = self._asked[device]
-            return _GRADES[state.get_model_compatibility_for_ep_devices(devices, ep_string).name]
+                from onnxruntime.capi import _pybind_state as state
+
+                devices = one_of_type(self.devices(), device)
+                self._asked[device] = functools.partial(state.get_model_compatibility_for_ep_devices, devices)
+            return _GRADES[self._asked[device](ep_string).name]
         except Exception as error:
             # Some EPs raise on what they cannot read, others where they find no device of their kind.
             _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)

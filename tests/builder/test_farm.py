@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ import psutil
 import pytest
 from packaging.requirements import Requirement
 
+import aotpack as front_door
+from aotpack.errors import UsageError
 from aotpack.machine import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
@@ -144,6 +147,7 @@ def test_a_worker_that_dies_is_a_retry_and_then_one_failed_row(
     assert "Traceback" not in done.err
 
 
+@pytest.mark.long
 def test_when_the_last_worker_with_a_toolchain_is_gone_its_jobs_are_failed_rows(
     plain: Cluster, small_model: Path, troublesome: Path, tmp_path: Path
 ) -> None:
@@ -262,6 +266,25 @@ def test_any_executor_does(real_model: Callable[[str], Path], tmp_path: Path) ->
     )
     assert [each.rsplit("-", 1)[0] for each in done.stdout.split()] == ["ort-cpu", "qnn-htp-v73", "portable"]
     assert aotpack("verify", out).status == 0
+
+
+@pytest.mark.parametrize(
+    "address", ["dask://127.0.0.1", "dask://:8786", "dask://host:port", "dask:", "http://127.0.0.1:8786", "x"]
+)
+def test_an_address_of_another_form_is_wrong_usage(small_model: Path, tmp_path: Path, address: str) -> None:
+    with pytest.raises(UsageError, match=f"--executor {address}: is no place for jobs; expected dask://HOST"):
+        front_door.build(small_model, targets=["ort-cpu"], output=tmp_path / "x", executor=address)
+
+
+@pytest.mark.long
+def test_something_that_accepts_and_says_nothing_is_no_scheduler(small_model: Path, tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        place = f"dask://127.0.0.1:{silent.getsockname()[1]}"
+        done = aotpack("build", small_model, "-t", "ort-cpu", "-o", tmp_path / "x", "--executor", place)
+    assert done.error == f"{place}: no scheduler answers; found a connection, and nothing on it"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_scheduler_is_said_in_a_line(small_model: Path, tmp_path: Path) -> None:
