@@ -5,7 +5,7 @@
 Those of plain ops are constants of `aotpack/flex/choose.py`, `node_cost` and those of fused ops are in
 `aotpack/toolchain/ort.py`. All are in units of the time of one score: the two products and the softmax of one
 query, one key and one head of 64. A cost need not be right to the last digit: it decides between ways that
-are a few per cent apart.
+are a few per cent apart. A negative one says that the machine was too busy to measure: ask for more repeats.
 """
 
 from __future__ import annotations
