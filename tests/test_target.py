@@ -94,7 +94,7 @@ def test_pci_numbers_are_those_of_makers() -> None:
 
 
 def test_a_chip_has_what_its_generation_has_but_for_what_it_says() -> None:
-    whole, chip = find("qnn-htp-v73"), find("snapdragon-ar1-gen-1")
+    whole, chip = find("qnn-htp-v73"), find("ssg2115p")
     assert (chip.name, chip.generation) == ("qnn-htp-v73-ssg2115p", whole.name)
     assert chip.provider_options == {"soc_model": "46", "htp_arch": "73", "vtcm_mb": "2"}
     assert (chip.toolchain, chip.ep, chip.precision) == (whole.toolchain, whole.ep, whole.precision)

@@ -16,7 +16,7 @@ _FAMILIES = 8
 _SIDE, _SMALLEST, _LARGEST, _READABLE = 560, 15, 46, 34
 
 #: Share from which a square is too dark for dark letters.
-_DARK = 0.5
+_DARK = 0.7
 
 #: Pixels of a letter of a name.
 _LETTER = 6.7
@@ -65,7 +65,7 @@ def filling(rows: Sequence[Row]) -> Iterable[str]:
 
 
 def sharing(rows: Sequence[Row]) -> Iterable[str]:
-    """A square for each two variants, darker the more of the one's bytes the other one has as well."""
+    """A square for each two variants that share, darker the more of the one's bytes the other one has."""
     numbered = [(number, row) for number, row in enumerate(rows, 1) if row.stored]
     if len(numbered) < 2:
         return
@@ -90,18 +90,24 @@ def sharing(rows: Sequence[Row]) -> Iterable[str]:
     for column, (number, _) in enumerate(numbered):
         x = left + column * cell + cell / 2
         yield f'<text class="soft" x="{x:.1f}" y="{top - 6}" text-anchor="middle">{number}</text>'
+    side = cell * len(numbered)
+    lines = range(0, side + 1, cell)
+    across = "".join(f"M{left} {top + at}h{side}" for at in lines)
+    down = "".join(f"M{left + at} {top}v{side}" for at in lines)
+    yield f'<path class="grid" d="{across}{down}"/>'
     for line, ((_, row), name) in enumerate(zip(numbered, names, strict=True)):
         y = top + line * cell
+        yield f'<g style="{family_style(family(row), rows)}">'
         yield f'<text x="{left - 8}" y="{y + cell / 2 + 4:.1f}" text-anchor="end">{escape(name)}</text>'
         for column, (_, other) in enumerate(numbered):
             shared = row.shares.get(f"{other.component}/{other.id}", 0)
-            yield from _square(row, other, shared, left + column * cell, y, cell, rows)
+            if shared or other is row:
+                yield from _square(row, other, shared, left + column * cell, y, cell)
+        yield "</g>"
     yield "</svg></div>"
 
 
-def _square(
-    row: Row, other: Row, shared: int, x: int, y: int, cell: int, rows: Sequence[Row]
-) -> Iterable[str]:
+def _square(row: Row, other: Row, shared: int, x: int, y: int, cell: int) -> Iterable[str]:
     own = row is other
     part = 1.0 if own else shared / (row.stored or 1)
     told = f"{row.component}/{row.target} " + (
@@ -109,11 +115,10 @@ def _square(
         if own
         else f"has {bytes_text(shared)} ({part:.1%}) of {other.component}/{other.target}"
     )
-    style = f"{family_style(family(row), rows)};fill-opacity:{part:.3f}"
     kind = "own" if own else "with"
     yield (
         f'<rect class="{kind}" x="{x + 1}" y="{y + 1}" width="{cell - 2}" height="{cell - 2}" rx="2" '
-        f'style="{style}"><title>{escape(told)}</title></rect>'
+        f'fill-opacity="{part:.3f}"><title>{escape(told)}</title></rect>'
     )
     if cell >= _READABLE and shared and not own:
         place = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}"'

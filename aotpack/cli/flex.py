@@ -16,6 +16,8 @@ from aotpack.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from aotpack.documents import FlexNodeDocument
     from aotpack.flex.mask import BlockMask
+    from aotpack.flex.order import Order
+    from aotpack.flex.understand import Understanding
 
 __all__ = ["flex"]
 
@@ -36,7 +38,10 @@ def build(
     ],
     mod: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:VALUES]", help="causal, window:512, softcap:30, ...; again for each."),
+        typer.Option(
+            metavar="NAME[:VALUES]",
+            help="Such as causal, window:512 or softcap:30 (docs/flex.md has all); again for each.",
+        ),
     ] = None,
     kv_shape: Annotated[
         str | None, typer.Option(metavar="B,H,S,E", help="Of keys and values; by default the queries'.")
@@ -106,7 +111,7 @@ def show(
     """Draw the mask of each FlexAttention node, with the share of blocks that are skipped."""
     from aotpack.builder.model import read_graph
     from aotpack.documents import FlexDocument, FlexNodeDocument
-    from aotpack.flex import read, to_png, understand
+    from aotpack.flex import read, to_png, to_text, understand
 
     graph = read_graph(model)
     opset = next((each.version for each in graph.opset_import if not each.domain), 0)
@@ -114,7 +119,7 @@ def show(
     masks = []
     for node in read(graph):
         known = understand(node, opset)
-        masks.append(known.mask)
+        masks.append((known.mask, *_in_another_order(known)))
         picture = None
         if png is not None and known.mask is not None:
             picture = _write(png, node.name, to_png(known.mask))
@@ -132,10 +137,26 @@ def show(
     if as_json:
         output.print_json(FlexDocument(model=str(model), nodes=tuple(documents)))
         return
-    for document, mask in zip(documents, masks, strict=True):
+    for document, (mask, order, other) in zip(documents, masks, strict=True):
         _draw(document, mask)
+        if other is not None:
+            output.print_text(f"the same, {order}:\n{to_text(other)}")
     if not documents:
         output.print_text(f"{model} has no FlexAttention node")
+
+
+def _in_another_order(known: Understanding) -> tuple[Order | None, BlockMask | None]:
+    """Another order in which a lowering may take the positions, and the mask in it, if that skips more."""
+    from aotpack.flex.mask import block_mask
+    from aotpack.flex.order import best_orders, is_scattered, reordered
+
+    if known.mask is None or known.score_mod is None or not is_scattered(known.mask):
+        return None, None
+    for order in best_orders(known.score_mod, 1):
+        program = reordered(known.score_mod, order)
+        if program is not None and (mask := block_mask(program)).skipped > known.mask.skipped:
+            return order, mask
+    return None, None
 
 
 def _draw(document: FlexNodeDocument, mask: BlockMask | None) -> None:

@@ -195,7 +195,8 @@ class _Copy:
 
 def _opened(path: Path, stack: contextlib.ExitStack) -> int | None:
     try:
-        fd = os.open(path, os.O_RDONLY | _BINARY)
+        # O_NONBLOCK: should it have become a named pipe, nobody waits for its writer.
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
     except OSError:
         return None
     stack.callback(os.close, fd)

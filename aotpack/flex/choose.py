@@ -18,15 +18,11 @@ from aotpack.flex.function import keep, why_not_kept
 from aotpack.flex.fused import fits, meaning_of, write_fused
 from aotpack.flex.mask import Block, BlockMask, block_mask
 from aotpack.flex.node import FlexNode
-from aotpack.flex.order import best_orders, reordered
+from aotpack.flex.order import best_orders, is_scattered, reordered
 from aotpack.flex.sparse import Tiling, write_block_sparse
 from aotpack.flex.understand import Understanding, understand
 
 __all__ = ["Choice", "choose"]
-
-#: Queries and keys of the blocks that masks are evaluated in, and the keys of those that are told apart.
-FINEST = (64, 64)
-GRAIN = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,9 +57,9 @@ def choose(node: FlexNode, opsets: Mapping[str, int], capabilities: Capabilities
 
     """
     known = (
-        understand(node, opsets[""], FINEST, GRAIN)
+        understand(node, opsets[""])
         if options.block is None
-        else understand(node, opsets[""], options.block)
+        else understand(node, opsets[""], options.block, options.block[1])
     )
     target = _Target(opsets=opsets, capabilities=capabilities, options=options)
     refused: dict[str, str] = {}
@@ -157,14 +153,14 @@ def _tilings(node: FlexNode, known: Understanding, target: _Target) -> Iterator[
             prob_mod=known.prob_mod,
         )
     ]
-    if target.options.block is None and _scattered(known.mask) and known.score_mod is not None:
+    if target.options.block is None and known.score_mod is not None and is_scattered(known.mask):
         for order in best_orders(known.score_mod, _ORDERS):
             mods = [
                 None if program is None else reordered(program, order)
                 for program in (known.score_mod, known.prob_mod)
             ]
             if mods[0] is not None and (mods[1] is not None or known.prob_mod is None):
-                mask = block_mask(mods[0], FINEST, GRAIN)
+                mask = block_mask(mods[0])
                 bases.append(replace(bases[0], mask=mask, score_mod=mods[0], prob_mod=mods[1], order=order))
     factors = (1,) if target.options.block is not None else _FACTORS
     all_heads = node.heads[1]
@@ -177,14 +173,6 @@ def _tilings(node: FlexNode, known: Understanding, target: _Target) -> Iterator[
             if factor > 1 and mask.block[0] >= 2 * mask.lengths[0]:
                 break
             yield from (replace(base, mask=mask, kv_heads=count) for count in kv_heads)
-
-
-def _scattered(mask: BlockMask) -> bool:
-    """Whether another order of the positions may have fewer blocks with something to see."""
-    if mask.lengths[0] != mask.lengths[1]:
-        return False
-    computed = (1 - mask.skipped) * mask.lengths[0] * mask.lengths[1]
-    return float(mask.spans[2].sum()) < _SCATTERED * computed
 
 
 def _fused(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Choice | str]:
@@ -213,7 +201,7 @@ def _fused(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Ch
 
 _CANDIDATES = {"function": _function, "dense": _dense, "block-sparse": _block_sparse, "fused": _fused}
 
-# In units of the time one score takes in tiles, E = Ev = 64; `benchmarks/flex_costs.py` measures them.
+# In units of the time one score takes in tiles, E = Ev = 64; `python -m benchmarks.flex_costs` measures them.
 
 #: What one more elementwise op adds.
 PASS = 0.1
@@ -225,6 +213,7 @@ PACKING = 15
 _MOVING = 40
 #: How much dearer a score is for each doubling of a tile's scores beyond what a core has near.
 FAR = 0.06
+#: Bytes of that.
 NEAR = 1 << 20
 #: What a score costs when all of them are computed at once.
 DENSE = 0.95
@@ -233,10 +222,8 @@ SPILL = 1.15
 _LARGE = 64 << 20
 #: Block heights that are tried, in units of the lowest.
 _FACTORS = (1, 2, 4)
-#: Other orders of the positions that are tried, and the share of scores seen, of those computed, above which
-#: none can pay.
+#: Other orders of the positions that are weighed.
 _ORDERS = 2
-_SCATTERED = 0.6
 #: Stands for a length that is not known.
 _TYPICAL = 1024
 

@@ -12,7 +12,23 @@ from aotpack.flex.emit import Array, numpy_type
 from aotpack.flex.intervals import Interval, anything, evaluate, exactly
 from aotpack.flex.program import Program, Value
 
-__all__ = ["Block", "BlockMask", "Ranges", "Region", "block_mask", "keeps_zero", "keys_seen", "region_of"]
+__all__ = [
+    "BLOCK",
+    "GRAIN",
+    "Block",
+    "BlockMask",
+    "Ranges",
+    "Region",
+    "block_mask",
+    "keeps_zero",
+    "keys_seen",
+    "region_of",
+]
+
+#: Queries and keys of the blocks that are evaluated.
+BLOCK = (64, 64)
+#: The keys of those that are told apart.
+GRAIN = 16
 
 #: Half-open ranges of positions, in order and apart.
 Ranges = tuple[tuple[int, int], ...]
@@ -83,7 +99,7 @@ class BlockMask:
         )
 
 
-def block_mask(program: Program, block: tuple[int, int] = (128, 64), grain: int | None = None) -> BlockMask:
+def block_mask(program: Program, block: tuple[int, int] = BLOCK, grain: int = GRAIN) -> BlockMask:
     """Find the blocks that a score mod masks.
 
     The whole matrix is evaluated block by block on intervals of positions first. What that leaves open,
@@ -93,11 +109,10 @@ def block_mask(program: Program, block: tuple[int, int] = (128, 64), grain: int 
     Args:
         program: of the score mod.
         block: queries and keys a block.
-        grain: keys a block of the result, a divisor of `block[1]`, so that edges are found more sharply than
-            intervals are evaluated; None for `block[1]`.
+        grain: keys a block of the result, a divisor of `block[1]`: edges are found more sharply than
+            intervals are evaluated.
 
     """
-    grain = grain or block[1]
     _, _, length, keys = program.shape
     rows, columns = -(-length // block[0]), -(-keys // block[1])
     bounds = evaluate(program, lambda value: _reduced(value, program, block))

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from aotpack.flex.emit import Array
-from aotpack.flex.mask import keys_seen
+from aotpack.flex.mask import BlockMask, keys_seen
 from aotpack.flex.program import Program, Value
 
-__all__ = ["Order", "best_orders", "reordered"]
+__all__ = ["Order", "best_orders", "is_scattered", "reordered"]
 
 #: The widest band of columns that is tried: a wider one is hardly squarer than the row.
 _WIDEST = 32
@@ -27,6 +27,10 @@ _MOST = 64
 #: Queries in each of the two blocks that an order is judged by, and keys that are skipped together at least.
 _QUERIES = 64
 _KEYS = 16
+
+
+#: The share of the scores in blocks that are seen, above which no order can pay.
+_SCATTERED = 0.6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +56,13 @@ class Order:
     def __str__(self) -> str:
         columns = "column" if self.band == 1 else f"{self.band} columns"
         return f"{columns} at a time of a grid {self.width} wide"
+
+
+def is_scattered(mask: BlockMask) -> bool:
+    """Whether another order of the positions may have fewer blocks with something to see."""
+    length, keys = mask.lengths
+    computed = (1 - mask.skipped) * length * keys
+    return length == keys and float(mask.spans[2].sum()) < _SCATTERED * computed
 
 
 def best_orders(program: Program, count: int) -> list[Order]:

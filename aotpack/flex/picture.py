@@ -37,8 +37,8 @@ def to_text(mask: BlockMask, width: int = 64) -> str:
         width: of the picture in characters at most; beyond it neighbouring blocks share one.
 
     """
-    step = max(1, -(-mask.states.shape[1] // width))
-    # Characters are about twice as high as wide.
+    # Characters are about twice as high as wide, and a block is not drawn higher than one.
+    step = max(-(-mask.states.shape[1] // width), mask.block[0] // (2 * mask.block[1]), 1)
     rows = max(1, round(step * 2 * mask.block[1] / mask.block[0]))
     small = _shrunk(mask.states, rows, step)
     return "\n".join("".join(_SIGNS[state] for state in line) for line in small) + "\n" + caption(mask)
@@ -57,7 +57,7 @@ def to_png(mask: BlockMask, size: int = 512) -> bytes:
     scale = size / max(height, width)
     high, wide = max(1, round(mask.block[0] * scale)), max(1, round(mask.block[1] * scale))
     pixels = _COLOURS[mask.states].repeat(high, axis=0).repeat(wide, axis=1)
-    if min(high, wide) >= 4:
+    if min(high, wide) >= 8:
         pixels[::high] = _LINE
         pixels[:, ::wide] = _LINE
     return _png(pixels)

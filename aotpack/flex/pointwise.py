@@ -14,84 +14,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from aotpack.flex.elementwise import ELEMENTWISE, broadcasts, element_type
 from aotpack.flex.emit import RANDOM, Array, Emitter, names_of, size_of
 from aotpack.flex.program import Program, Value, needed, run_node
 
-__all__ = ["ELEMENTWISE", "NotPointwise", "read_program"]
-
-#: Ops whose output at a place depends on their inputs at that place only, inputs broadcasting as in numpy.
-ELEMENTWISE = frozenset(
-    [
-        "Abs",
-        "Acos",
-        "Acosh",
-        "Add",
-        "And",
-        "Asin",
-        "Asinh",
-        "Atan",
-        "Atanh",
-        "BitShift",
-        "BitwiseAnd",
-        "BitwiseNot",
-        "BitwiseOr",
-        "BitwiseXor",
-        "Cast",
-        "Ceil",
-        "Celu",
-        "Clip",
-        "Cos",
-        "Cosh",
-        "Div",
-        "Elu",
-        "Equal",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Gelu",
-        "Greater",
-        "GreaterOrEqual",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "IsInf",
-        "IsNaN",
-        "LeakyRelu",
-        "Less",
-        "LessOrEqual",
-        "Log",
-        "Max",
-        "Mean",
-        "Min",
-        "Mish",
-        "Mod",
-        "Mul",
-        "Neg",
-        "Not",
-        "Or",
-        "Pow",
-        "Reciprocal",
-        "Relu",
-        "Round",
-        "Selu",
-        "Shrink",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Sinh",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Sub",
-        "Sum",
-        "Swish",
-        "Tan",
-        "Tanh",
-        "ThresholdedRelu",
-        "Where",
-        "Xor",
-    ]
-)
+__all__ = ["NotPointwise", "read_program"]
 
 #: Static values of up to this many elements are computed once and kept.
 KEPT = 1 << 17
@@ -162,7 +89,7 @@ class _Reader:
         value = self.values[result]
         if value.element_type != self.precision:
             raise NotPointwise(f"{graph.output[0].name!r} has another type than the scores")
-        if not _broadcasts(value.shape, self.shape):
+        if not broadcasts(value.shape, self.shape):
             raise NotPointwise(f"{graph.output[0].name!r} has another shape than the scores")
         return Program(
             values=needed(self.values, result),
@@ -224,7 +151,7 @@ class _Reader:
             shape = np.broadcast_shapes(*(value.shape for value in operands))
         except ValueError as error:
             raise NotPointwise(f"{node.op_type} {node.output[0]!r}: {error}") from None
-        if not _broadcasts(shape, self.shape):
+        if not broadcasts(shape, self.shape):
             if scored:
                 raise NotPointwise(
                     f"{node.op_type} {node.output[0]!r} changes the shape of the scores to {shape}"
@@ -246,7 +173,7 @@ class _Reader:
             Value(
                 kind="step",
                 shape=shape,
-                element_type=_element_type(node, operands),
+                element_type=element_type(node, [item.element_type for item in operands]),
                 static=static,
                 scored=scored,
                 node=node,
@@ -405,16 +332,3 @@ def _infer(node: onnx.NodeProto, known: Mapping[str, Value], opset: int) -> dict
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid(*item) for item in imports.items()])
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {value.name: value.type for value in (*inferred.value_info, *inferred.output)}
-
-
-def _element_type(node: onnx.NodeProto, operands: list[Value]) -> int:
-    if node.op_type == "Cast":
-        return int(next(item.i for item in node.attribute if item.name == "to"))
-    if node.op_type in {"Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual"}:
-        return int(onnx.TensorProto.BOOL)
-    return operands[1 if node.op_type == "Where" else 0].element_type
-
-
-def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    tail = target[len(target) - len(shape) :]
-    return len(shape) <= len(target) and all(dim in (1, size) for dim, size in zip(shape, tail, strict=True))

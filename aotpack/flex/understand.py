@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aotpack.errors import FlexError
-from aotpack.flex.mask import Block, BlockMask, block_mask, keeps_zero
+from aotpack.flex.mask import BLOCK, GRAIN, Block, BlockMask, block_mask, keeps_zero
 from aotpack.flex.node import FlexNode
 from aotpack.flex.pointwise import NotPointwise, read_program
 from aotpack.flex.program import Program
@@ -29,7 +29,7 @@ class Understanding:
 
 
 def understand(
-    node: FlexNode, opset: int, block: tuple[int, int] = (128, 64), grain: int | None = None
+    node: FlexNode, opset: int, block: tuple[int, int] = BLOCK, grain: int = GRAIN
 ) -> Understanding:
     """Evaluate the mods of a node.
 
@@ -37,7 +37,7 @@ def understand(
         node: that was read.
         opset: of the default domain in its model.
         block: queries and keys a block that is evaluated.
-        grain: keys a block of the mask, a divisor of `block[1]`; None for all of them.
+        grain: keys a block of the mask, a divisor of `block[1]`.
 
     """
     if node.lengths is None:
@@ -63,7 +63,7 @@ def understand(
             return Understanding(why_dense=f"{name}: {error}")
     score_mod, prob_mod = found
     if score_mod is None:
-        mask = _open_mask(node.lengths, (block[0], grain or block[1]))
+        mask = _open_mask(node.lengths, (block[0], grain))
     else:
         mask = block_mask(score_mod, block, grain)
     if mask.skipped == 1:

@@ -91,6 +91,15 @@ def test_it_builds_and_its_numbers_hold(
         assert row["coverage"]["left_on_cpu"] == {}
 
 
+def test_an_untouched_model_that_no_cpu_runs_is_not_said_to_have_run(
+    rows: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    row = rows["bfloat16", "portable"]
+    assert row["numerics"] is None
+    assert row["reason"] == "Not run here: on a CPU ONNX Runtime computes no bfloat16."
+    assert rows["float16", "portable"]["numerics"]["error"] == 0
+
+
 def test_what_stays_on_the_cpu_is_in_the_coverage(rows: dict[tuple[str, str], dict[str, Any]]) -> None:
     if "qnn-htp-v73" not in compilable("qnn-htp-v73"):
         pytest.skip("QNN compiles on x86-64 only")

@@ -242,3 +242,47 @@ def test_old_opset() -> None:
     model.opset_import[0].version = 17
     with pytest.raises(FlexError, match="model: opset is too old; found 17"):
         flex.lower(model, CPU)
+
+
+def test_a_loop_in_a_mod_is_run_as_it_is() -> None:
+    mod = graph(
+        """g (float[B,H,L,S] x) => (float[B,H,L,S] y) {
+            count = Constant<value = int64 {3}>()
+            go = Constant<value = bool {1}>()
+            two = Constant<value = float {2.0}>()
+            y = Loop (count, go, x) <
+                body = b (int64 i, bool again, float[B,H,L,S] a) => (bool still, float[B,H,L,S] c) {
+                    still = Identity(again)
+                    c = Mul(a, two)
+                }
+            >
+        }"""
+    )
+    model = edited(score_mod=mod)
+    result, (record,) = flex.lower(model, CPU)
+    onnx.checker.check_model(result, full_check=True)
+    assert record.lowering == "dense"
+    assert "Loop 'y'" in record.why
+    feeds = tensors(model)
+    plain = flex.attention((1, 4, 20, 8), score_mod=flex.mod(lambda s, b, h, q, k: s * 8.0))
+    np.testing.assert_allclose(
+        run(result, feeds), run(flex.lower(plain, CPU)[0], feeds), rtol=1e-5, atol=1e-6
+    )
+    with pytest.raises(FlexError, match=r"attention: cannot be lowered as block-sparse; found .*Loop"):
+        flex.lower(model, CPU, options=flex.Options(lowering="block-sparse"))
+
+
+@pytest.mark.parametrize(("kv_heads", "refused_"), [(1, False), (2, False), (3, True), (8, True)])
+def test_heads_of_a_tile_that_do_not_divide(kv_heads: int, refused_: bool) -> None:
+    options = flex.Options(lowering="block-sparse", kv_heads=kv_heads)
+    if refused_:
+        with pytest.raises(FlexError, match=f"attention: cannot be lowered .*kv_heads {kv_heads}"):
+            flex.lower(edited(), CPU, options=options)
+    else:
+        assert flex.lower(edited(), CPU, options=options)[1][0].lowering == "block-sparse"
+
+
+@pytest.mark.parametrize("options", [{"kv_heads": 0}, {"block": (0, 16)}])
+def test_options_that_are_not_positive(options: dict[str, object]) -> None:
+    with pytest.raises(FlexError, match=f"options.{next(iter(options))}: is not positive"):
+        flex.Options(**options)

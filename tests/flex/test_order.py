@@ -22,7 +22,7 @@ LENGTH, HEADS = 45, 2
 def in_order(model: onnx.ModelProto, order: Order) -> onnx.ModelProto | None:
     """The model with its node written in an order; None if it cannot be."""
     (node,) = flex.read(model)
-    known = flex.understand(node, 24, (15, 5))
+    known = flex.understand(node, 24, (15, 5), 5)
     if known.score_mod is None or known.why_dense is not None:
         return None
     score_mod = reordered(known.score_mod, order)
@@ -139,7 +139,7 @@ def test_captured_data_of_the_shape_of_scores_keep_their_order() -> None:
         ir_version=11,
     )
     (read,) = flex.read(model)
-    known = flex.understand(read, 24, (64, 64))
+    known = flex.understand(read, 24)
     assert known.score_mod is not None
     assert best_orders(known.score_mod, 3) == []
     feeds = tensors(model)

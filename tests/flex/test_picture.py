@@ -11,7 +11,7 @@ from aotpack import flex
 
 def mask_of(mod: flex.Mod, length: int, block: tuple[int, int]) -> flex.BlockMask:
     (node,) = flex.read(flex.attention((1, 1, length, 8), score_mod=mod))
-    mask = flex.understand(node, 24, block).mask
+    mask = flex.understand(node, 24, block, block[1]).mask
     assert mask is not None
     return mask
 

@@ -119,3 +119,13 @@ def test_a_damaged_raw_segment_is_refused_where_it_could_be_cloned(tmp_path: Pat
         with pytest.raises(DigestMismatch, match=r"segments\[\d+\]: differs from its digest"):
             load(cache, path, "a")
         assert cache.entries() == []
+
+
+def test_a_package_whose_name_was_taken_meanwhile_is_still_read(tmp_path: Path) -> None:
+    path, cache = package(tmp_path, FILES, compress=None), Cache(tmp_path / "cache")
+    with PackageReader.open(path) as reader:
+        (component,) = reader.manifest.components
+        for number, other in enumerate((lambda: path.write_bytes(bytes(9_000_000)), lambda: os.mkfifo(path))):
+            path.unlink()
+            other()
+            assert is_right(cache.materialise(reader, component, component.variants[number]), "ab"[number])
