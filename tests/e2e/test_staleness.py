@@ -154,6 +154,29 @@ def test_who_leaves_while_it_compiles_leaves_nothing_half_done(portable_only: Pa
     assert "recompiled" in events
 
 
+def states(package: Path, python: Path | str) -> dict[str, tuple[str, str | None]]:
+    findings = aotpack("doctor", package, "--json", python=python).document("doctor")["findings"]
+    return {each["target"]: (each["state"], each["code"]) for each in findings}
+
+
+@needs("qnn-htp-v73")
+def test_a_runtime_refuses_what_a_newer_one_compiled_and_refresh_compiles_it_anew(
+    package: Path, other: Path, tmp_path: Path
+) -> None:
+    """The older release stands for the one that is here, so that both are real."""
+    assert states(package, sys.executable)["qnn-htp-v73"] == ("fresh", None)
+    assert states(package, other) == {"ort-cpu": ("fresh", None), "qnn-htp-v73": ("stale", "runtime-version")}
+    new = tmp_path / "new.aotpack"
+    done = aotpack("refresh", package, "-o", new, "--json", python=other)
+    assert done.status == 0, done.err
+    assert [row["target"] for row in done.document("build-report")["rows"]] == ["qnn-htp-v73"]
+    # Blobs of an older runtime load on a newer one, too.
+    for python in (other, sys.executable):
+        assert states(new, python)["qnn-htp-v73"] == ("fresh", None)
+    run = aotpack("run", new, "--emulate", "--runs", 1, "--json", python=other).document("run")
+    assert run["target"] == "qnn-htp-v73"
+
+
 SHARED = """
 import os, sys
 from pathlib import Path
