@@ -1,6 +1,6 @@
 """The costs that choose how FlexAttention is lowered on a CPU, measured on this machine beside those in use.
 
-    python -m benchmarks.flex_costs [--threads 2] [--repeats 7]
+    python -m benchmarks.flex_costs [--threads 2] [--repeats 15]
 
 Those of plain ops are constants of `aotpack/flex/choose.py`, `node_cost` and those of fused ops are in
 `aotpack/toolchain/ort.py`. All are in units of the time of one score: the two products and the softmax of one
