@@ -49,6 +49,8 @@ if "aotpack.toolchain.asking" in sys.orig_argv:
     time.sleep(600)
 """
 
+OTHERS: set[int] = set()
+
 pytestmark = pytest.mark.skipif(QNN.version() is None, reason="the QNN EP is not installed")
 
 
@@ -65,6 +67,14 @@ def worker() -> Iterator[AskWorker]:
     worker.close()
 
 
+@pytest.fixture(autouse=True)
+def others() -> Iterator[None]:
+    """What other tests of this process asked goes on in processes of theirs."""
+    OTHERS.update(each.pid for each in processes())
+    yield
+    OTHERS.clear()
+
+
 def starting_with(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have every new interpreter run `code` before all else."""
     (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
@@ -76,7 +86,9 @@ def processes() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "aotpack.toolchain.asking" in child.cmdline()
+        if child.pid not in OTHERS
+        and child.status() != psutil.STATUS_ZOMBIE
+        and "aotpack.toolchain.asking" in child.cmdline()
     ]
 
 
