@@ -20,6 +20,7 @@
     │   └── CompileError                       it ran and gave no usable variant
     ├── FarmError (ConnectionError)            a cluster cannot be reached, or nobody there can do the jobs
     ├── BuildFailed                            targets failed and keep_going was not asked for
+    ├── BuildStopped                           nobody wants any more what a worker was doing
     ├── FlexError (ValueError)                 a FlexAttention node or mod is wrong; names node and attribute
     ├── OutputError (OSError)                  a file or folder cannot be written
     └── NothingToLoad                          every variant was refused; lists each with its reason
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AotpackError",
     "BuildFailed",
+    "BuildStopped",
     "CompileError",
     "DigestMismatch",
     "FarmError",
@@ -193,6 +195,13 @@ class BuildFailed(AotpackError):
     def __init__(self, what: str, *, report: BuildReport, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
         self.report = report
+
+
+class BuildStopped(AotpackError):
+    """What a build had begun with was given up, since it ends before its time."""
+
+    def __init__(self) -> None:
+        super().__init__("the build was stopped")
 
 
 class FlexError(AotpackError, ValueError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aotpack.builder.errand import Errand, Offer, describe, received, run_errand
-from aotpack.builder.job import Done, Task
+from aotpack.builder.job import Done, Reference, References, Task
 from aotpack.errors import FarmError
 from aotpack.version import VERSION
 
@@ -53,9 +53,17 @@ class Elsewhere:
         """Each toolchain that somebody there has, with the versions that most have, the newest of equals."""
         return self._offered
 
-    def submit(self, task: Task, folder: Path, begun: Callable[[], None]) -> Future[Done]:
+    def refer(self, make: Callable[[], Reference]) -> Future[Reference]:
+        """As `Place.refer`: at once, for it goes with each task that is sent."""
+        made: Future[Reference] = Future()
+        made.set_result(make())
+        return made
+
+    def submit(
+        self, task: Task, references: References, folder: Path, begun: Callable[[], None]
+    ) -> Future[Done]:
         """As `Place.submit`."""
-        errand, paths = self._errand(task)
+        errand, paths = self._errand(task, references())
         outer: Future[Done] = Future()
         begun()
         self._attempt(errand, paths, folder, outer, frozenset(), _SENDINGS)
@@ -151,27 +159,27 @@ class Elsewhere:
             chosen[name] = dict(most)
         return chosen
 
-    def _errand(self, task: Task) -> tuple[Errand, dict[str, Path]]:
+    def _errand(self, task: Task, references: Sequence[Reference]) -> tuple[Errand, dict[str, Path]]:
         from aotpack.builder.model import external_data, read_graph
 
         paths: dict[str, Path] = {}
-        files, references = [], []
-        for part in task.parts:
+        files, digests = [], []
+        for part, reference in zip(task.parts, references, strict=True):
             listed = []
             for name in (part.model.name, *external_data(read_graph(part.model).graph, part.model)):
                 place = part.model.parent / name
                 listed.append((name, self._digest(place)))
                 paths[listed[-1][1]] = place
             files.append(tuple(listed))
-            reference = part.reference.path
-            references.append(self._digest(reference) if reference is not None else None)
-            if reference is not None:
-                paths[self._digest(reference)] = reference
+            digests.append(self._digest(reference.path) if reference.path is not None else None)
+            if reference.path is not None:
+                paths[self._digest(reference.path)] = reference.path
         errand = Errand(
             aotpack=VERSION,
             task=task,
             files=tuple(files),
             references=tuple(references),
+            reference_digests=tuple(digests),
             built_with=self._offered.get(task.toolchain, {}),
         )
         return errand, paths

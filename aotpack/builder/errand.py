@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from aotpack._values import Value
-from aotpack.builder.job import Done, PartDone, Task, carry_out
+from aotpack.builder.job import Done, PartDone, Reference, Task, carry_out
 from aotpack.builder.store import Store
 from aotpack.builder.supervise import Workers
 from aotpack.errors import FarmError
@@ -56,15 +56,17 @@ class Errand:
     task: Task
     #: For each part, its files as (path relative to the model's folder, sha256), the model first.
     files: tuple[tuple[tuple[str, str], ...], ...]
-    #: For each part, the sha256 of its reference.
-    references: tuple[str | None, ...]
+    #: For each part.
+    references: tuple[Reference, ...]
+    #: Of the references' files.
+    reference_digests: tuple[str | None, ...]
     #: The versions that compile, as the build was planned with.
     built_with: Mapping[str, str]
 
     def needed(self) -> frozenset[str]:
         """sha256 of each file."""
         own = {digest for files in self.files for _, digest in files}
-        return frozenset(own | {digest for digest in self.references if digest is not None})
+        return frozenset(own | {digest for digest in self.reference_digests if digest is not None})
 
 
 def describe() -> str:
@@ -115,7 +117,8 @@ def run_errand(errand: Errand, *sent: Mapping[str, bytes]) -> Answer:
         )
         if missing:
             return _answer(Done(failure=f"{name} lacks files of the model", machine=name), missing=missing)
-        done = carry_out(_localised(errand, folder), folder / "task", _workers(), probe())
+        task, references = _localised(errand, folder)
+        done = carry_out(task, lambda: references, folder / "task", _workers(), probe())
         contents: dict[str, bytes] = {}
         parts = []
         for part in done.parts:
@@ -134,8 +137,8 @@ def _answer(done: Done, files: Mapping[str, bytes] | None = None, missing: tuple
     return done.model_dump_json(), files or {}, missing
 
 
-def _localised(errand: Errand, folder: Path) -> Task:
-    """The task with its files laid out in `folder`."""
+def _localised(errand: Errand, folder: Path) -> tuple[Task, tuple[Reference, ...]]:
+    """The task and its references, with their files laid out in `folder`."""
     (folder / "task").mkdir()
     parts = []
     for index, (part, files) in enumerate(zip(errand.task.parts, errand.files, strict=True)):
@@ -143,17 +146,12 @@ def _localised(errand: Errand, folder: Path) -> Task:
             place = folder / f"model-{index}" / relative
             place.parent.mkdir(parents=True, exist_ok=True)
             os.link(folder / "needed" / digest, place)
-        reference = errand.references[index]
-        parts.append(
-            replace(
-                part,
-                model=folder / f"model-{index}" / files[0][0],
-                reference=part.reference
-                if reference is None
-                else replace(part.reference, path=folder / "needed" / reference),
-            )
-        )
-    return replace(errand.task, parts=tuple(parts))
+        parts.append(replace(part, model=folder / f"model-{index}" / files[0][0]))
+    references = tuple(
+        reference if digest is None else replace(reference, path=folder / "needed" / digest)
+        for reference, digest in zip(errand.references, errand.reference_digests, strict=True)
+    )
+    return replace(errand.task, parts=tuple(parts)), references
 
 
 def received(answer: object, errand: Errand, folder: Path) -> Done | frozenset[str]:

@@ -7,6 +7,7 @@ again. `aotpack.builder.variant` makes rows and variants of it.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,17 @@ from aotpack.target import Target
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.base import RunsHere, Toolchain
 
-__all__ = ["Done", "Measured", "PartDone", "Reference", "Task", "TaskPart", "carry_out", "make_reference"]
+__all__ = [
+    "Done",
+    "Measured",
+    "PartDone",
+    "Reference",
+    "References",
+    "Task",
+    "TaskPart",
+    "carry_out",
+    "make_reference",
+]
 
 #: Of a vendor's remarks: more of them say the same of further nodes.
 _REMARKS = 5
@@ -38,6 +49,10 @@ class Reference:
     failure: str | None = None
 
 
+#: Of a task's parts, in their order. Made while the task is done, and waited for when they are needed.
+References = Callable[[], Sequence[Reference]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskPart:
     """A component to compile."""
@@ -48,7 +63,6 @@ class TaskPart:
     model: Path
     #: Constants left out.
     nodes: int
-    reference: Reference
     #: How FlexAttention was lowered in it.
     flex: tuple[FlexLowering, ...] = ()
     #: What there is to know of how the model was prepared.
@@ -125,6 +139,9 @@ def make_reference(model: Path, folder: Path, workers: Workers, limits: Limits) 
         folder: an empty one.
         workers: start it.
         limits: of the worker.
+
+    Raises:
+        BuildStopped: nobody wants it any more.
     """
     from aotpack.builder.model import read_graph, tensor_infos
 
@@ -134,16 +151,17 @@ def make_reference(model: Path, folder: Path, workers: Workers, limits: Limits) 
     return Reference(path=None if outcome.failure else output, failure=outcome.failure)
 
 
-def carry_out(task: Task, folder: Path, workers: Workers, machine: Machine) -> Done:
+def carry_out(task: Task, references: References, folder: Path, workers: Workers, machine: Machine) -> Done:
     """Do all of a task. Whatever goes wrong is in what it gives; nothing is raised for it.
 
     Args:
         task: what to compile for what.
+        references: what its variants are compared with.
         folder: an empty one, in which the variants' files stay.
         workers: start the processes that load the vendor's libraries.
         machine: this computer.
     """
-    work = _Work(task, folder, workers, machine)
+    work = _Work(task, references, folder, workers, machine)
     try:
         return work.do()
     except Exception as error:
@@ -153,8 +171,11 @@ def carry_out(task: Task, folder: Path, workers: Workers, machine: Machine) -> D
 
 
 class _Work:
-    def __init__(self, task: Task, folder: Path, workers: Workers, machine: Machine) -> None:
+    def __init__(
+        self, task: Task, references: References, folder: Path, workers: Workers, machine: Machine
+    ) -> None:
         self._task = task
+        self._references = references
         self._folder = folder
         self._workers = workers
         self._toolchain: Toolchain = toolchains()[task.toolchain]
@@ -216,8 +237,9 @@ class _Work:
         """The difference, or why it was not run, or why running it failed."""
         if runs.how is None:
             return None, f"Not run here: {runs.why}.", None
-        if part.reference.path is None:
-            return None, f"Not compared: {part.reference.failure}.", None
+        reference = self._references()[index]
+        if reference.path is None:
+            return None, f"Not compared: {reference.failure}.", None
         target = self._task.target
         variant = Variant(
             id=part.variant,
@@ -231,7 +253,7 @@ class _Work:
         request = CompareRequest(
             variant=variant,
             model=made.files[0][1],
-            reference=str(part.reference.path),
+            reference=str(reference.path),
             emulate=runs.how == "emulator",
         )
         environment = dict(target.environment) if runs.how != "host" else {}

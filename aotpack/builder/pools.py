@@ -10,7 +10,7 @@ from typing import Protocol
 
 import psutil
 
-from aotpack.builder.job import Done, Task, carry_out
+from aotpack.builder.job import Done, Reference, References, Task, carry_out
 from aotpack.builder.supervise import Workers
 from aotpack.machine import Machine
 
@@ -28,11 +28,17 @@ class Place(Protocol):
     def offered(self) -> Mapping[str, Mapping[str, str]] | None:
         """Toolchain to the versions that compile there; None: those of this machine."""
 
-    def submit(self, task: Task, folder: Path, begun: Callable[[], None]) -> Future[Done]:
+    def refer(self, make: Callable[[], Reference]) -> Future[Reference]:
+        """Make a reference, on this machine, before any task that is submitted later has to wait for it."""
+
+    def submit(
+        self, task: Task, references: References, folder: Path, begun: Callable[[], None]
+    ) -> Future[Done]:
         """Do a task.
 
         Args:
             task: what to do. What goes wrong with it is in its `Done`.
+            references: what `refer` makes for its parts.
             folder: an empty one, which has the files when it is done.
             begun: called when somebody has begun with it.
         """
@@ -62,12 +68,18 @@ class Here:
         """Those of this machine."""
         return
 
-    def submit(self, task: Task, folder: Path, begun: Callable[[], None]) -> Future[Done]:
+    def refer(self, make: Callable[[], Reference]) -> Future[Reference]:
+        """As `Place.refer`: beside the first tasks, if more than one are done at the same time."""
+        return self._pool.submit(make)
+
+    def submit(
+        self, task: Task, references: References, folder: Path, begun: Callable[[], None]
+    ) -> Future[Done]:
         """As `Place.submit`."""
 
         def do() -> Done:
             begun()
-            return carry_out(task, folder, self._workers, self._machine)
+            return carry_out(task, references, folder, self._workers, self._machine)
 
         return self._pool.submit(do)
 

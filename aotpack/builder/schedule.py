@@ -21,7 +21,7 @@ from aotpack.target import PORTABLE
 __all__ = ["Event", "Finished", "do_all"]
 
 #: (what, component, target, result or None): ``wait`` for each that has to be compiled, before the first is;
-#: ``reference``, ``start``, ``end`` or ``pack``.
+#: ``reference`` and, when it is made, ``referred``; ``start``, ``end`` or ``pack``.
 Event = Callable[[str, str, str, Built | None], None]
 
 
@@ -116,11 +116,12 @@ class _Work:
         for index, why in ahead.items():
             job = self._jobs[index]
             try:
-                task = self._sources.task(job, self._announce)
+                task = self._sources.task(job)
+                references = self._sources.references(job, self._place, self._announce)
             except FlexError as error:
                 self._end(index, finish(job, Done(failure=str(error)), cached=False, why=why))
                 continue
-            future = self._place.submit(task, self._folder(index), _begun(job, self._announce))
+            future = self._place.submit(task, references, self._folder(index), _begun(job, self._announce))
             self.waiting[future] = (index, why)
 
     def take(self, future: Future[Done]) -> None:

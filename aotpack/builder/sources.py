@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 from aotpack.builder.bfloat16 import BFLOAT16
-from aotpack.builder.job import Reference, Task, TaskPart, make_reference
+from aotpack.builder.job import Reference, References, Task, TaskPart, make_reference
 from aotpack.builder.lowering import Lowered, lower_for
 from aotpack.builder.model import file_stamps, prepare, read_model
 from aotpack.builder.plan import ComponentPlan, Job
+from aotpack.builder.pools import Place
 from aotpack.builder.spec import Limits
 from aotpack.builder.supervise import Workers
 from aotpack.errors import ModelError, OutputError
@@ -31,7 +33,7 @@ class _Prepared:
 
 
 class Sources:
-    """Prepares models and runs references when a job asks for them, each once. For one thread.
+    """Prepares models and has references made when a job asks for them, each once. For one thread.
 
     Args:
         components: whose models they are.
@@ -50,10 +52,10 @@ class Sources:
         self._stamps = {component.name: component.model.stamps for component in components}
         self._prepared: dict[object, _Prepared] = {}
         self._lowered: dict[object, Lowered] = {}
-        self._references: dict[str, Reference] = {}
+        self._references: dict[str, Future[Reference]] = {}
 
-    def task(self, job: Job, announce: Announce) -> Task:
-        """The task of a job, its references run.
+    def task(self, job: Job) -> Task:
+        """The task of a job.
 
         Raises:
             FlexError: a FlexAttention node cannot be lowered for the target.
@@ -70,12 +72,20 @@ class Sources:
                     variant=job.variant_id(component),
                     model=lowered.path,
                     nodes=lowered.nodes,
-                    reference=self._reference(component, announce),
                     flex=lowered.records,
                     note=prepared.note,
                 )
             )
         return Task(toolchain=job.toolchain.name, target=job.target, parts=tuple(parts), limits=self._limits)
+
+    def references(self, job: Job, place: Place, announce: Announce) -> References:
+        """What the variants of a job are compared with, made by `place` when the first job asks.
+
+        Raises:
+            As `task`.
+        """
+        made = [self._reference(component, place, announce) for component in job.components]
+        return lambda: [each.result() for each in made]
 
     def portable(self, job: Job) -> Mapping[str, Lowered]:
         """Component to the model that any EP can run, its shapes as they were.
@@ -132,18 +142,22 @@ class Sources:
             self._lowered[key] = lower_for(target, toolchain, model, component.model, folder)
         return self._lowered[key]
 
-    def _reference(self, component: ComponentPlan, announce: Announce) -> Reference:
+    def _reference(self, component: ComponentPlan, place: Place, announce: Announce) -> Future[Reference]:
         if component.name not in self._references:
-            announce("reference", component.name, "", None)
             folder = self._folder / f"reference-{len(self._references)}"
             folder.mkdir(parents=True)
             # The bare operator runs nowhere; what the portable variant has is what the others are held to.
             portable = find(PORTABLE)
             runs_it = toolchains()[portable.toolchain]
             runnable = self._lower(component, portable, runs_it, runs_it.widened(component.narrow))
-            self._references[component.name] = make_reference(
-                runnable.path, folder, self._workers, self._limits
-            )
+
+            def make() -> Reference:
+                announce("reference", component.name, "", None)
+                reference = make_reference(runnable.path, folder, self._workers, self._limits)
+                announce("referred", component.name, "", None)
+                return reference
+
+            self._references[component.name] = place.refer(make)
         return self._references[component.name]
 
 

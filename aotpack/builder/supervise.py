@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from aotpack.builder.forkserver import Ended, ForkServer, python_path
 from aotpack.builder.spec import Limits
 from aotpack.builder.worker import AnyRequest, Result
+from aotpack.errors import BuildStopped
 
 __all__ = ["Outcome", "Workers", "run_worker"]
 
@@ -28,9 +29,6 @@ _INTERVAL = 0.05
 
 #: Kept of what a worker printed, in bytes, from its end: verbose logs of large models reach hundreds of MB.
 _KEPT_OF_LOG = 4 * 1024 * 1024
-
-
-_STOPPED = "the build was stopped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +100,12 @@ class Workers:
             folder: an empty one for the request, the result and the log.
             environment: added to this process's.
             limits: after which it is killed, with its children.
+
+        Raises:
+            BuildStopped: `stop` was called before the worker had ended.
         """
         if self._stopped.is_set():
-            return Outcome(result=None, failure=_STOPPED, seconds=0.0, peak_memory=0, log="")
+            raise BuildStopped
         asked, answered, log = folder / "request.json", folder / "result.json", folder / "log.txt"
         asked.write_text(request.model_dump_json(), encoding="utf-8")
         log.touch()
@@ -199,7 +200,11 @@ class _Fresh:
 def _watch(
     starter: _Starter, pid: int, limits: Limits, started: float, stopped: threading.Event
 ) -> tuple[str | None, Ended]:
-    """Wait for the end. Gives why it had to be ended, and how it did, with the highest memory seen."""
+    """Wait for the end. Gives why it had to be ended, and how it did, with the highest memory seen.
+
+    Raises:
+        BuildStopped: nobody wants it any more, and it was killed.
+    """
     peak = 0
     while True:
         ended = starter.wait(_INTERVAL)
@@ -212,7 +217,8 @@ def _watch(
             elif time.monotonic() - started > limits.seconds:
                 reason = f"it did not end within {limits.seconds:g} s"
             elif stopped.is_set():
-                reason = _STOPPED
+                starter.kill()
+                raise BuildStopped
         if reason is not None:
             ended = starter.kill()
         if ended is not None:

@@ -51,9 +51,9 @@ def build_progress(stack: ExitStack) -> Event:
             if key in waiting:
                 progress.advance(whole)
             progress.console.print(_line(what, component, target, built))
+        elif what == "referred":
+            progress.remove_task(tasks.pop(key))
         else:
-            for former in [former for former in tasks if former[1] == ""]:
-                progress.remove_task(tasks.pop(former))
             tasks[key] = progress.add_task(_line(what, component, target, built), total=None)
         done = int(progress.tasks[0].completed)
         progress.update(whole, description=f"{done} of {len(waiting)} done", refresh=True)
@@ -62,7 +62,7 @@ def build_progress(stack: ExitStack) -> Event:
 
 
 def _lines(what: str, component: str, target: str, built: Built | None) -> None:
-    if what not in ("wait", "start"):
+    if what not in ("wait", "start", "referred"):
         output.note(_line(what, component, target, built))
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aotpack.builder.job import Done, Task
+from aotpack.builder.job import Done, Reference, References, Task
 from aotpack.builder.plan import Plan, plan
 from aotpack.builder.pools import Here, jobs_at_once
 from aotpack.builder.schedule import do_all
@@ -35,13 +35,24 @@ class Scattered:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         self.tasks: list[Task] = []
+        self.references = 0
         self.stopped = 0
 
     def offered(self) -> None:
         return None
 
-    def submit(self, task: Task, folder: Path, begun: Callable[[], None]) -> Future[Done]:
+    def refer(self, make: Callable[[], Reference]) -> Future[Reference]:
+        self.references += 1
+        made: Future[Reference] = Future()
+        made.set_result(make())
+        return made
+
+    def submit(
+        self, task: Task, references: References, folder: Path, begun: Callable[[], None]
+    ) -> Future[Done]:
         assert list(folder.iterdir()) == []
+        (reference,) = references()
+        assert reference.path is not None
         self.tasks.append(task)
         future: Future[Done] = Future()
         ending = self._random.choice(
@@ -61,6 +72,10 @@ class Scattered:
 
     def close(self) -> None:
         raise AssertionError("whoever made it closes it")
+
+
+def unneeded() -> list[Reference]:
+    return [Reference(path=None, failure="nobody compares")]
 
 
 def planned(model: Path, targets: list[str], components: int = 1) -> Plan:
@@ -162,7 +177,7 @@ def test_here_no_more_than_were_allowed_are_done_at_once(
     small_model: Path, sources: Sources, tmp_path: Path
 ) -> None:
     (job, _) = planned(small_model, ["ort-cpu"]).jobs
-    task = sources.task(job, lambda *told: None)
+    task = sources.task(job)
     running, most, lock = 0, 0, threading.Lock()
 
     def begun() -> None:
@@ -181,7 +196,7 @@ def test_here_no_more_than_were_allowed_are_done_at_once(
         futures = []
         for number in range(5):
             (tmp_path / str(number)).mkdir()
-            futures.append(place.submit(task, tmp_path / str(number), begun))
+            futures.append(place.submit(task, unneeded, tmp_path / str(number), begun))
             futures[-1].add_done_callback(ended)
         assert [future.result().failure for future in futures] == [None] * 5
         place.close()
@@ -192,13 +207,15 @@ def test_here_what_runs_is_ended_when_nobody_wants_it_any_more(
     small_model: Path, sources: Sources, tmp_path: Path
 ) -> None:
     (job, _) = planned(small_model, ["ort-cpu"]).jobs
-    task = sources.task(job, lambda *told: None)
+    task = sources.task(job)
     with Workers() as workers:
         place = Here(workers, probe(), 1)
-        futures = []
+        futures, begun = [], threading.Event()
         for number in range(3):
             (tmp_path / str(number)).mkdir()
-            futures.append(place.submit(task, tmp_path / str(number), lambda: None))
+            futures.append(place.submit(task, unneeded, tmp_path / str(number), begun.set))
+        # What has not begun is cancelled, and says nothing.
+        assert begun.wait(60)
         started = time.monotonic()
         place.stop()
         place.close()
@@ -206,3 +223,39 @@ def test_here_what_runs_is_ended_when_nobody_wants_it_any_more(
         ends = [None if future.cancelled() else future.result().failure for future in futures]
     assert set(ends) <= {None, "the build was stopped"}
     assert ends[0] == "the build was stopped"
+
+
+def test_here_a_reference_is_made_beside_the_first_task_and_waited_for(
+    small_model: Path, sources: Sources, tmp_path: Path
+) -> None:
+    (job, _) = planned(small_model, ["ort-cpu"]).jobs
+    made = threading.Event()
+
+    def make() -> Reference:
+        assert made.wait(60)
+        return Reference(path=None, failure="made late")
+
+    with Workers() as workers:
+        place = Here(workers, probe(), 2)
+        reference = place.refer(make)
+        done = place.submit(sources.task(job), lambda: [reference.result()], tmp_path, made.set).result()
+        place.close()
+    assert done.failure is None
+    assert done.parts[0].unchecked == "Not compared: made late."
+
+
+def test_a_stopped_build_has_compared_nothing_wrong(
+    small_model: Path, sources: Sources, tmp_path: Path
+) -> None:
+    """What was compiled when the build was stopped has not failed to run: nobody ran it."""
+    (job, _) = planned(small_model, ["ort-cpu"]).jobs
+    with Workers() as workers:
+        place = Here(workers, probe(), 1)
+
+        def stopped() -> list[Reference]:
+            place.stop()
+            return [Reference(path=tmp_path / "reference.npz")]
+
+        done = place.submit(sources.task(job), stopped, tmp_path, lambda: None).result()
+        place.close()
+    assert done.failure == "the build was stopped"
