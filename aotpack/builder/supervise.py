@@ -207,6 +207,9 @@ def _watch(
     """
     peak = 0
     while True:
+        if stopped.is_set():
+            starter.kill()
+            raise BuildStopped
         ended = starter.wait(_INTERVAL)
         reason = None
         if ended is None:
@@ -216,9 +219,6 @@ def _watch(
                 reason = f"it took {memory >> 20} MiB of memory; the limit is {limits.memory >> 20} MiB"
             elif time.monotonic() - started > limits.seconds:
                 reason = f"it did not end within {limits.seconds:g} s"
-            elif stopped.is_set():
-                starter.kill()
-                raise BuildStopped
         if reason is not None:
             ended = starter.kill()
         if ended is not None:
