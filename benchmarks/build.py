@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -187,8 +188,13 @@ SECTIONS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def main(names: Sequence[str]) -> None:
+def main() -> None:
     """Print what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("section", nargs="*", help=f"{', '.join(SECTIONS)}; by default all")
+    names: list[str] = parser.parse_args().section
+    if unknown := set(names) - set(SECTIONS):
+        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["AOTPACK_CACHE"] = str(folder / "cache")
@@ -199,4 +205,4 @@ def main(names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -8,6 +8,7 @@ package has. Medians of runs in turns; every ratio is ours to onnxruntime's, so 
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -154,7 +155,9 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("variants", nargs="?", type=int, default=1000, help="how many; 1000 by default")
+    main(parser.parse_args().variants)
     sys.stdout.flush()
     import os
 
