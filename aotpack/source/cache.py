@@ -47,6 +47,8 @@ DEFAULT_LIMIT = 16 * 1024**3
 #: Seconds. What was asked for so lately may not be loaded yet; it is not removed unless that is asked for.
 _GRACE = 600
 
+_ELSEWHERE = "set AOTPACK_CACHE to another folder"
+
 #: Links are made to a file, never to what a link points to; Windows can do no other and refuses to be told.
 _ITSELF = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
 
@@ -99,16 +101,13 @@ class Cache:
         key = _variant_key(variant, reader.manifest)
         entry = self._variants / key
         if not self._is_there(entry, variant):
-            try:
-                with self._lock(key):
-                    # Another process may have done it while we waited.
-                    if not self._is_there(entry, variant):
-                        self._put_together(reader, component, variant, key)
-            except OSError as error:
-                if error.errno is None:
-                    raise
-                raise OutputError(f"cannot be written: {error.strerror}", where=self.root) from error
-            self._remove_least_recently_used(self.limit, grace=_GRACE)
+            with self._written(), self._lock(key):
+                # Another process may have done it while we waited.
+                if not self._is_there(entry, variant):
+                    self._put_together(reader, component, variant, key)
+            # What cannot be removed now is no reason not to load.
+            with contextlib.suppress(OSError):
+                self._remove_least_recently_used(self.limit, grace=_GRACE)
         return entry / "files"
 
     def find(self, key: str, variant: Variant) -> Path | None:
@@ -122,7 +121,11 @@ class Cache:
         return entry / "files"
 
     def entries(self) -> list[CacheEntry]:
-        """What the cache holds, the least recently used first."""
+        """What the cache holds, the least recently used first.
+
+        Raises:
+            OutputError: the cache cannot be read.
+        """
         found = []
         for folder in _listed(self._variants):
             stamp = Stamp.read(folder / "stamp.json")
@@ -165,10 +168,15 @@ class Cache:
 
         Returns:
             What was removed. A variant that is being put together is left alone.
+
+        Raises:
+            OutputError: something that should go cannot be removed; all else was.
         """
-        removed = self._remove_least_recently_used(self.limit if limit is None else limit, grace=0)
-        self._sweep()
-        return removed
+        with self._written():
+            try:
+                return self._remove_least_recently_used(self.limit if limit is None else limit, grace=0)
+            finally:
+                self._sweep()
 
     def verify(self) -> list[CacheEntry]:
         """Check every byte of every variant against its xxh3, and remove those that are damaged.
@@ -178,17 +186,21 @@ class Cache:
         Returns:
             The variants that were removed. They are put together again from their packages when they are next
             asked for; what was compiled here is compiled again.
+
+        Raises:
+            OutputError: the cache cannot be read, or what is damaged cannot be removed.
         """
         damaged = []
-        for entry in self.entries():
-            with self._lock(entry.key):
-                stamp = Stamp.read(entry.path.parent / "stamp.json")
-                if stamp is None or not _is_whole(entry.path.parent, stamp):
-                    self._remove(entry.key)
-                    damaged.append(entry)
-        for note in notes.damaged(self.root):
-            _remove_file(note)
-        self._sweep()
+        with self._written():
+            for entry in self.entries():
+                with self._lock(entry.key):
+                    stamp = Stamp.read(entry.path.parent / "stamp.json")
+                    if stamp is None or not _is_whole(entry.path.parent, stamp):
+                        self._remove(entry.key)
+                        damaged.append(entry)
+            for note in notes.damaged(self.root):
+                _remove_file(note)
+            self._sweep()
         return damaged
 
     def _is_there(self, entry: Path, variant: Variant) -> bool:
@@ -248,20 +260,29 @@ class Cache:
 
     def _remove_least_recently_used(self, limit: int, *, grace: float) -> list[CacheEntry]:
         removed: list[CacheEntry] = []
+        failed: OSError | None = None
         size = self.size()
         for entry in self.entries():
             if size <= limit or time.time() - entry.used < grace:
                 break
-            with contextlib.suppress(filelock.Timeout), self._lock(entry.key, timeout=0):
-                self._remove(entry.key)
+            try:
+                with self._lock(entry.key, timeout=0):
+                    self._remove(entry.key)
                 removed.append(entry)
                 size = self.size()
+            except filelock.Timeout:
+                pass
+            except OSError as error:
+                # Another user's; or, on Windows, one that a session has open. The next one may be free.
+                failed = failed or error
         self._drop_unshared()
         for path, length, used in notes.notes(self.root):
             if size <= limit or time.time() - used < grace:
                 break
             _remove_file(path)
             size -= length
+        if failed is not None:
+            raise failed
         return removed
 
     def _remove(self, key: str) -> None:
@@ -281,10 +302,29 @@ class Cache:
 
     def _sweep(self) -> None:
         for path in _listed(self._work):
-            with contextlib.suppress(filelock.Timeout), self._lock(path.name, timeout=0):
+            # A lock that is held is an OSError too.
+            with contextlib.suppress(OSError), self._lock(path.name, timeout=0):
                 _remove_tree(path)
+        # Without a stamp nobody finds a variant, and it would lie there for ever.
+        for path in filter(_is_unknown, _listed(self._variants)):
+            with contextlib.suppress(OSError), self._lock(path.name, timeout=0):
+                if _is_unknown(path):
+                    self._remove(path.name)
         self._drop_unshared()
         notes.sweep(self.root)
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Tell errors of the system in the words of the tree."""
+        try:
+            yield
+        except OSError as error:
+            # Errors of the tree that inherit OSError say more than we could.
+            if error.errno is None:
+                raise
+            raise OutputError(
+                f"cannot be written: {error.strerror}", where=self.root, hint=_ELSEWHERE
+            ) from error
 
     @contextlib.contextmanager
     def _lock(self, key: str, *, timeout: float = -1) -> Iterator[None]:
@@ -310,6 +350,8 @@ def _listed(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise OutputError(f"cannot be read: {error.strerror}", where=folder, hint=_ELSEWHERE) from None
 
 
 def _statuses(folder: Path) -> Iterator[os.stat_result]:
@@ -317,6 +359,10 @@ def _statuses(folder: Path) -> Iterator[os.stat_result]:
         for name in names:
             with contextlib.suppress(OSError):
                 yield Path(place, name).stat(follow_symlinks=False)
+
+
+def _is_unknown(entry: Path) -> bool:
+    return Stamp.read(entry / "stamp.json") is None
 
 
 def _is_whole(entry: Path, stamp: Stamp) -> bool:

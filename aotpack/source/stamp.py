@@ -11,14 +11,19 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import xxhash
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from aotpack._values import Count, Value, Xxh3
-from aotpack.manifest import File, Manifest
+from aotpack.manifest import MAX_SEGMENT_SIZE, File, Manifest
 
 __all__ = ["FileStamp", "Stamp", "is_right"]
+
+
+#: So much is read into memory at once, also where a stamp is as rotten as any file can be.
+_SegmentSize = Annotated[int, Field(ge=1, le=MAX_SEGMENT_SIZE)]
 
 
 class FileStamp(Value):
@@ -29,7 +34,7 @@ class FileStamp(Value):
     inode: int
     mtime_ns: int
     #: (size in bytes, xxh3-128 in hex) of each segment, in order.
-    segments: tuple[tuple[Count, Xxh3], ...]
+    segments: tuple[tuple[_SegmentSize, Xxh3], ...]
 
     def is_unchanged(self, folder: Path) -> bool:
         """Whether nobody has written the file since; costs one stat."""

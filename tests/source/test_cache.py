@@ -165,6 +165,67 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path, reader: PackageReader) -> N
         load(Cache(tmp_path / "file" / "cache"), reader)
 
 
+@pytest.mark.parametrize("rot", ["size", "cut", "gone"])
+def test_a_rotten_stamp_costs_its_variant_and_no_more(cache: Cache, reader: PackageReader, rot: str) -> None:
+    load(cache, reader, "c")
+    stamp = load(cache, reader).parent / "stamp.json"
+    text = stamp.read_text()
+    if rot == "size":
+        # So many bytes are not there to be read, nor is the memory for them.
+        stamp.write_text(text.replace('"segments":[[', '"segments":[[99999999999', 1))
+    elif rot == "cut":
+        stamp.write_text(text[:100])
+    else:
+        stamp.unlink()
+    cache.verify()
+    assert [entry.variant for entry in cache.entries()] == ["c"]
+    assert not stamp.parent.exists()
+    assert read(load(cache, reader)) == FILES["main"]["a"]
+
+
+def test_what_cannot_be_removed_stays_and_is_told_by_prune_alone(
+    tmp_path: Path, reader: PackageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path / "cache", limit=len(WEIGHTS) + 100)
+    held = load(cache, reader, "a").parent
+    os.utime(held / "stamp.json", (1, 1))
+    rename = Path.rename
+
+    def as_on_windows(path: Path, to: Path) -> Path:
+        if path == held:
+            raise PermissionError(13, "is open in another program")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", as_on_windows)
+    # Loading another one needs room; that there is none to be had is no reason to fail.
+    assert read(load(cache, reader, "c")) == FILES["main"]["c"]
+    assert len(cache.entries()) == 2
+    with pytest.raises(OutputError, match=r"cannot be written: is open in another program \(set AOTPACK_C"):
+        cache.prune(0)
+    # What could be removed was.
+    assert [entry.variant for entry in cache.entries()] == ["a"]
+
+
+def test_a_cache_that_cannot_be_read(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    cache.root.mkdir()
+    (cache.root / "variants").touch()
+    for verb in (cache.entries, cache.prune, cache.verify):
+        with pytest.raises(OutputError, match="variants: cannot be read: Not a directory"):
+            verb()
+
+
+def test_a_cache_whose_locks_cannot_be_made(cache: Cache, reader: PackageReader) -> None:
+    load(cache, reader)
+    for lock in (cache.root / "locks").iterdir():
+        lock.unlink()
+        lock.mkdir()
+    for verb in (lambda: cache.prune(0), cache.verify):
+        with pytest.raises(OutputError, match="cannot be written: "):
+            verb()
+    assert [entry.variant for entry in cache.entries()] == ["a"]
+
+
 def test_the_environment_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AOTPACK_CACHE", str(tmp_path / "here"))
     monkeypatch.setenv("AOTPACK_CACHE_LIMIT", "20G")
