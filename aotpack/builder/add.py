@@ -9,6 +9,7 @@ from typing import Any
 
 from aotpack.builder.build import build
 from aotpack.builder.report import BuildReport
+from aotpack.container.partial import check_writable
 from aotpack.edit import adopt
 from aotpack.errors import UsageError
 from aotpack.package import open_package
@@ -39,9 +40,12 @@ def add(
         settings: passed on to `aotpack.build`.
 
     Raises:
+        OutputError: the package cannot be written, which is found out before anything is compiled.
         UsageError: the component has no portable variant.
         BuildFailed: as for `aotpack.build`; what did not fail was added if `keep_going`, else nothing was.
     """
+    target = output or package
+    check_writable(target)
     with open_package(package) as opened, tempfile.TemporaryDirectory(prefix="aotpack-add-") as scratch:
         grown = opened.component(component)
         portable = next((variant for variant in grown.variants if variant.target == PORTABLE), None)
@@ -63,7 +67,6 @@ def add(
             keep_going=keep_going,
             **settings,
         )
-        target = output or package
         with open_package(built) as other:
             adopt(opened.reader, grown, other.reader, target)
     return report.model_copy(update={"package": str(target), "size": target.stat().st_size})

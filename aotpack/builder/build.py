@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant, Limits, Tar
 from aotpack.builder.supervise import Workers
 from aotpack.builder.variant import Built
 from aotpack.container.content import Content
+from aotpack.container.partial import check_writable
 from aotpack.container.writer import write
 from aotpack.errors import BuildFailed, OutputError, UsageError
 from aotpack.machine import probe
@@ -242,15 +242,7 @@ def _claimed(output: Path) -> Iterator[Path]:
     Find out before anything is compiled that `output` cannot be written. What builds that were killed have
     left is removed.
     """
-    if output.is_dir():
-        raise OutputError("is a folder", where=output, expected="a file to write the package to")
-    try:
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise OutputError(
-            error.strerror or str(error), where=output.parent, hint="choose a folder that can be written"
-        ) from None
+    check_writable(output)
     builds = Cache().root / "builds"
     name = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:32]
     try:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from aotpack.errors import OutputError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["SUFFIX", "PartialFile", "replacing", "sweep", "syncing"]
+__all__ = ["SUFFIX", "PartialFile", "check_writable", "replacing", "sweep", "syncing"]
 
 #: The end of the name of a file that is being written.
 SUFFIX = ".aotpack-partial"
@@ -46,8 +48,7 @@ def replacing(output: Path) -> Iterator[PartialFile]:
         OutputError: the file cannot be written, be it for its folder, its rights or a full disk. `output` is
             as it was.
     """
-    if output.is_dir():
-        raise OutputError("is a folder", where=output)
+    _check_replaceable(output)
     try:
         sweep(output)
         partial = _create(output)
@@ -73,6 +74,39 @@ def replacing(output: Path) -> Iterator[PartialFile]:
             os.close(fd)
         with contextlib.suppress(OSError):
             partial.path.unlink(missing_ok=True)
+
+
+def check_writable(output: Path) -> None:
+    """Find out before hours of work that `output` cannot be written.
+
+    Raises:
+        OutputError: its folder or its name says so.
+    """
+    _check_replaceable(output)
+    try:
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise OutputError(
+            error.strerror or str(error), where=output.parent, hint="choose a folder that can be written"
+        ) from None
+
+
+def _check_replaceable(output: Path) -> None:
+    """Nothing, if what has the name `output` now is a file or nothing.
+
+    Raises:
+        OutputError: it is something else. Renaming over ``/dev/null`` takes it from the whole system.
+    """
+    try:
+        mode = output.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", where=output) from None
+    if not stat.S_ISREG(mode):
+        what = "is a folder" if stat.S_ISDIR(mode) else "is a device or a pipe"
+        raise OutputError(what, where=output, expected="a file to write the package to")
 
 
 @contextlib.contextmanager

@@ -180,13 +180,20 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_an_output_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
     for output, match in (
         (tmp_path / "nowhere" / "out", "No such file"),
         (tmp_path / "file" / "out", "Not a directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
         (tmp_path, "is a folder"),
+        (tmp_path / "pipe", "is a device or a pipe"),
+        (tmp_path / "null", "is a device or a pipe"),
     ):
         with pytest.raises(OutputError, match=match), replacing(output):
             pass
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "null").is_char_device()
 
 
 @contextlib.contextmanager

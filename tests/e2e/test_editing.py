@@ -73,6 +73,18 @@ def test_nothing_can_be_added_without_a_portable_model(pruned: Path, tmp_path: P
     assert bare.read_bytes() == before
 
 
+def test_where_nothing_can_be_written_nothing_is_compiled(pruned: Path, tmp_path: Path) -> None:
+    for output, expected in (
+        (tmp_path / "nowhere" / "out", "nowhere: No such file"),
+        (tmp_path, "is a folder"),
+    ):
+        done = aotpack("add", pruned, "-t", "qnn-htp-v69", "--shape", "input=1,576", "-o", output)
+        assert (done.status, done.out) == (1, "")
+        assert done.err.startswith("error: ")
+        assert expected in done.err
+        assert len(done.err.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
