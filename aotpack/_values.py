@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Count", "Name", "Sha256", "Value", "Xxh3", "refuse_ambiguous_json"]
+from aotpack.errors import UsageError
+
+__all__ = ["Count", "Name", "Sha256", "Value", "Xxh3", "check_title", "refuse_ambiguous_json"]
 
 
 class Value(BaseModel):
@@ -19,6 +22,11 @@ class Value(BaseModel):
 #: The name of a component, variant or target: also a folder name, so no separator and no leading dot.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+
+#: Characters of a version or license that we write; readers take more.
+_MAX_TITLE = 1024
+
 #: A byte count or an index. 2**53 - 1 is the largest integer that every JSON reader keeps exactly.
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
@@ -26,6 +34,28 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 #: xxh3-128, hex.
 Xxh3 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+def check_title(*, name: str, version: str, license_: str | None = None) -> None:
+    """Hold what somebody calls a package to what a manifest can say, and a terminal show.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            "is no name for a package",
+            where=name or "''",
+            expected="at most 128 letters, digits, and . _ + - after the first",
+        )
+    for what, text in (("version", version), ("license", license_ or "")):
+        # What is not UTF-8 on a command line is not printable either.
+        if len(text) > _MAX_TITLE or not text.isprintable():
+            raise UsageError(
+                f"is no {what} of a package",
+                where=repr(text[:40]),
+                expected=f"at most {_MAX_TITLE} printable characters",
+            )
 
 
 def refuse_ambiguous_json(text: bytes) -> None:

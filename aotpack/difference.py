@@ -128,7 +128,7 @@ def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Ch
 
 def _package_fields(reader: PackageReader) -> dict[str, str]:
     manifest = reader.manifest
-    fields = {"name": manifest.name, "version": manifest.version}
+    fields = _flat({name: getattr(manifest, name) for name in ("aotpack", "name", "version", "license")})
     for component in manifest.components:
         fields |= _flat(_without(component, "variants"), f"components.{component.name}")
     return fields

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
+from aotpack._values import check_title
 from aotpack.container.content import Content, StoredFile
 from aotpack.container.reader import PackageReader
 from aotpack.container.writer import write
@@ -61,12 +62,17 @@ def merge(
         progress: called with (bytes stored, distinct bytes in all).
 
     Raises:
-        UsageError: no packages are given, or a component of two of them was compiled from different models.
+        UsageError: no packages are given, a package cannot be called so, or a component of two of them was
+            compiled from different models.
         PackageError: a package is damaged.
         OutputError: `output` cannot be written.
     """
     if not readers:
         raise UsageError("nothing to merge", expected="one package or more")
+    first_manifest = readers[0].manifest
+    name = first_manifest.name if name is None else name
+    version = first_manifest.version if version is None else version
+    check_title(name=name, version=version)
     components: dict[str, Component] = {}
     contents: _Contents = {}
     for reader in readers:
@@ -75,12 +81,8 @@ def merge(
             if first is not component:
                 components[component.name] = _united(first, component, reader.source.name)
         contents = stored(reader) | contents
-    manifest = readers[0].manifest.model_copy(
-        update={
-            "name": name or readers[0].manifest.name,
-            "version": version or readers[0].manifest.version,
-            "components": tuple(components.values()),
-        }
+    manifest = first_manifest.model_copy(
+        update={"name": name, "version": version, "components": tuple(components.values())}
     )
     return write(output, manifest, contents, compress=compress, progress=progress)
 

@@ -4,8 +4,9 @@ import random
 from pathlib import Path
 
 from aotpack.container.reader import PackageReader
+from aotpack.container.writer import write
 from aotpack.difference import Difference, diff
-from tests.container.packages import Files, package
+from tests.container.packages import Files, manifest_of, package
 
 WEIGHTS = random.Random(5).randbytes(1_000_000)
 
@@ -50,3 +51,16 @@ def test_a_package_is_no_different_from_itself(tmp_path: Path) -> None:
         found = diff(one, other)
     assert found.is_empty
     assert found.bytes_shared == found.bytes_before == found.bytes_after == len(WEIGHTS)
+
+
+def test_another_licence_is_a_difference(tmp_path: Path) -> None:
+    files: Files = {"main": {"a": {"m": b"m"}}}
+    paths = []
+    for spdx in ("MIT", None):
+        paths.append(tmp_path / f"{spdx}.aotpack")
+        (tmp_path / "m").write_bytes(b"m")
+        manifest = manifest_of(files).model_copy(update={"license": spdx})
+        write(paths[-1], manifest, {("main", "a"): [("m", tmp_path / "m")]})
+    with PackageReader.open(paths[0]) as one, PackageReader.open(paths[1]) as other:
+        (change,) = diff(one, other).changes
+    assert (change.field, change.before, change.after) == ("license", "MIT", None)

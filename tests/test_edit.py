@@ -72,6 +72,25 @@ def test_another_model_is_not_merged(tmp_path: Path) -> None:
     assert not (tmp_path / "merged.aotpack").exists()
 
 
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ({"name": "two words"}, "two words: is no name for a package"),
+        ({"name": ""}, "'': is no name for a package"),
+        ({"version": "1\n"}, r"'1\\n': is no version of a package"),
+        ({"version": "\udcff"}, r"'\\udcff': is no version of a package"),
+        ({"version": "1" * 2000}, "at most 1024 printable characters"),
+    ],
+)
+def test_a_title_that_no_manifest_can_have(tmp_path: Path, title: dict[str, str], expected: str) -> None:
+    with (
+        PackageReader.open(package(tmp_path, ONE, name="one")) as reader,
+        pytest.raises(UsageError, match=expected),
+    ):
+        edit.merge([reader], tmp_path / "merged.aotpack", **title)
+    assert not (tmp_path / "merged.aotpack").exists()
+
+
 def test_nothing_to_merge(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing to merge"):
         edit.merge([], tmp_path / "merged.aotpack")

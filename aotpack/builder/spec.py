@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from aotpack._values import check_title
 from aotpack.errors import UsageError
 from aotpack.target import Precision
 
@@ -94,19 +95,11 @@ class BuildSpec:
     compress: int | None = 3
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise UsageError(
-                "is no name for a package",
-                where=self.name,
-                expected="at most 128 letters, digits, and . _ + - after the first",
-            )
+        check_title(name=self.name, version=self.version, license_=self.license)
         # Nothing is larger than NaN: it would let every variant through.
         if self.tolerance is not None and not self.tolerance >= 0:
             raise UsageError("is no tolerance", found=f"{self.tolerance:g}", expected="0 or more")
 
-
-#: As `aotpack.manifest.Manifest.name`.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 
