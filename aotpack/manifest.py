@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
 import json
 import re
 import unicodedata
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -71,6 +71,9 @@ MAX_PATH = 1024
 PAGE_SIZE = 4096
 #: In bytes; see `PAGE_SIZE`.
 ALIGNED_FROM = 65536
+
+#: Contradictions that are looked for: the first is told, and how many there are of such.
+_MAX_ISSUES = 20
 
 _Text = Annotated[str, Field(max_length=65536)]
 _Options = Annotated[dict[str, _Text], Field(max_length=1024)]
@@ -281,10 +284,12 @@ def parse(text: bytes) -> Manifest:
                 raise LimitExceeded("nested too deeply", where="manifest") from None
             except ValueError as error:
                 raise ManifestError(str(error), where="manifest") from None
-        issues = list(_contradictions(manifest))
+        # So many say enough; to find all that an attacker can put in would take long.
+        issues = list(itertools.islice(_contradictions(manifest), _MAX_ISSUES))
     if issues:
         where, what = issues[0]
-        more = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
+        at_least = " at least" if len(issues) == _MAX_ISSUES else ""
+        more = f" (and {len(issues) - 1} more{at_least})" if len(issues) > 1 else ""
         raise ManifestError(what + more, where=where)
     return manifest
 
@@ -345,7 +350,7 @@ def _as_manifest_error(error: ValidationError) -> ManifestError | LimitExceeded:
     is_short = isinstance(first["input"], (bool, int, float, str)) and len(repr(first["input"])) <= 60
     return kind(
         first["msg"] + more,
-        where=where if len(where) <= 200 else f"{where[:200]}...",
+        where=(where or "manifest") if len(where) <= 200 else f"{where[:200]}...",
         found=repr(first["input"]) if is_short and first["type"] != "json_invalid" else None,
     )
 
@@ -387,10 +392,13 @@ def _file_contradiction(file: File, segments: tuple[Segment, ...]) -> tuple[str,
 # Most variants of a package have files of the same names.
 @functools.lru_cache(maxsize=64)
 def _path_contradictions(paths: tuple[str, ...]) -> list[tuple[str, str]]:
-    issues = [(f"files[{f}].path", issue) for f, path in enumerate(paths) if (issue := path_issue(path))]
+    found = ((f"files[{f}].path", issue) for f, path in enumerate(paths) if (issue := path_issue(path)))
+    # Those that are no paths are not compared: that is where Unicode can be slow.
+    if issues := list(itertools.islice(found, _MAX_ISSUES)):
+        return issues
     # macOS normalises and Windows folds case: paths that differ only so are one file there.
     plain = tuple([unicodedata.normalize("NFC", path).casefold() for path in paths])
-    return [*issues, *_twins("files", plain), *_nested("files", plain)]
+    return [*_twins("files", plain), *_nested("files", plain)]
 
 
 def _segment_contradictions(segments: tuple[Segment, ...]) -> Iterator[tuple[str, str]]:
@@ -415,14 +423,21 @@ def _twins(where: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for index, name in enumerate(names):
         first = seen.setdefault(name.casefold(), index)
         if first != index:
-            yield f"{where}[{index}]", f"{name!r} is the same name as that of {where}[{first}]"
+            yield f"{where}[{index}]", f"{_shown(name)} is the same name as that of {where}[{first}]"
 
 
 def _nested(where: str, paths: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    known = set(paths)
-    for index, path in enumerate(paths):
-        if any(folder in known for folder in map(str, PurePosixPath(path).parents)):
-            yield f"{where}[{index}].path", f"{path!r} lies inside another file"
+    # Sorted by their parts, all that lies in a folder follows upon it: one look back finds it, however deep.
+    above: list[str] | None = None
+    for parts, index in sorted((path.split("/"), index) for index, path in enumerate(paths)):
+        if above is not None and len(parts) > len(above) and parts[: len(above)] == above:
+            yield f"{where}[{index}].path", f"{_shown(paths[index])} lies inside another file"
+        else:
+            above = parts
+
+
+def _shown(name: str) -> str:
+    return repr(name) if len(name) <= 80 else f"{name[:80]!r}..."
 
 
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?$")
@@ -434,12 +449,12 @@ def path_issue(path: str) -> str | None:
     if not path or len(path) > MAX_PATH:
         return f"has {len(path)} characters; expected 1 to {MAX_PATH}"
     if _FORBIDDEN.search(path):
-        return f"{path!r} has a character that not every system allows"
+        return f"{_shown(path)} has a character that not every system allows"
     if unicodedata.normalize("NFC", path) != path:
-        return f"{path!r} is not in Unicode normal form C"
+        return f"{_shown(path)} is not in Unicode normal form C"
     for part in path.split("/"):
         if part in {"", ".", ".."}:
-            return f"{path!r} leaves its folder or is not relative"
+            return f"{_shown(path)} leaves its folder or is not relative"
         if part[-1] in ". " or len(part.encode("utf-8", "surrogatepass")) > 255 or _RESERVED.match(part):
-            return f"{path!r} has the part {part!r}, which not every system allows"
+            return f"{_shown(path)} has the part {_shown(part)}, which not every system allows"
     return None
