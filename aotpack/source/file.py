@@ -53,7 +53,10 @@ class FileSource:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Bytes ``offset`` to ``offset + length``; fewer only where the file ends before that."""
-        return positional.read_at(self._fd, offset, length)
+        try:
+            return positional.read_at(self._fd, offset, length)
+        except OSError as error:
+            raise PackageError(f"cannot be read: {error.strerror}", where=self._path) from None
 
     def close(self) -> None:
         """Close the file."""

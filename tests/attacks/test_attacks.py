@@ -122,6 +122,13 @@ def test_what_is_not_a_file_is_no_package(tmp_path: Path) -> None:
         PackageReader.open(tmp_path / "nowhere")
 
 
+def test_a_disk_that_cannot_be_read_is_told_in_a_line() -> None:
+    # A file of the kernel's that has a size and gives no byte of it.
+    for path in Path("/sys/class/net/lo").glob("speed"):
+        with pytest.raises(errors.PackageError, match="speed: cannot be read: "):
+            PackageReader.open(path)
+
+
 def test_every_lie_has_a_name_of_its_own() -> None:
     names = [lie.name for lie in LIES]
     assert len(set(names)) == len(names) > 80
