@@ -17,8 +17,9 @@ from aotpack import edit
 from aotpack.container.partial import SUFFIX, replacing
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
+from aotpack.package import Package
 from aotpack.source.cache import Cache
-from tests.container.packages import Files, contents_of, package
+from tests.container.packages import Files, package
 from tests.disks import mounted
 
 NOISE = random.Random(11).randbytes(6_000_000)
@@ -237,11 +238,20 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
     path = package(tmp_path, FILES)
     old = small_disk / "out.aotpack"
     package(tmp_path, {"main": {"a": {"m.onnx": b"old"}}}, name="old", output=old)
-    with PackageReader.open(path) as reader:
-        with pytest.raises(OutputError, match="No space left on device"):
-            edit.prune(reader, old, keep=["a"])
-        assert contents_of(old) == {"main": {"a": {"m.onnx": b"old"}}}
-        assert litter(small_disk) == []
+    before = old.read_bytes()
+    with PackageReader.open(path) as reader, PackageReader.open(old) as small:
+        for verb in (
+            lambda: package(tmp_path, FILES, output=old),
+            lambda: edit.prune(reader, old, keep=["a"]),
+            lambda: edit.merge([reader, reader], old),
+        ):
+            with pytest.raises(OutputError, match="No space left on device"):
+                verb()
+            assert old.read_bytes() == before
+        with pytest.raises(OutputError, match="the disk is too small"):
+            Package(reader).extract("a", small_disk / "a")
+        assert list(small_disk.iterdir()) == [old]
+        small.verify()
         component = reader.manifest.components[0]
         cache = Cache(small_disk / "cache")
         with pytest.raises(OutputError, match="the disk is too small"):
