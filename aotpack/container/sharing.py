@@ -112,7 +112,9 @@ def plan(contents: Sequence[Content], pool: Executor) -> Plan:
 
 def _cut(extent: Extent, average: int, seed: int, digest: hashlib._Hash | None) -> list[Chunk]:
     if digest is None:
-        return chunking.cut(extent.read, extent.size, average, seed)
+        # A segment is read as a whole or not at all, so once and not for each window.
+        content = extent.read(0, extent.size)
+        return chunking.cut(lambda at, size, _: content[at : at + size], extent.size, average, seed)
     return chunking.cut(extent.read, extent.size, average, seed, digest.update)
 
 
