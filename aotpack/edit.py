@@ -54,7 +54,7 @@ def merge(
     from the same by the same, the first is taken.
 
     Args:
-        readers: open packages. One of them may be that at `output`.
+        readers: open packages. One of them may be that at `output`; Windows closes it.
         output: the package to write.
         name: of the package; by default the first one's.
         version: of the package; by default the first one's.
@@ -100,7 +100,7 @@ def adopt(
     Variants that `component` has already, by their ids, are taken from `other`.
 
     Args:
-        reader: the open package; it may be that at `output`.
+        reader: the open package; it may be that at `output`, which Windows closes.
         component: one of its components.
         other: an open package whose variants were compiled from the same model.
         output: the package to write.
@@ -139,7 +139,7 @@ def prune(
     """Write a package with some of the variants of another.
 
     Args:
-        reader: the open package; it may be that at `output`.
+        reader: the open package; it may be that at `output`, which Windows closes.
         output: the package to write.
         keep: targets or variant ids; all others go. None given: all stay that the rest does not drop.
         drop: targets or variant ids that go, whatever else is said.

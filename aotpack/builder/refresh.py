@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from aotpack.builder.build import build
 from aotpack.builder.repair import shapes_of
 from aotpack.builder.report import BuildReport, Row
 from aotpack.builder.schedule import Event
+from aotpack.container.partial import check_writable
 from aotpack.doctor import Finding, examine
 from aotpack.edit import adopt, prune
 from aotpack.errors import BuildFailed, UsageError
@@ -40,6 +40,7 @@ def refresh(
         UsageError: a component with stale variants has no portable one.
         PackageError, OutputError: the package is damaged, or `output` cannot be written.
     """
+    check_writable(output)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="aotpack-refresh-") as scratch:
         latest = package
@@ -53,11 +54,9 @@ def refresh(
                     latest, built = _rebuild(opened, component, mine, latest, folder, on_event)
                     rows.extend(built)
         seconds = sum(row.seconds for row in rows)
-        if latest != package:
+        if latest != package or output != package:
             with open_package(latest) as done:
                 prune(done.reader, output)
-        elif output != package:
-            shutil.copyfile(package, output)
     return BuildReport(package=str(output), size=output.stat().st_size, seconds=seconds, rows=tuple(rows))
 
 

@@ -6,9 +6,11 @@ The same files give the same package, byte for byte (with the same release of zs
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -64,7 +66,7 @@ def write(
 
     Args:
         output: the file to write. It is replaced in one step when all is written; of two that write it at
-            once the last to finish wins.
+            once the last to finish wins. It may be a package that `contents` are in; Windows closes that one.
         manifest: what the package says of itself. Its variants' files and its segments are not looked at.
         contents: (component, variant id) to the variant's files, each as (path in the variant, content); the
             ONNX model to load comes first.
@@ -110,7 +112,23 @@ def write(
             os.ftruncate(partial.fd, end if segments else len(head))
             # What this release could not read is not given out.
             PackageReader.open(partial.path).close()
+            if sys.platform == "win32":
+                _close_readers_of(output, contents)
     return final
+
+
+def _close_readers_of(output: Path, contents: Mapping[_Key, Sequence[tuple[str, Content]]]) -> None:
+    """Let go of `output` if it was copied from and is open: Windows replaces no such file."""
+    readers = {
+        content.reader
+        for files in contents.values()
+        for _, content in files
+        if isinstance(content, StoredFile)
+    }
+    for reader in readers:
+        with contextlib.suppress(OSError):
+            if reader.path is not None and reader.path.samefile(output):
+                reader.close()
 
 
 def _write_segments(

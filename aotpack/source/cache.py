@@ -217,6 +217,20 @@ class Cache:
     def _put_together(self, reader: PackageReader, component: Component, variant: Variant, key: str) -> None:
         entry, work = self._variants / key, self._work / key
         manifest = reader.manifest
+
+        def stamp(folder: Path) -> str:
+            return Stamp(
+                package=manifest.name,
+                component=component.name,
+                variant=variant.id,
+                target=variant.target,
+                files=tuple(stamp_file(folder / "files", file, manifest) for file in variant.files),
+            ).to_json()
+
+        if all(is_right(entry / "files" / f.path, segments_of(f, manifest)) for f in variant.files):
+            # Touched and not changed. A session may have the files open, and Windows moves no such file.
+            notes.write_note(entry / "stamp.json", stamp(entry))
+            return
         for folder in (self._variants, self._files, work.parent):
             folder.mkdir(parents=True, exist_ok=True)
         _remove_tree(work)
@@ -226,14 +240,7 @@ class Cache:
                 dest = work / "files" / file.path
                 dest.parent.mkdir(parents=True, exist_ok=True)
                 self._put(reader, file, dest, entry / "files" / file.path, lent)
-            stamp = Stamp(
-                package=manifest.name,
-                component=component.name,
-                variant=variant.id,
-                target=variant.target,
-                files=tuple(stamp_file(work / "files", file, manifest) for file in variant.files),
-            )
-            (work / "stamp.json").write_bytes(stamp.to_json())
+            (work / "stamp.json").write_text(stamp(work), encoding="utf-8")
             self._remove(key)
             work.rename(entry)
         finally:
@@ -260,7 +267,7 @@ class Cache:
 
     def _remove_least_recently_used(self, limit: int, *, grace: float) -> list[CacheEntry]:
         removed: list[CacheEntry] = []
-        failed: OSError | None = None
+        failed: OutputError | None = None
         size = self.size()
         for entry in self.entries():
             if size <= limit or time.time() - entry.used < grace:
@@ -274,7 +281,11 @@ class Cache:
                 pass
             except OSError as error:
                 # Another user's; or, on Windows, one that a session has open. The next one may be free.
-                failed = failed or error
+                failed = failed or OutputError(
+                    f"{entry.component}/{entry.variant} of {entry.package} cannot be removed: "
+                    f"{error.strerror or error}",
+                    where=self.root,
+                )
         self._drop_unshared()
         for path, length, used in notes.notes(self.root):
             if size <= limit or time.time() - used < grace:

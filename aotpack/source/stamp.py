@@ -62,9 +62,9 @@ class Stamp(Value):
         except (OSError, ValidationError):
             return None
 
-    def to_json(self) -> bytes:
+    def to_json(self) -> str:
         """As it stands in its file."""
-        return json.dumps(self.model_dump(), separators=(",", ":")).encode()
+        return json.dumps(self.model_dump(), separators=(",", ":"))
 
     @property
     def size(self) -> int:

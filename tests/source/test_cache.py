@@ -200,7 +200,7 @@ def test_what_cannot_be_removed_stays_and_is_told_by_prune_alone(
     # Loading another one needs room; that there is none to be had is no reason to fail.
     assert read(load(cache, reader, "c")) == FILES["main"]["c"]
     assert len(cache.entries()) == 2
-    with pytest.raises(OutputError, match=r"cannot be written: is open in another program \(set AOTPACK_C"):
+    with pytest.raises(OutputError, match="main/a of sample cannot be removed: is open in another"):
         cache.prune(0)
     # What could be removed was.
     assert [entry.variant for entry in cache.entries()] == ["a"]
@@ -221,7 +221,7 @@ def test_a_cache_whose_locks_cannot_be_made(cache: Cache, reader: PackageReader)
         lock.unlink()
         lock.mkdir()
     for verb in (lambda: cache.prune(0), cache.verify):
-        with pytest.raises(OutputError, match="cannot be written: "):
+        with pytest.raises(OutputError, match=r"cannot be (written|removed): "):
             verb()
     assert [entry.variant for entry in cache.entries()] == ["a"]
 
