@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,31 @@ def test_the_same_files_give_the_same_package(tmp_path: Path) -> None:
     first = package(tmp_path, files, output=tmp_path / "1.aotpack")
     second = package(tmp_path, files, output=tmp_path / "2.aotpack")
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_other_processes_give_the_same_package(tmp_path: Path) -> None:
+    for number, size in enumerate((5_000_000, 3_000_000)):
+        (tmp_path / str(number)).write_bytes(noise(size) + bytes(100_000 * number))
+    script = """
+import sys
+from pathlib import Path
+from aotpack.container import writer
+from tests.container.packages import manifest_of
+
+folder, workers = Path(sys.argv[1]), int(sys.argv[2])
+writer._WORKERS, writer._ON_THE_WAY = workers, 2 * workers + 1
+manifest = manifest_of({"main": {"a": {}, "b": {}}})
+contents = {("main", each): [("m", folder / str(number))] for number, each in enumerate("ab")}
+writer.write(folder / f"{workers}.aotpack", manifest, contents)
+"""
+    for workers in ("1", "7"):
+        subprocess.run(
+            [sys.executable, "-c", script, tmp_path, workers],
+            check=True,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": workers},
+        )
+    assert (tmp_path / "1.aotpack").read_bytes() == (tmp_path / "7.aotpack").read_bytes()
 
 
 def test_a_stored_file_is_copied_as_it_is(tmp_path: Path) -> None:
