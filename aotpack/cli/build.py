@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from aotpack._size import parse_size
 from aotpack.builder.spec import Limits, TargetSpec
 from aotpack.cli import output
 from aotpack.cli.build_progress import build_progress
-from aotpack.cli.options import AsJson, parse_size
+from aotpack.cli.options import AsJson
 from aotpack.errors import BuildFailed, OutputError, UnknownName, UsageError
 from aotpack.target import Precision
 

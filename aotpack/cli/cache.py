@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aotpack._size import parse_size
 from aotpack.cli import output
-from aotpack.cli.options import AsJson, parse_size
+from aotpack.cli.options import AsJson
 
 if TYPE_CHECKING:
     from aotpack.source.cache import Cache, CacheEntry
@@ -18,13 +19,16 @@ __all__ = ["cache"]
 
 #: The group of verbs.
 cache = typer.Typer(
-    help="The local cache of variants that were loaded.", no_args_is_help=True, rich_markup_mode=None
+    help="The local cache of variants that were loaded. AOTPACK_CACHE is its folder and AOTPACK_CACHE_LIMIT, "
+    "such as 20G, how much it may hold.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
 @cache.command("list")
 def _list(as_json: AsJson = False) -> None:
-    """List what is in the cache, the least recently used first."""
+    """List what it holds, the longest unused first."""
     from aotpack.source.cache import Cache
 
     opened = Cache()
@@ -41,7 +45,7 @@ def prune(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the least recently used variants until the cache is within its limit."""
+    """Remove the longest unused down to the limit."""
     from aotpack.source.cache import Cache
 
     opened = Cache()
@@ -51,7 +55,10 @@ def prune(
 
 @cache.command()
 def verify(as_json: AsJson = False) -> None:
-    """Check every byte in the cache; what is damaged is removed and put right at the next load."""
+    """Check every byte and remove what is damaged.
+
+    It is put right from its package when it is next loaded.
+    """
     from aotpack.source.cache import Cache
 
     opened = Cache()

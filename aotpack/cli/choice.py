@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aotpack.cli.options import parse_size
+from aotpack._size import parse_size
 from aotpack.errors import UsageError
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ def diff(
 
 def _show(found: Difference) -> None:
     for change in found.changes:
-        output.print_text(f"{change.field}: {change.before or '-'} -> {change.after or '-'}")
+        output.paragraph(f"{change.field}: {change.before or '-'} -> {change.after or '-'}")
     if found.variants:
         output.table(
             ["", "variant", "before", "after"],
@@ -52,8 +52,8 @@ def _show(found: Difference) -> None:
         )
     for each in found.variants:
         for change in each.changes:
-            output.print_text(f"{each.id} {change.field}: {change.before or '-'} -> {change.after or '-'}")
-    output.print_text(
+            output.paragraph(f"{each.id} {change.field}: {change.before or '-'} -> {change.after or '-'}")
+    output.paragraph(
         f"distinct bytes: {output.size(found.bytes_before)} before, {output.size(found.bytes_after)} after, "
         f"{output.size(found.bytes_shared)} in both"
     )

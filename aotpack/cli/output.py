@@ -71,7 +71,9 @@ def print_written(package: Path, as_json: bool) -> None:
             print_json(opened.manifest)
             return
         count = sum(1 for _ in opened.manifest.variants())
-    print_text(f"{package}: {count} variants, {size(package.stat().st_size)}")
+    print_text(
+        f"{package}: {count} {'variant' if count == 1 else 'variants'}, {size(package.stat().st_size)}"
+    )
 
 
 def note(text: str) -> None:
@@ -173,4 +175,5 @@ def size(count: int) -> str:
 
 
 def _width() -> int:
-    return int(os.environ.get("COLUMNS") or 80)
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and 0 < len(columns) < 5 and int(columns) else 80

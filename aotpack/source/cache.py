@@ -21,7 +21,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -31,9 +30,10 @@ from pathlib import Path
 import filelock
 import platformdirs
 
+from aotpack._size import parse_size
 from aotpack.container.copying import Lender
 from aotpack.container.reader import PackageReader
-from aotpack.errors import OutputError, UsageError
+from aotpack.errors import OutputError
 from aotpack.manifest import Component, File, Manifest, Variant
 from aotpack.source import notes
 from aotpack.source.lending import lenders
@@ -391,11 +391,4 @@ def _remove_tree(folder: Path) -> None:
 
 def _limit_from_environment() -> int:
     text = os.environ.get("AOTPACK_CACHE_LIMIT")
-    if not text:
-        return DEFAULT_LIMIT
-    match = re.fullmatch(r"([0-9]{1,15})\s*([KMGT]?)(i?B)?", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise UsageError(
-            "not a size", where="AOTPACK_CACHE_LIMIT", found=repr(text), expected="such as 500M or 20G"
-        )
-    return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
+    return parse_size(text, "AOTPACK_CACHE_LIMIT") if text else DEFAULT_LIMIT

@@ -229,10 +229,14 @@ def test_a_cache_whose_locks_cannot_be_made(cache: Cache, reader: PackageReader)
 def test_the_environment_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AOTPACK_CACHE", str(tmp_path / "here"))
     monkeypatch.setenv("AOTPACK_CACHE_LIMIT", "20G")
-    assert (Cache().root, Cache().limit) == (tmp_path / "here", 20 * 1024**3)
-    monkeypatch.setenv("AOTPACK_CACHE_LIMIT", "plenty")
-    with pytest.raises(UsageError, match="plenty"):
-        Cache()
+    assert (Cache().root, Cache().limit) == (tmp_path / "here", 20 * 1000**3)
+    for text, size in (("1.5MiB", 3 << 19), ("700", 700), ("2 tb", 2 * 1000**4)):
+        monkeypatch.setenv("AOTPACK_CACHE_LIMIT", text)
+        assert Cache().limit == size
+    for text in ("plenty", "-5", "1e3", "1" * 400):
+        monkeypatch.setenv("AOTPACK_CACHE_LIMIT", text)
+        with pytest.raises(UsageError, match=f"AOTPACK_CACHE_LIMIT {text}: is not a size; expected such as"):
+            Cache()
     monkeypatch.delenv("AOTPACK_CACHE_LIMIT")
     assert Cache().limit == DEFAULT_LIMIT
 
