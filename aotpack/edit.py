@@ -113,10 +113,7 @@ def adopt(
     (source,) = other.manifest.components
     new = {variant.id: variant for variant in source.variants}
     kept = [variant for variant in component.variants if variant.id not in new]
-    portable = [variant for variant in kept if variant.target == PORTABLE]
-    others = [variant for variant in kept if variant.target != PORTABLE]
-    # The portable one is last in a package.
-    grown = _with(component, (*others, *new.values(), *portable))
+    grown = _with(component, _portable_last((*kept, *new.values())))
     components = tuple(grown if each is component else each for each in reader.manifest.components)
     contents = stored(reader, (_with(component, kept), *(each for each in components if each is not grown)))
     contents |= {
@@ -190,9 +187,13 @@ def _united(first: Component, second: Component, where: str) -> Component:
                 hint="merge packages of one model, or give its component another name when building",
             )
     known = {variant.id for variant in first.variants}
-    return _with(
-        first, (*first.variants, *(variant for variant in second.variants if variant.id not in known))
-    )
+    new = (variant for variant in second.variants if variant.id not in known)
+    return _with(first, _portable_last((*first.variants, *new)))
+
+
+def _portable_last(variants: Iterable[Variant]) -> list[Variant]:
+    """As in a package that was built."""
+    return sorted(variants, key=lambda variant: variant.target == PORTABLE)
 
 
 def _with(component: Component, variants: Iterable[Variant]) -> Component:

@@ -43,6 +43,15 @@ def test_merged_packages_hold_what_all_held(tmp_path: Path) -> None:
     assert merged.stat().st_size < len(SOURCE) + paths[2].stat().st_size + 20_000
 
 
+def test_the_portable_variant_is_last_in_a_merged_package_too(tmp_path: Path) -> None:
+    paths = [
+        package(tmp_path, {"main": {name: {"m": name.encode()}}}, name=name, target=target)
+        for name, target in (("a", "ort-cpu"), ("p", "portable"), ("b", "ort-cpu"))
+    ]
+    merge(tmp_path / "merged.aotpack", *paths)
+    assert list(contents_of(tmp_path / "merged.aotpack")["main"]) == ["a", "b", "p"]
+
+
 def test_merging_is_as_good_as_building_together(tmp_path: Path) -> None:
     one, two = package(tmp_path, ONE, name="one"), package(tmp_path, TWO, name="two")
     merge(tmp_path / "merged.aotpack", one, two)
