@@ -200,6 +200,8 @@ class Package:
         files = self.variant(variant, component).files
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise OutputError("exists already", where=folder, expected="a new or an empty folder")
+        if not folder.name:
+            raise OutputError("cannot be made anew", where=folder, expected="the name of a new folder")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -44,12 +44,16 @@ class PartialFile:
 def replacing(output: Path) -> Iterator[PartialFile]:
     """Give a new empty file that takes the name `output` when the block ends well.
 
+    A link is followed, as by all that writes files: what it points to is replaced.
+
     Raises:
         OutputError: the file cannot be written, be it for its folder, its rights or a full disk. `output` is
             as it was.
     """
     _check_replaceable(output)
     try:
+        if output.is_symlink():
+            output = output.resolve()
         sweep(output)
         partial = _create(output)
     except OSError as error:

@@ -270,7 +270,7 @@ class Cache:
         failed: OutputError | None = None
         size = self.size()
         for entry in self.entries():
-            if size <= limit or time.time() - entry.used < grace:
+            if size <= limit or _is_within(grace, entry.used):
                 break
             try:
                 with self._lock(entry.key, timeout=0):
@@ -288,7 +288,7 @@ class Cache:
                 )
         self._drop_unshared()
         for path, length, used in notes.notes(self.root):
-            if size <= limit or time.time() - used < grace:
+            if size <= limit or _is_within(grace, used):
                 break
             _remove_file(path)
             size -= length
@@ -370,6 +370,11 @@ def _statuses(folder: Path) -> Iterator[os.stat_result]:
         for name in names:
             with contextlib.suppress(OSError):
                 yield Path(place, name).stat(follow_symlinks=False)
+
+
+def _is_within(seconds: float, used: float) -> bool:
+    # A clock that was wrong once, here or on a server, must not keep a thing for ever.
+    return abs(time.time() - used) < seconds
 
 
 def _is_unknown(entry: Path) -> bool:

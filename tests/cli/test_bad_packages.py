@@ -13,6 +13,8 @@ import pytest
 
 from aotpack.container import format as layout
 from aotpack.container.reader import PackageReader
+from aotpack.errors import OutputError
+from aotpack.package import open_package
 from tests.command_line import Done, aotpack
 from tests.conftest import BuiltPackage
 
@@ -174,6 +176,17 @@ def test_extract_does_not_touch_a_folder_with_files(vad: BuiltPackage, tmp_path:
     done = aotpack("extract", vad.path, "--variant", variant.id, "-o", tmp_path / "mine" / "below")
     assert done.status == 1
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_extract_into_the_folder_that_one_is_in(
+    vad: BuiltPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_package(vad.path) as package:
+        variant = next(package.manifest.variants())
+        with pytest.raises(OutputError, match="cannot be made anew; expected the name of a new folder"):
+            package.extract(variant.id, Path())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

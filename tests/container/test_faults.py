@@ -191,6 +191,19 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_what_a_link_points_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "old").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("folder/old")
+    (tmp_path / "new").symlink_to("folder/new")
+    for name in ("link", "new"):
+        with replacing(tmp_path / name) as partial:
+            os.write(partial.fd, b"bytes")
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / name).read_bytes() == b"bytes"
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["new", "old"]
+
+
 def test_an_output_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")

@@ -127,6 +127,12 @@ def test_the_least_recently_used_goes_first(cache: Cache, reader: PackageReader)
     assert list((cache.root / "files").iterdir()) == []
 
 
+def test_what_was_used_in_the_future_goes_too(cache: Cache, reader: PackageReader) -> None:
+    stamp = load(cache, reader).parent / "stamp.json"
+    os.utime(stamp, (2**32, 2**32))
+    assert [entry.variant for entry in cache.prune(0)] == ["a"]
+
+
 def test_the_limit_holds_while_loading(tmp_path: Path, reader: PackageReader) -> None:
     cache = Cache(tmp_path / "cache", limit=len(WEIGHTS) + 100)
     stamp = load(cache, reader, "a").parent / "stamp.json"
