@@ -1,4 +1,4 @@
-"""As on Windows, where no file that is open can be renamed, replaced or removed, nor the folder it is in."""
+"""As on Windows: no file that is open can be renamed, replaced or removed, and some modules are not there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from aotpack.errors import OutputError
 from aotpack.source.cache import Cache
 from tests.container.packages import Files, contents_of, package
 
+ROOT = Path(__file__).parents[2]
 NOISE = random.Random(9).randbytes(600_000)
 ONE: Files = {"main": {"a": {"m.onnx": b"a", "m.bin": NOISE}}}
 TWO: Files = {"main": {"b": {"m.onnx": b"b", "m.bin": b"b" + NOISE}}}
@@ -38,7 +40,7 @@ def is_open(path: Path) -> bool:
     return False
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("rename", "replace", "unlink"):
         real = getattr(os, name)
@@ -54,6 +56,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
 
 
+@pytest.mark.usefixtures("windows")
 def test_a_package_is_written_over_one_that_it_is_made_of(tmp_path: Path) -> None:
     one, two = package(tmp_path, ONE, name="one"), package(tmp_path, TWO, name="two")
     alias = tmp_path / "folder" / ".." / "one.aotpack"
@@ -70,6 +73,7 @@ def test_a_package_is_written_over_one_that_it_is_made_of(tmp_path: Path) -> Non
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.usefixtures("windows")
 def test_a_variant_that_a_session_has_open(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     with PackageReader.open(package(tmp_path, ONE)) as reader:
@@ -84,3 +88,26 @@ def test_a_variant_that_a_session_has_open(tmp_path: Path) -> None:
                 cache.prune(0)
         assert [entry.variant for entry in cache.prune(0)] == ["a"]
     shutil.rmtree(cache.root)
+
+
+def test_every_module_can_be_imported_without_what_windows_lacks() -> None:
+    script = """
+import importlib, pkgutil, sys
+
+# What others wrote chooses its own way by the platform; let it choose the one that works here.
+import filelock, multiprocessing, onnx, platformdirs, psutil, subprocess, typer
+from pydantic import BaseModel
+
+sys.platform = "win32"
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+
+import aotpack
+
+for module in pkgutil.walk_packages(aotpack.__path__, "aotpack."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print("all")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "all\n", done.stderr
