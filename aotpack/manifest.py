@@ -262,10 +262,13 @@ def parse(text: bytes) -> Manifest:
         ManifestError: it is not JSON, has duplicate or unknown keys, or contradicts itself.
     """
     newer_minor = _check_version(text)
-    # No more than that, as strings may hold these characters too.
-    values = text.count(b"{") + text.count(b"[") + text.count(b",")
-    if values > MAX_VALUES:
-        raise LimitExceeded("too many values", where="manifest", found=values, expected=f"<= {MAX_VALUES}")
+    if len(text) > MAX_VALUES:  # most are too short to hold so many
+        # No more than that, as strings may hold these characters too.
+        values = text.count(b"{") + text.count(b"[") + text.count(b",")
+        if values > MAX_VALUES:
+            raise LimitExceeded(
+                "too many values", where="manifest", found=values, expected=f"<= {MAX_VALUES}"
+            )
     with _collecting_no_garbage():
         try:
             # A newer minor version may add keys; nothing else may.
@@ -313,6 +316,10 @@ def _collecting_no_garbage() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():
+                # The youngest generation is looked through at the next allocation: make them old instead.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
