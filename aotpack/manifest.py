@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from aotpack._values import Count, Name, Sha256, Value, Xxh3, refuse_ambiguous_json
 from aotpack.errors import LimitExceeded, ManifestError, NewerFormat
@@ -242,12 +242,16 @@ class Manifest(Value):
     def to_json(self) -> bytes:
         """The canonical form: UTF-8, no white space, keys in the order of docs/format.md, maps sorted."""
         ordered = json.dumps(_in_order(self))
-        return type(self).model_validate_json(ordered).model_dump_json(exclude_none=True).encode()
+        return _MANIFEST.dump_json(type(self).model_validate_json(ordered), exclude_none=True)
 
     def variants(self) -> Iterator[Variant]:
         """All variants of all components, in the package's order."""
         for component in self.components:
             yield from component.variants
+
+
+#: Writes bytes; a model's own method writes text, which costs two copies of it.
+_MANIFEST = TypeAdapter(Manifest)
 
 
 def parse(text: bytes) -> Manifest:
@@ -275,7 +279,7 @@ def parse(text: bytes) -> Manifest:
             manifest = Manifest.model_validate_json(text, extra="ignore" if newer_minor else "forbid")
         except ValidationError as error:
             raise _as_manifest_error(error) from None
-        if manifest.model_dump_json(exclude_none=True).encode() != text:
+        if _MANIFEST.dump_json(manifest, exclude_none=True) != text:
             # pydantic lets duplicate keys and NaN through. Bytes that it writes back as they were have
             # neither; all others are read once more by a parser that can refuse them.
             try:
