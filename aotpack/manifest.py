@@ -172,6 +172,8 @@ class Segment(Value):
     #: Length of the content, in bytes.
     size: Annotated[int, Field(ge=1, le=MAX_SEGMENT_SIZE)]
     codec: Literal["raw", "zstd"]
+    #: Bytes of an element where the frame holds the content shuffled: `aotpack.container.shuffling`.
+    shuffle: Literal[2, 4] | None = None
     #: Both are of the content, not of what is stored.
     sha256: Sha256
     xxh3: Xxh3
@@ -410,6 +412,8 @@ def _segment_contradictions(segments: tuple[Segment, ...]) -> Iterator[tuple[str
         if segment.codec == "raw":
             if stored != size:
                 yield f"segments[{s}].stored", f"is {stored} but the raw content has {size} bytes"
+            if segment.shuffle is not None:
+                yield f"segments[{s}].shuffle", "stands beside raw content, which is stored as it is"
             if segment.offset % PAGE_SIZE and size >= ALIGNED_FROM:
                 yield f"segments[{s}].offset", f"is not a multiple of {PAGE_SIZE}"
         elif not 0 < stored < size:
