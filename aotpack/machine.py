@@ -290,8 +290,8 @@ def seen(listed: Iterable[tuple[str, str, str, str, str | None]], system: System
         listed: by ORT's discovery: type, number of the vendor and of the device in hex, names of both.
         system: the computer, whose drivers and vendors' programs are looked at as well.
     """
-    from aotpack.target import npu_architectures, pci_vendors
     from aotpack.toolchain import toolchains
+    from aotpack.toolchain.devices import npu_architectures, pci_vendors
 
     vendors, architectures = pci_vendors(), npu_architectures()
     pci, drivers = system.pci_devices(), system.windows_drivers()

@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from aotpack._values import Count, Name, Sha256, Value, Xxh3, refuse_ambiguous_json
 from aotpack.errors import LimitExceeded, ManifestError, NewerFormat
@@ -175,6 +175,8 @@ class Segment(Value):
     #: Length of the content, in bytes.
     size: Annotated[int, Field(ge=1, le=MAX_SEGMENT_SIZE)]
     codec: Literal["raw", "zstd"]
+    #: Bytes of an element where the frame holds the content shuffled: `aotpack.container.shuffling`.
+    shuffle: Literal[2, 4] | None = None
     #: Both are of the content, not of what is stored.
     sha256: Sha256
     xxh3: Xxh3
@@ -245,12 +247,16 @@ class Manifest(Value):
     def to_json(self) -> bytes:
         """The canonical form: UTF-8, no white space, keys in the order of docs/format.md, maps sorted."""
         ordered = json.dumps(_in_order(self))
-        return type(self).model_validate_json(ordered).model_dump_json(exclude_none=True).encode()
+        return _MANIFEST.dump_json(type(self).model_validate_json(ordered), exclude_none=True)
 
     def variants(self) -> Iterator[Variant]:
         """All variants of all components, in the package's order."""
         for component in self.components:
             yield from component.variants
+
+
+#: Writes bytes; a model's own method writes text, which costs two copies of it.
+_MANIFEST = TypeAdapter(Manifest)
 
 
 def parse(text: bytes) -> Manifest:
@@ -265,17 +271,20 @@ def parse(text: bytes) -> Manifest:
         ManifestError: it is not JSON, has duplicate or unknown keys, or contradicts itself.
     """
     newer_minor = _check_version(text)
-    # No more than that, as strings may hold these characters too.
-    values = text.count(b"{") + text.count(b"[") + text.count(b",")
-    if values > MAX_VALUES:
-        raise LimitExceeded("too many values", where="manifest", found=values, expected=f"<= {MAX_VALUES}")
+    if len(text) > MAX_VALUES:  # most are too short to hold so many
+        # No more than that, as strings may hold these characters too.
+        values = text.count(b"{") + text.count(b"[") + text.count(b",")
+        if values > MAX_VALUES:
+            raise LimitExceeded(
+                "too many values", where="manifest", found=values, expected=f"<= {MAX_VALUES}"
+            )
     with _collecting_no_garbage():
         try:
             # A newer minor version may add keys; nothing else may.
             manifest = Manifest.model_validate_json(text, extra="ignore" if newer_minor else "forbid")
         except ValidationError as error:
             raise _as_manifest_error(error) from None
-        if manifest.model_dump_json(exclude_none=True).encode() != text:
+        if _MANIFEST.dump_json(manifest, exclude_none=True) != text:
             # pydantic lets duplicate keys and NaN through. Bytes that it writes back as they were have
             # neither; all others are read once more by a parser that can refuse them.
             try:
@@ -318,6 +327,10 @@ def _collecting_no_garbage() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():
+                # The youngest generation is looked through at the next allocation: make them old instead.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
@@ -407,6 +420,8 @@ def _segment_contradictions(segments: tuple[Segment, ...]) -> Iterator[tuple[str
         if segment.codec == "raw":
             if stored != size:
                 yield f"segments[{s}].stored", f"is {stored} but the raw content has {size} bytes"
+            if segment.shuffle is not None:
+                yield f"segments[{s}].shuffle", "stands beside raw content, which is stored as it is"
             if segment.offset % PAGE_SIZE and size >= ALIGNED_FROM:
                 yield f"segments[{s}].offset", f"is not a multiple of {PAGE_SIZE}"
         elif not 0 < stored < size:

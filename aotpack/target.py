@@ -10,7 +10,6 @@ import functools
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
-from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -25,9 +24,6 @@ __all__ = [
     "Target",
     "catalogue",
     "find",
-    "npu_architectures",
-    "npu_chips",
-    "pci_vendors",
     "read_catalogue",
 ]
 
@@ -95,34 +91,9 @@ def _complete(table: dict[str, Any], by_name: Mapping[Any, dict[str, Any]]) -> d
 
 
 @functools.cache
-def _text() -> str:
-    return resources.files("aotpack").joinpath("catalog.toml").read_text(encoding="utf-8")
-
-
-@functools.cache
 def _built_in() -> tuple[Target, ...]:
-    return read_catalogue(_text(), where="catalog.toml")
-
-
-@functools.cache
-def pci_vendors() -> Mapping[str, str]:
-    """PCI vendor numbers (lower-case hex) of makers of GPUs and NPUs, and their names."""
-    names: dict[str, str] = tomllib.loads(_text())["pci_vendors"]
-    return MappingProxyType(names)
-
-
-@functools.cache
-def npu_architectures() -> Mapping[str, str]:
-    """PCI vendor and device numbers of NPUs (``8086:7d1d``), and their makers' names of the architecture."""
-    names: dict[str, str] = tomllib.loads(_text())["npu_architectures"]
-    return MappingProxyType(names)
-
-
-@functools.cache
-def npu_chips() -> Mapping[str, tuple[str, int]]:
-    """Architecture and local memory in MB of NPUs by the name of the chip that they are part of."""
-    chips: dict[str, list[Any]] = tomllib.loads(_text())["npu_chips"]
-    return MappingProxyType({chip: (architecture, vtcm) for chip, (architecture, vtcm) in chips.items()})
+    text = resources.files("aotpack").joinpath("catalog.toml").read_text(encoding="utf-8")
+    return read_catalogue(text, where="catalog.toml")
 
 
 def catalogue(extra: Iterable[Target] = ()) -> dict[str, Target]:

@@ -33,11 +33,14 @@ def test_the_package_by_itself_is_a_handful_of_modules() -> None:
     assert not modules & {*SLOW, "pydantic", "typer", "rich"}
 
 
-@pytest.mark.parametrize("verb", ["inspect", "verify"])
-def test_looking_at_a_package_imports_neither_onnx_nor_onnxruntime(vad: BuiltPackage, verb: str) -> None:
+@pytest.mark.parametrize(("verb", "needs"), [("inspect", set()), ("verify", {"numpy"})])
+def test_looking_at_a_package_imports_neither_onnx_nor_onnxruntime(
+    vad: BuiltPackage, verb: str, needs: set[str]
+) -> None:
     modules = loaded("-m", "aotpack", verb, str(vad.path))
     assert "aotpack.package" in modules
-    assert not modules & SLOW
+    # Weights that were shuffled are put in order by numpy, and only a reader of weights imports it.
+    assert modules & SLOW == needs
 
 
 def test_loading_a_package_imports_nothing_that_builds(vad: BuiltPackage) -> None:

@@ -19,7 +19,8 @@ from aotpack.machine import (
     probe,
     read_profile,
 )
-from aotpack.target import catalogue, npu_architectures, npu_chips, pci_vendors
+from aotpack.target import catalogue
+from aotpack.toolchain.devices import npu_architectures, npu_chips, pci_vendors
 from tests.command_line import aotpack
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from aotpack.builder.numerics import TOLERANCES
 from aotpack.errors import UnknownName, UsageError
-from aotpack.target import PORTABLE, Target, catalogue, find, pci_vendors, read_catalogue
+from aotpack.target import PORTABLE, Target, catalogue, find, read_catalogue
+from aotpack.toolchain.devices import pci_vendors
 
 ISSUE = (
     *("portable", "ort-cpu"),

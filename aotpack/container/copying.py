@@ -176,21 +176,24 @@ class _Copy:
                 blocks = _blocks(partial(read_at, source), offset, segment.size)
                 if _has_digest(segment, self._written(blocks, places[0])):
                     return
-            if index in self._raw:
-                blocks = _blocks(self._reader.source.read_at, segment.offset, segment.size)
-                if not _has_digest(segment, self._written(blocks, places[0])):
-                    raise self._reader.damaged(index)
-                return
+            parts: Iterable[bytes | memoryview] = (
+                _blocks(self._reader.source.read_at, segment.offset, segment.size)
+                if index in self._raw
+                else self._reader.segment_parts(index)
+            )
+            if not _has_digest(segment, self._written(parts, places[0])):
+                raise self._reader.damaged(index)
+            return
         content = self._reader.read_segment(index)
         for place in places:
             write_at(self._fd, place, content)
 
-    def _written(self, blocks: Iterable[bytes], place: int) -> Iterator[bytes]:
-        """The blocks, each written after it was looked at, which moves it into the processor's cache."""
-        for block in blocks:
-            yield block
-            write_at(self._fd, place, block)
-            place += len(block)
+    def _written(self, parts: Iterable[bytes | memoryview], place: int) -> Iterator[bytes | memoryview]:
+        """The parts, each written after it was looked at, which moves it into the processor's cache."""
+        for part in parts:
+            yield part
+            write_at(self._fd, place, part)
+            place += len(part)
 
 
 def _opened(path: Path, stack: contextlib.ExitStack) -> int | None:
@@ -222,10 +225,10 @@ def _blocks(read: Callable[[int, int], bytes], offset: int, size: int) -> Iterat
         yield read(start, min(_BLOCK, offset + size - start))
 
 
-def _has_digest(segment: Segment, blocks: Iterable[bytes]) -> bool:
+def _has_digest(segment: Segment, parts: Iterable[bytes | memoryview]) -> bool:
     digest = hashlib.sha256()
-    for block in blocks:
-        digest.update(block)
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest() == segment.sha256
 
 

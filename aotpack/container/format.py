@@ -20,7 +20,6 @@ __all__ = [
     "PREAMBLE_SIZE",
     "Codec",
     "Preamble",
-    "compress",
     "decompress",
 ]
 
@@ -104,14 +103,6 @@ class Preamble:
                     "manifest is too long", where=where, found=length, expected=f"<= {MAX_MANIFEST_BYTES}"
                 )
         return cls(major=major, minor=minor, codec=_CODECS[codec], stored=stored, size=size, digest=digest)
-
-
-def compress(content: bytes | memoryview, level: int) -> bytes:
-    """One zstd frame that declares the size of its content."""
-    # No checksum: the content has digests of its own.
-    return zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True).compress(
-        content
-    )
 
 
 def decompress(stored: bytes, size: int, where: object) -> bytes:

@@ -1,7 +1,7 @@
 """Which Hexagon NPU a computer has, by the chip's name: of the device tree on Linux, of the NPU on Windows.
 
 Sources: the compatible strings of Linux' Documentation/devicetree/bindings/arm/qcom.yaml; names of devices as
-Windows reports them. The chips' architectures and VTCM are data (catalog.toml). Held to what was recorded
+Windows reports them. The chips' architectures and VTCM are data (devices.toml). Held to what was recorded
 elsewhere (tests/toolchain/test_devices.py); no such NPU was here.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from aotpack.machine import Npu
 from aotpack.system import System
-from aotpack.target import npu_chips
+from aotpack.toolchain.devices import npu_chips
 
 __all__ = ["chip_in_name", "chips_in_device_tree", "identify"]
 

@@ -97,6 +97,16 @@ def xxh3(data: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
+def shuffled(data: bytes, width: int) -> bytes:
+    """As the page says it, byte by byte."""
+    count = len(data) // width
+    out = bytearray(data)
+    for i in range(count):
+        for j in range(width):
+            out[j * count + i] = data[width * i + j]
+    return bytes(out)
+
+
 def _package() -> Forgery:
     contents = [(NOISE, "raw", NOISE), (TEXT, "zstd", zstd(TEXT)), (ONNX, "raw", ONNX)]
     segments, body = [], b""

@@ -88,6 +88,21 @@ def unknown_codec_of_a_segment(it: Forgery) -> None:
     it.segments[1]["codec"] = "brotli"
 
 
+@refused(errors.ManifestError, r"segments\[1\]\.shuffle: Input should be 2 or 4; found 3")
+def shuffle_of_an_unknown_width(it: Forgery) -> None:
+    it.segments[1]["shuffle"] = 3
+
+
+@refused(errors.ManifestError, r"segments\[0\]\.shuffle: stands beside raw content")
+def shuffle_of_a_raw_segment(it: Forgery) -> None:
+    it.segments[0]["shuffle"] = 4
+
+
+@refused(errors.DigestMismatch, r"segments\[1\]: differs from its digest")
+def shuffle_of_what_is_in_order(it: Forgery) -> None:
+    it.segments[1]["shuffle"] = 2
+
+
 @refused(errors.ManifestError, r"segments\[2\]: belongs to no file")
 def segment_of_no_file(it: Forgery) -> None:
     it.files.pop(0)

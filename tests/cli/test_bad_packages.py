@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from aotpack.container import format as layout
+from aotpack.container.compressing import compress
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
 from aotpack.package import open_package
@@ -110,7 +111,7 @@ def lying(package: Path, output: Path, lie: Callable[[dict[str, Any]], None]) ->
         start = min(segment.offset for segment in reader.manifest.segments)
     lie(document)
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    packed = layout.compress(text, 19)
+    packed = compress(text, 19)
     head = layout.Preamble.of(text, packed, "zstd").pack() + packed
     assert len(head) <= start, "the changed manifest takes the place of the old one"
     output.write_bytes(head + package.read_bytes()[len(head) :])

@@ -10,6 +10,7 @@ import pytest
 from aotpack import manifest
 from aotpack.container import format as layout
 from aotpack.container import reader
+from aotpack.container.compressing import compress
 from aotpack.container.format import Preamble
 from aotpack.errors import FormatError
 
@@ -53,10 +54,10 @@ def test_a_preamble_reads_back() -> None:
 
 @pytest.mark.parametrize("content", [b"x" * 1000, bytes(range(256)) * 5])
 def test_what_is_compressed_reads_back(content: bytes) -> None:
-    assert layout.decompress(layout.compress(content, 3), len(content), "here") == content
+    assert layout.decompress(compress(content, 3), len(content), "here") == content
 
 
 @pytest.mark.parametrize("size", [0, 999, 1001, 2**40])
 def test_another_size_is_refused_before_it_is_allocated(size: int) -> None:
     with pytest.raises(FormatError, match=f"found 1000; expected {size}"):
-        layout.decompress(layout.compress(b"x" * 1000, 3), size, "here")
+        layout.decompress(compress(b"x" * 1000, 3), size, "here")
