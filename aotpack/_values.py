@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aotpack.errors import UsageError
 
-__all__ = ["Count", "Name", "Sha256", "Value", "Xxh3", "check_title", "refuse_ambiguous_json"]
+__all__ = ["MAX_KEYS", "Count", "Name", "Sha256", "Value", "Xxh3", "check_title", "refuse_ambiguous_json"]
 
 
 class Value(BaseModel):
@@ -26,6 +26,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 #: Characters of a version or license that we write; readers take more.
 _MAX_TITLE = 1024
+
+#: Of one JSON object. A map has as many entries at most, and no value as many fields.
+MAX_KEYS = 1024
 
 #: A byte count or an index. 2**53 - 1 is the largest integer that every JSON reader keeps exactly.
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -62,13 +65,16 @@ def refuse_ambiguous_json(text: bytes) -> None:
     """Nothing, if every reader of JSON finds the same in `text`; pydantic takes what others read otherwise.
 
     Raises:
-        ValueError: it has a key twice in one object, NaN or an infinity, or is not JSON.
+        ValueError: it has a key twice in one object or more than `MAX_KEYS` there, NaN or an infinity, or is
+            not JSON.
         RecursionError: it is nested too deeply.
     """
     json.loads(text, object_pairs_hook=_unique, parse_constant=_not_json)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(pairs) > MAX_KEYS:
+        raise ValueError(f"an object has {len(pairs)} keys; expected at most {MAX_KEYS}")
     keys = dict(pairs)
     if len(keys) != len(pairs):
         for key, _ in pairs:

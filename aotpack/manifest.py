@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from aotpack._values import Count, Name, Sha256, Value, Xxh3, refuse_ambiguous_json
+from aotpack._values import MAX_KEYS, Count, Name, Sha256, Value, Xxh3, refuse_ambiguous_json
 from aotpack.errors import LimitExceeded, ManifestError, NewerFormat
 
 __all__ = [
@@ -76,8 +76,10 @@ ALIGNED_FROM = 65536
 _MAX_ISSUES = 20
 
 _Text = Annotated[str, Field(max_length=65536)]
-_Options = Annotated[dict[str, _Text], Field(max_length=1024)]
-_Counts = Annotated[dict[str, Count], Field(max_length=1024)]
+# Here and below, all that can be long stops at the first error: a million of them would fill the memory.
+_Options = Annotated[dict[str, _Text], Field(max_length=MAX_KEYS, fail_fast=True)]
+_Counts = Annotated[dict[str, Count], Field(max_length=MAX_KEYS, fail_fast=True)]
+_Texts = Annotated[tuple[str, ...], Field(fail_fast=True)]
 
 
 class TensorInfo(Value):
@@ -105,10 +107,10 @@ class Requirements(Value):
     None means that nothing is required.
     """
 
-    os: tuple[str, ...] | None = None
+    os: _Texts | None = None
     arch: str | None = None
     #: CPU features by archspec's names, such as ``avx2`` or ``amx_bf16``.
-    isa: tuple[str, ...] | None = None
+    isa: _Texts | None = None
     #: Version specifiers (PEP 440).
     onnxruntime: str | None = None
     ep: str | None = None
@@ -210,7 +212,7 @@ class Variant(Value):
     coverage: Coverage | None = None
     #: None: it has not run anywhere.
     numerics: Numerics | None = None
-    flex: tuple[FlexLowering, ...] = ()
+    flex: Annotated[tuple[FlexLowering, ...], Field(fail_fast=True)] = ()
     #: Empty only on the way to the writer, which fills it in.
     files: Annotated[tuple[File, ...], Field(max_length=MAX_FILES, fail_fast=True)] = ()
 
@@ -226,8 +228,8 @@ class Component(Value):
     name: Name
     kind: Literal["model", "flex-attention"] = "model"
     source: Source
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
+    inputs: Annotated[tuple[TensorInfo, ...], Field(fail_fast=True)]
+    outputs: Annotated[tuple[TensorInfo, ...], Field(fail_fast=True)]
     variants: Annotated[tuple[Variant, ...], Field(max_length=MAX_VARIANTS, fail_fast=True)]
 
 
@@ -280,19 +282,22 @@ def parse(text: bytes) -> Manifest:
             )
     with _collecting_no_garbage():
         try:
-            # A newer minor version may add keys; nothing else may.
-            manifest = Manifest.model_validate_json(text, extra="ignore" if newer_minor else "forbid")
+            # Keys that are unknown are looked for below, where there cannot be a million in one object.
+            manifest = Manifest.model_validate_json(text, extra="ignore")
+            if _MANIFEST.dump_json(manifest, exclude_none=True) != text:
+                # pydantic lets duplicate keys and NaN through. Bytes that it writes back as they were have
+                # neither; all others are read once more by a parser that can refuse them.
+                try:
+                    refuse_ambiguous_json(text)
+                except RecursionError:
+                    raise LimitExceeded("nested too deeply", where="manifest") from None
+                except ValueError as error:
+                    raise ManifestError(str(error), where="manifest") from None
+                # A newer minor version may add keys; nothing else may.
+                if not newer_minor:
+                    Manifest.model_validate_json(text, extra="forbid")
         except ValidationError as error:
             raise _as_manifest_error(error) from None
-        if _MANIFEST.dump_json(manifest, exclude_none=True) != text:
-            # pydantic lets duplicate keys and NaN through. Bytes that it writes back as they were have
-            # neither; all others are read once more by a parser that can refuse them.
-            try:
-                refuse_ambiguous_json(text)
-            except RecursionError:
-                raise LimitExceeded("nested too deeply", where="manifest") from None
-            except ValueError as error:
-                raise ManifestError(str(error), where="manifest") from None
         # So many say enough; to find all that an attacker can put in would take long.
         issues = list(itertools.islice(_contradictions(manifest), _MAX_ISSUES))
     if issues:

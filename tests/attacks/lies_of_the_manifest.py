@@ -148,7 +148,37 @@ def a_million_empty_arrays(it: Forgery) -> None:
     it.variant["news"] = [[]] * 5_000_000
 
 
-@refused(errors.ManifestError, "Extra inputs are not permitted")
+@refused(errors.ManifestError, "an object has 1000000 keys; expected at most 1024")
+def a_million_unknown_keys(it: Forgery) -> None:
+    keys = b"".join(b', "%d": 0' % number for number in range(1_000_000 - 4))
+    it.text = json.dumps(it.manifest).encode()[:-1] + keys + b"}"
+    it.body = b""  # its place is taken
+
+
+@refused(errors.ManifestError, r"components\[0\]\.inputs\[0\]\.name: Field required")
+def half_a_million_empty_inputs(it: Forgery) -> None:
+    it.text = (
+        json.dumps(it.manifest).encode().replace(b'"inputs": []', b'"inputs": [' + b"{}," * 500_000 + b"{}]")
+    )
+
+
+@refused(errors.ManifestError, r"requires\.isa\[0\]: Input should be a valid string")
+def a_million_numbers_for_texts(it: Forgery) -> None:
+    it.variant["compatibility"] = {"requires": {"isa": [1] * 1_000_000}}
+
+
+@refused(errors.ManifestError, r"flex\[0\]\.node: Field required")
+def half_a_million_empty_lowerings(it: Forgery) -> None:
+    it.variant["flex"] = [{}] * 500_000
+
+
+@refused(errors.ManifestError, r"built_with\.0: Input should be a valid string")
+def a_million_numbers_in_a_map(it: Forgery) -> None:
+    it.variant["built_with"] = dict.fromkeys(map(str, range(1_000_000)), 0)
+    it.body = b""  # its place is taken
+
+
+@refused(errors.ManifestError, "an object has 1000001 keys; expected at most 1024")
 def a_million_keys(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode()[:-1] + b', "news": {' + b'"k":0,' * 1_000_000 + b'"k":0}}'
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aotpack import manifest
+from aotpack._values import MAX_KEYS
 from aotpack.container import format as layout
 from aotpack.container import reader
 from aotpack.container.compressing import compress
@@ -33,6 +34,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="ut
         ("| files of a variant | {} |", manifest.MAX_FILES),
         ("| segments of the package, and of a file | {} |", manifest.MAX_SEGMENTS),
         ("of 1 to {} characters", manifest.MAX_PATH),
+        ("| keys of an object, a map or not | {} |", MAX_KEYS),
     ],
 )
 def test_the_page_and_the_code_agree(words: str, value: int) -> None:
