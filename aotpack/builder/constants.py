@@ -22,7 +22,7 @@ from aotpack.manifest import TensorInfo
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["fix_inputs", "with_constants"]
+__all__ = ["fix_component", "fix_inputs", "with_constants"]
 
 #: Elements of a value that is folded: what decides a branch is small, and weights are left where they are.
 _MAX_FOLDED = 64
@@ -44,12 +44,13 @@ def with_constants(spec: BuildSpec, folder: Path) -> BuildSpec:
         if component.constants:
             place = folder / f"constants-{index}"
             place.mkdir(parents=True)
-            component = _fixed(component, place)
+            component = fix_component(component, place)
         components.append(component)
     return replace(spec, components=tuple(components))
 
 
-def _fixed(component: ComponentSpec, folder: Path) -> ComponentSpec:
+def fix_component(component: ComponentSpec, folder: Path) -> ComponentSpec:
+    """`component` with a model of its own, in `folder`. As `with_constants`."""
     source = read_model(component.model)
     model = read_graph(component.model)
     fix_inputs(model, component.constants)

@@ -66,17 +66,15 @@ class Job:
     @functools.cached_property
     def ingredients(self) -> dict[str, Any]:
         """All that decides what comes out, as JSON."""
-        ours = any(part.flex for part in self.components) or bool(self.widen)
-        ingredients: dict[str, Any] = {
-            "source": {part.name: part.model.source.sha256 for part in self.components},
-            # What is done to a model here is another thing in another release.
-            **({"aotpack": VERSION} if ours else {}),
-        }
+        source = {part.name: part.model.source.sha256 for part in self.components}
+        # What we do to a model, and around what a compiler makes of it, is another thing in another release.
+        ours = {"aotpack": VERSION}
         if self.target.name == PORTABLE:
-            # It is the same whatever built it.
-            return ingredients
+            # It is the same whatever built it, unless FlexAttention was lowered in it.
+            return {"source": source, **(ours if any(part.flex for part in self.components) else {})}
         return {
-            **ingredients,
+            "source": source,
+            **ours,
             "shapes": {
                 part.name: {name: list(shape) for name, shape in part.spec.shapes.items()}
                 for part in self.components
