@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableSequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aotpack.builder.model import link_data, read_graph, read_model, tensor_infos
+from aotpack.builder.model import link_data, read_graph, read_source, tensor_infos
 from aotpack.builder.numerics import Array
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant
 from aotpack.errors import ShapeError, UnknownName, UsageError
@@ -51,21 +52,26 @@ def with_constants(spec: BuildSpec, folder: Path) -> BuildSpec:
 
 def fix_component(component: ComponentSpec, folder: Path) -> ComponentSpec:
     """`component` with a model of its own, in `folder`. As `with_constants`."""
-    source = read_model(component.model)
+    source = read_source(component)
     model = read_graph(component.model)
-    fix_inputs(model, component.constants)
+    fix_inputs(model, component.constants, component.places)
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
     link_data(source, folder)
     return replace(component, model=path, constants={})
 
 
-def fix_inputs(model: onnx.ModelProto, constants: Mapping[str, Constant]) -> None:
+def fix_inputs(
+    model: onnx.ModelProto,
+    constants: Mapping[str, Constant],
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Make inputs of `model` constants, in place, and put in the branches that are taken then.
 
     Args:
         model: any.
         constants: input name to its value, which all of its elements have.
+        places: as in `ComponentSpec.places`.
 
     Raises:
         UnknownName: there is no such input.
@@ -76,9 +82,11 @@ def fix_inputs(model: onnx.ModelProto, constants: Mapping[str, Constant]) -> Non
 
     inputs = {info.name: info for info in tensor_infos(model)}
     for name, value in constants.items():
+        place = places.get(f"constants.{name}")
         if name not in inputs:
-            raise UnknownName("input to make constant", name, inputs)
-        array = _array(inputs[name], value)
+            unknown = UnknownName("input to make constant", name, inputs)
+            raise unknown.at(place) if place else unknown
+        array = _array(inputs[name], value, place or f"--constant {name}")
         kept = [each for each in model.graph.input if each.name != name]
         del model.graph.input[:]
         model.graph.input.extend(kept)
@@ -86,12 +94,10 @@ def fix_inputs(model: onnx.ModelProto, constants: Mapping[str, Constant]) -> Non
     _take_branches(model)
 
 
-def _array(info: TensorInfo, value: Constant) -> Array:
+def _array(info: TensorInfo, value: Constant, where: str) -> Array:
     shape = info.shape
     if shape is None or not all(isinstance(size, int) for size in shape):
-        raise ShapeError(
-            "has open sizes; only an input of a fixed size can be constant", where=f"constant {info.name}"
-        )
+        raise ShapeError("has open sizes; only an input of a fixed size can be constant", where=where)
     sizes = tuple(size for size in shape if isinstance(size, int))
     try:
         dtype = np.dtype(info.dtype)
@@ -101,9 +107,7 @@ def _array(info: TensorInfo, value: Constant) -> Array:
     except (OverflowError, ValueError, TypeError):
         fits = False
     if not fits:
-        raise UsageError(
-            "is no value of the input", where=f"constant {info.name}", found=value, expected=info.dtype
-        )
+        raise UsageError("is no value of the input", where=where, found=value, expected=info.dtype)
     return np.full(sizes, made)
 
 

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aotpack.builder.bfloat16 import BFLOAT16, widen_bfloat16
@@ -21,6 +22,8 @@ from aotpack.manifest import Source, TensorInfo, path_issue
 
 if TYPE_CHECKING:
     import onnx
+
+    from aotpack.builder.spec import ComponentSpec
 
 __all__ = [
     "SourceModel",
@@ -34,6 +37,7 @@ __all__ = [
     "prepare",
     "read_graph",
     "read_model",
+    "read_source",
     "tensor_infos",
 ]
 
@@ -107,6 +111,15 @@ def read_model(path: Path) -> SourceModel:
         nodes=count_nodes(graph.graph),
         stamps=stamps,
     )
+
+
+def read_source(component: ComponentSpec) -> SourceModel:
+    """The model of a component. As `read_model`, and the error says where in a file the model was named."""
+    try:
+        return read_model(component.model)
+    except ModelError as error:
+        place = component.places.get("model")
+        raise error.at(place) if place else error from None
 
 
 def file_stamps(files: Iterable[Path]) -> Stamps:
@@ -223,36 +236,50 @@ def _separate_initializers(model: onnx.ModelProto) -> bool:
     return True
 
 
-def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
-    """Give inputs of `model` their shapes, in place, and every symbolic size that follows from them."""
+def fix_shapes(
+    model: onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> onnx.ModelProto:
+    """Give inputs of `model` their shapes, in place, and every symbolic size that follows from them.
+
+    Args:
+        model: any.
+        shapes: as in `ComponentSpec.shapes`.
+        places: as in `ComponentSpec.places`.
+
+    Raises:
+        ShapeError: a shape does not fit the input that it names.
+        UnknownName: there is no such input or symbolic dimension.
+    """
     inputs = {value.name: value for value in _inputs(model)}
     symbols = {dim.dim_param for value in inputs.values() for dim in _dims(value) if dim.dim_param}
     bound: dict[str, int] = {}
     for name, shape in shapes.items():
+        place = places.get(f"shapes.{name}")
+        where = place or f"--shape {name}"
         if name in inputs:
             dims = _ranked(inputs[name], len(shape))
             if len(dims) != len(shape):
                 raise ShapeError(
-                    f"has {len(shape)} sizes",
-                    where=f"--shape {name}",
-                    expected=f"{len(dims)}, the rank of the input",
+                    f"has {len(shape)} sizes", where=where, expected=f"{len(dims)}, the rank of the input"
                 )
             for dim, size in zip(dims, shape, strict=True):
                 if dim.dim_param and bound.setdefault(dim.dim_param, size) != size:
                     raise ShapeError(
-                        f"makes {dim.dim_param!r} both {bound[dim.dim_param]} and {size}",
-                        where=f"--shape {name}",
+                        f"makes {dim.dim_param!r} both {bound[dim.dim_param]} and {size}", where=where
                     )
                 if dim.dim_value > 0 and dim.dim_value != size:
-                    raise ShapeError(f"sets a size of {dim.dim_value} to {size}", where=f"--shape {name}")
+                    raise ShapeError(f"sets a size of {dim.dim_value} to {size}", where=where)
                 dim.dim_value = size
         elif name in symbols:
             if len(shape) != 1:
-                raise ShapeError("is one dimension", where=f"--shape {name}", expected=f"--shape {name}=SIZE")
+                raise ShapeError("is one dimension", where=where, expected="one size")
             if bound.setdefault(name, shape[0]) != shape[0]:
-                raise ShapeError(f"is {bound[name]} by another shape", where=f"--shape {name}")
+                raise ShapeError(f"is {bound[name]} by another shape", where=where)
         else:
-            raise UnknownName("input or symbolic dimension", name, [*inputs, *symbols])
+            unknown = UnknownName("input or symbolic dimension", name, [*inputs, *symbols])
+            raise unknown.at(place) if place else unknown
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dim in _dims(value):
             if dim.dim_param in bound:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aotpack.builder.bfloat16 import BFLOAT16, computes_in_bfloat16
 from aotpack.builder.low_bits import low_bit_types
-from aotpack.builder.model import SourceModel, fix_shapes, open_dimensions, read_graph, read_model
+from aotpack.builder.model import SourceModel, fix_shapes, open_dimensions, read_graph, read_source
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UsageError
 from aotpack.target import PORTABLE, Target, find
@@ -228,8 +228,8 @@ def _is_wanted(component: ComponentPlan, target: Target, wanted: TargetSpec) -> 
 
 
 def _read(spec: ComponentSpec) -> ComponentPlan:
-    model = read_model(spec.model)
-    graph = fix_shapes(read_graph(spec.model), spec.shapes)
+    model = read_source(spec)
+    graph = fix_shapes(read_graph(spec.model), spec.shapes, spec.places)
     return ComponentPlan(
         spec=spec,
         model=model,

@@ -184,5 +184,8 @@ def refusal(job: Job) -> str | None:
         if component.open and job.toolchain.needs_fixed_shapes:
             names = ", ".join(component.open)
             first = component.open[0].split("[")[0]
-            return f"input dimensions have no fixed size: {names}; give them with --shape {first}=SIZE,…"
+            how = f"--shape {first}=SIZE,…"
+            if component.spec.places:
+                how = f"shapes = {{ {first} = [SIZE, …] }} in its [[component]]"
+            return f"input dimensions have no fixed size: {names}; give them with {how}"
     return None

@@ -37,7 +37,7 @@ def with_subgraphs(spec: BuildSpec, folder: Path) -> BuildSpec:
 
     found: dict[str, onnx.ModelProto] = {}
     for component in spec.components:
-        graph = fix_shapes(read_graph(component.model), component.shapes)
+        graph = fix_shapes(read_graph(component.model), component.shapes, component.places)
         for _, subgraph in flex.extract(graph):
             digest = hashlib.sha256(subgraph.SerializeToString(deterministic=True)).hexdigest()
             found.setdefault(digest, subgraph)

@@ -222,7 +222,33 @@ def test_one_blob_for_several_architectures(project: Path) -> None:
             "line 15, target[0].components: target ort-cpu names the component 'frist', which does not exist "
             "(did you mean first",
         ),
+        ('"first.onnx"', '"missing.onnx"', "aotpack.toml, line 6, component[0].model: /"),
         ('"first.onnx"', '"missing.onnx"', "missing.onnx: No such file"),
+        (
+            "{ input = [1, 576] }",
+            "{ inptu = [1, 576] }",
+            "line 7, component[0].shapes.inptu: unknown input or symbolic dimension 'inptu' (did",
+        ),
+        (
+            "{ input = [1, 576] }",
+            "{ input = [1, 575] }",
+            "line 7, component[0].shapes.input: sets a size of 576 to 575",
+        ),
+        (
+            "shapes = { input = [1, 576] }",
+            "[component.buckets.short]\nsequence = 1",
+            "line 8, component[0].buckets.short.sequence: unknown input or symbolic dimension 'sequence'",
+        ),
+        (
+            "shapes = { input = [1, 576] }",
+            "constants = { hh = 1 }",
+            "line 7, component[0].constants.hh: unknown input to make constant 'hh' (did you mean h?)",
+        ),
+        (
+            "shapes = { input = [1, 576] }",
+            "constants = { h = true }",
+            "line 7, component[0].constants.h: is no value of the input; found True; expected float32",
+        ),
         (
             'name = "second"',
             'name = "first"',
