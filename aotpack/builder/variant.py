@@ -109,7 +109,9 @@ def _finish(
     measured = part.measured
     if measured is not None and not measured.error <= allowed:
         found = f"an error of {measured.error:.3g}" if measured.error < _NOT_FINITE else "not finite"
-        reason = f"its numbers are off: {found} on seeded inputs; the tolerance is {allowed:g}"
+        reason = (
+            f"its numbers are off: {found} on seeded inputs ({measured.ran_on}); the tolerance is {allowed:g}"
+        )
         return failed(job, component, done, reason, why)
     numerics: Numerics | None = None
     if measured is not None:
