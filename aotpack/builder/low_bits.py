@@ -1,8 +1,9 @@
 """Weights of less than 8 bits, widened exactly for the compilers that do not take them.
 
-Only what feeds a DequantizeLinear is touched: its value is the same integer in a wider type, so the model
-computes the same numbers. A low-bit value that something else reads stays what it is: QuantizeLinear, say,
-saturates at the bounds of its type.
+Only what feeds a DequantizeLinear is touched: its value is the same integer in a wider type or, where a
+compiler takes no unsigned ones, the integer less its zero point, so the model computes the same numbers. A
+low-bit value that something else reads stays what it is: QuantizeLinear, say, saturates at the bounds of its
+type.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 __all__ = ["LOW_BIT_TYPES", "low_bit_types", "read_weights", "widen_weights"]
 
 #: ONNX's names of the integer types of less than 8 bits (4 bits since opset 21, 2 since 25), and for each one
-#: those that hold all of its values.
+#: those that hold all of its values. A signed one for an unsigned one takes them less their zero point.
 LOW_BIT_TYPES: Mapping[str, tuple[str, ...]] = {
     "INT2": ("INT4", "INT8"),
-    "UINT2": ("UINT4", "UINT8"),
+    "UINT2": ("UINT4", "UINT8", "INT4", "INT8"),
     "INT4": ("INT8",),
-    "UINT4": ("UINT8",),
+    "UINT4": ("UINT8", "INT4", "INT8"),
 }
+
+#: Of the one signed type that does not hold every difference of two values that may be rewritten into it.
+_INT4 = (-8, 7)
 
 _Constants = dict[str, "onnx.TensorProto"]
 
@@ -46,19 +50,22 @@ def low_bit_types(model: onnx.ModelProto) -> frozenset[str]:
     return frozenset(found)
 
 
-def widen_weights(model: onnx.ModelProto, types: Mapping[str, str], folder: Path) -> dict[str, int]:
+def widen_weights(
+    model: onnx.ModelProto, types: Mapping[str, str], folder: Path
+) -> dict[tuple[str, str], int]:
     """Rewrite, in place, the weights of each type in `types` into the type that it maps to.
 
     What is rewritten gets its zero point written out where it had none: there are compilers that take a
-    missing one for something else than zero. A type that maps to itself is rewritten in that alone.
+    missing one for something else than zero. A type that maps to itself is rewritten in that alone. What does
+    not fit INT4 less its zero point is INT8.
 
     Args:
         model: external data may lie outside it.
-        types: a name of `LOW_BIT_TYPES` to itself, or to one of the types that hold it.
+        types: a name of `LOW_BIT_TYPES` to itself, or to one of those that it is listed with.
         folder: of the model's external data.
 
     Returns:
-        Type to the number of weights that were rewritten.
+        Type, and the one that it became, to the number of weights that were rewritten.
 
     Raises:
         ModelError: a type does not hold another, or external data cannot be read.
@@ -70,7 +77,7 @@ def widen_weights(model: onnx.ModelProto, types: Mapping[str, str], folder: Path
     taken |= {tensor.name for graph in _graphs(model.graph) for tensor in graph.initializer}
     widening = _Widening(types, folder, taken)
     widening.graph(model.graph, {})
-    return {narrow: len(weights) for narrow, weights in widening.rewritten.items()}
+    return {types: len(weights) for types, weights in widening.rewritten.items()}
 
 
 class _Widening:
@@ -78,8 +85,8 @@ class _Widening:
         self._types = types
         self._folder = folder
         self._taken = taken
-        #: Of each type, the names of the weights.
-        self.rewritten: dict[str, set[str]] = {}
+        #: Of each type and what it became, the names of the weights.
+        self.rewritten: dict[tuple[str, str], set[str]] = {}
 
     def graph(self, graph: onnx.GraphProto, outer: _Constants) -> None:
         known = _constants(graph, outer)
@@ -102,7 +109,10 @@ class _Widening:
         if narrow not in self._types or (zero and zero not in known):
             return
         wide = self._types[narrow]
-        if wide != narrow:
+        if narrow.startswith("U") and not wide.startswith("U"):
+            wide = self._centre(node, wide, known, made)
+            zero = ""
+        elif wide != narrow:
             for index, name in enumerate((weight, scale, zero)):
                 if name and index != 1:
                     if (name,) not in made:
@@ -116,13 +126,47 @@ class _Widening:
             node.input[:] = [*node.input[:2], made[weight, scale].name]
         elif wide == narrow:
             return
-        self.rewritten.setdefault(narrow, set()).add(weight)
+        self.rewritten.setdefault((narrow, wide), set()).add(weight)
+
+    def _centre(
+        self,
+        node: onnx.NodeProto,
+        wide: str,
+        known: _Constants,
+        made: dict[tuple[str, ...], onnx.TensorProto],
+    ) -> str:
+        """Take the zero point off the weight of `node`; gives the signed type that holds what is left."""
+        weight, _, zero = (*node.input, "")[:3]
+        values = read_weights(known[weight], self._folder).astype(np.int16)
+        if zero:
+            zeros = read_weights(known[zero], self._folder).astype(np.int16)
+            try:
+                values = values - _spread(zeros, values.shape, node)
+            except (ValueError, ZeroDivisionError):
+                raise ModelError(f"the zero points {zero!r} do not fit the weights {weight!r}") from None
+        if wide == "INT4" and not ((values >= _INT4[0]) & (values <= _INT4[1])).all():
+            wide = "INT8"
+        name = self._fresh(f"{weight}_as_{wide.lower()}")
+        made[weight, zero, name] = _tensor(values, wide, name)
+        node.input[:] = [name, node.input[1]]
+        return wide
 
     def _fresh(self, name: str) -> str:
         while name in self._taken:
             name += "_"
         self._taken.add(name)
         return name
+
+
+def _spread(zeros: Array, shape: tuple[int, ...], node: onnx.NodeProto) -> Array:
+    """The zero points of a DequantizeLinear in a shape that broadcasts to that of its values."""
+    if zeros.size == 1:
+        return zeros.reshape(())
+    attributes = {item.name: item.i for item in node.attribute}
+    axis = attributes.get("axis", 1) % len(shape)
+    if block := attributes.get("block_size", 0):
+        return np.repeat(zeros, block, axis).take(range(shape[axis]), axis)
+    return zeros.reshape([-1 if each == axis else 1 for each in range(len(shape))])
 
 
 def _type_name(tensor: onnx.TensorProto) -> str:

@@ -179,11 +179,10 @@ def prepare(
     shapes: Mapping[str, tuple[int, ...]],
     folder: Path,
     widen: Mapping[str, str] | None = None,
-) -> tuple[Path, Mapping[str, int]]:
+) -> tuple[Path, Mapping[tuple[str, str], int]]:
     """A model like `model` that compilers take: shapes fixed, initializers constant, narrow types widened.
 
-    Gives its path, that of `model` itself if nothing has to change, and the number of weights of each low-bit
-    type that were rewritten.
+    Gives its path, that of `model` itself if nothing has to change, and what `widen_weights` rewrote.
 
     Args:
         model: the source.

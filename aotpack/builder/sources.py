@@ -161,10 +161,10 @@ class Sources:
         return self._references[component.name]
 
 
-def _note(widened: Mapping[str, int], widen: Mapping[str, str]) -> str | None:
+def _note(widened: Mapping[tuple[str, str], int], widen: Mapping[str, str]) -> str | None:
     """What was done to weights, in a sentence for the report."""
-    wider = [f"{count} {name} as {widen[name]}" for name, count in widened.items() if widen[name] != name]
-    told = [f"{count} {name}" for name, count in widened.items() if widen[name] == name and count]
+    wider = [f"{count} {name} as {wide}" for (name, wide), count in widened.items() if wide != name]
+    told = [f"{count} {name}" for (name, wide), count in widened.items() if wide == name]
     sentences = [
         *([f"Weights stored wider, exactly: {', '.join(sorted(wider))}."] if wider else []),
         *(["Computed in float32, for it takes no bfloat16."] if BFLOAT16 in widen else []),

@@ -14,6 +14,7 @@ import re
 from collections.abc import Hashable, Mapping
 from importlib import metadata, util
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from aotpack.errors import CompileError, ToolchainMissing
@@ -56,6 +57,8 @@ class TensorRtRtxToolchain(PluginToolchain):
     module = "onnxruntime_ep_nv_tensorrt_rtx"
     extra = "tensorrt-rtx"
     needs_fixed_shapes = True
+    # Its parser takes no integers of 2 bits and no unsigned ones of 4, and no zero point but zero.
+    widens = MappingProxyType({"INT2": "INT4", "UINT2": "INT4", "UINT4": "INT4"})
 
     def target_named(self, name: str) -> Target | None:
         """One engine for several generations: ``tensorrt-rtx-sm86+sm89``."""

@@ -46,15 +46,45 @@ def test_a_wider_type_computes_the_very_same(
     before = computed(model)
     counts = widen_weights(model, {narrow: wide}, HERE)
     onnx.checker.check_model(model, full_check=True)
-    assert counts == ({} if narrow == wide and zero_points else {narrow: 2})
-    assert low_bit_types(model) == {wide} & set(LOW_BIT_TYPES)
+    # Without a zero point a UINT4 goes up to 15, and INT4 to 7.
+    became = "INT8" if (narrow, wide, zero_points) == ("UINT4", "INT4", False) else wide
+    assert counts == ({} if narrow == wide and zero_points else {(narrow, became): 2})
+    assert low_bit_types(model) == {became} & set(LOW_BIT_TYPES)
     dequantised = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
     assert all(len(node.input) == 3 for node in dequantised), "the zero point is written out"
     assert np.array_equal(computed(model), before)
 
 
+@pytest.mark.parametrize("scales", ["tensor", "channel", "block"])
+@pytest.mark.parametrize("narrow", ["UINT2", "UINT4"])
+@given(seed=st.integers(0, 99))
+def test_each_value_loses_the_zero_point_of_its_own(
+    narrow: str, scales: Literal["tensor", "channel", "block"], seed: int
+) -> None:
+    model = quantised(narrow, scales=scales, seed=seed)
+    generator = np.random.default_rng(seed)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("z"):
+            zeros = generator.integers(0, 2 ** int(narrow[4:]), tuple(tensor.dims)).astype(np.uint8)
+            tensor.CopyFrom(
+                numpy_helper.from_array(zeros.astype(ml_dtypes.__dict__[narrow.lower()]), tensor.name)
+            )
+    before = computed(model)
+    assert sum(widen_weights(model, {narrow: "INT4"}, HERE).values()) == 2
+    onnx.checker.check_model(model, full_check=True)
+    assert "UINT" not in "".join(low_bit_types(model))
+    assert np.array_equal(computed(model), before)
+
+
+def test_zero_points_that_do_not_fit_their_weights_are_named() -> None:
+    model = quantised("UINT4")
+    model.graph.node[0].attribute[0].i = 0
+    with pytest.raises(ModelError, match="the zero points 'z0' do not fit the weights 'w0'"):
+        widen_weights(model, {"UINT4": "INT4"}, HERE)
+
+
 def test_a_narrower_type_is_refused() -> None:
-    for narrow, wide in (("INT4", "INT2"), ("UINT2", "INT4"), ("INT2", "UINT4"), ("INT8", "INT8")):
+    for narrow, wide in (("INT4", "INT2"), ("INT2", "UINT8"), ("INT2", "UINT4"), ("INT8", "INT8")):
         with pytest.raises(ModelError, match=f"{wide} does not hold every value of {narrow}"):
             widen_weights(quantised("INT4"), {narrow: wide}, HERE)
 
@@ -79,7 +109,7 @@ def test_weights_in_constants_of_a_branch_are_found_too() -> None:
         ir_version=13,
     )
     before = computed(model)
-    assert widen_weights(model, {"INT2": "INT4"}, HERE) == {"INT2": 2}
+    assert widen_weights(model, {"INT2": "INT4"}, HERE) == {("INT2", "INT4"): 2}
     assert low_bit_types(model) == {"INT4"}
     assert np.array_equal(computed(model), before)
 
@@ -89,7 +119,7 @@ def test_external_weights_are_read_and_what_cannot_be_read_is_named(tmp_path: Pa
     before = computed(model)
     onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="d", size_threshold=0)
     external = onnx.load(tmp_path / "m.onnx", load_external_data=False)
-    assert widen_weights(external, {"UINT4": "UINT8"}, tmp_path) == {"UINT4": 2}
+    assert widen_weights(external, {"UINT4": "UINT8"}, tmp_path) == {("UINT4", "UINT8"): 2}
     onnx.save(external, tmp_path / "wide.onnx")
     assert np.array_equal(computed(onnx.load(tmp_path / "wide.onnx")), before)
     (tmp_path / "d").write_bytes(b"")
