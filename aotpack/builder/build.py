@@ -18,7 +18,8 @@ import filelock
 import psutil
 
 from aotpack.builder.constants import with_constants
-from aotpack.builder.elsewhere import place_of
+from aotpack.builder.dask_farm import connect
+from aotpack.builder.elsewhere import Elsewhere
 from aotpack.builder.footprint import with_footprints
 from aotpack.builder.plan import plan
 from aotpack.builder.pools import Here, Place, jobs_at_once
@@ -178,7 +179,7 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
         limits = Limits(seconds=limits.seconds, memory=psutil.virtual_memory().total * 9 // 10)
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers())
-        elsewhere = None if executor is None else place_of(executor)
+        elsewhere = None if executor is None else _elsewhere(executor)
         if elsewhere is not None:
             stack.callback(elsewhere.close)
         planned = plan(spec, toolchains(), elsewhere.offered() if elsewhere else None)
@@ -196,6 +197,10 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
         if results is not None:
             results.trim()
         return finished
+
+
+def _elsewhere(executor: Executor | str) -> Elsewhere:
+    return connect(executor) if isinstance(executor, str) else Elsewhere(executor)
 
 
 def _pack(spec: BuildSpec, finished: list[Finished], announce: Event, started: float) -> BuildReport:

@@ -17,7 +17,7 @@ from aotpack.builder.job import Done, Reference, References, Task
 from aotpack.errors import FarmError
 from aotpack.version import VERSION
 
-__all__ = ["Elsewhere", "place_of"]
+__all__ = ["Elsewhere"]
 
 #: Times that files are sent for a task: those that are missing, and all of them if it then comes to another
 #: machine than it came to first.
@@ -202,17 +202,3 @@ def _offer(answer: object) -> Offer | None:
         return Offer.model_validate_json(answer) if own else Offer(aotpack=release, machine="")
     except (ValueError, TypeError, LookupError):
         return None
-
-
-def place_of(executor: Executor | str) -> Elsewhere:
-    """The place that an executor is, or a cluster's address.
-
-    Raises:
-        FarmError: it cannot be reached, or nobody there can do this build's jobs.
-        UsageError: the address is of no kind that is known.
-    """
-    if isinstance(executor, str):
-        from aotpack.builder.dask_farm import connect
-
-        return connect(executor)
-    return Elsewhere(executor)

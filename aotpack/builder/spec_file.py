@@ -24,8 +24,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from aotpack._values import Name, Value
 from aotpack.builder.spec import NAME_RULE, BuildSpec, ComponentSpec, Limits, TargetSpec
@@ -40,6 +40,18 @@ MAX_SIZE = 4 * 1024 * 1024
 
 _Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=64)]
 _Shapes = dict[str, _Sizes | Annotated[int, Field(ge=1)]]
+
+
+def _spdx(text: str) -> str:
+    """`text` as SPDX writes it."""
+    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+    try:
+        return canonicalize_license_expression(text)
+    except InvalidLicenseExpression:
+        raise PydanticCustomError(
+            "spdx", "an SPDX expression such as Apache-2.0 AND MIT, or LicenseRef-NAME for another license"
+        ) from None
 
 
 class ComponentTable(Value):
@@ -91,7 +103,7 @@ class BuildFile(Value):
     #: Where the package goes; by default the name with ``.aotpack``, beside this file.
     output: str | None = None
     #: SPDX expression of what the models are licensed under.
-    license: str | None = None
+    license: Annotated[str, AfterValidator(_spdx)] | None = None
     #: Add the untouched ONNX.
     portable: bool = True
     tolerance: Annotated[float, Field(gt=0)] | None = None
