@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from aotpack.builder.numerics import TOLERANCES
+from aotpack.builder.models.numerics import TOLERANCES
 from aotpack.errors import UnknownName, UsageError
 from aotpack.target import PORTABLE, Target, catalogue, find, pci_vendors, read_catalogue
 

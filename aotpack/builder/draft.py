@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from aotpack.builder.guess import Guess
-from aotpack.builder.model import read_model
+from aotpack.builder.models.model import read_model
 from aotpack.target import PORTABLE, Target
 
 __all__ = ["draft"]

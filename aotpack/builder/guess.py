@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aotpack.builder.constants import fix_component
-from aotpack.builder.model import read_graph, tensor_infos
+from aotpack.builder.jobs.supervise import Workers
+from aotpack.builder.jobs.worker import ReferenceRequest
+from aotpack.builder.models.constants import fix_component
+from aotpack.builder.models.model import read_graph, tensor_infos
 from aotpack.builder.spec import ComponentSpec, Constant, Limits
-from aotpack.builder.supervise import Workers
-from aotpack.builder.worker import ReferenceRequest
 from aotpack.manifest import TensorInfo
 
 if TYPE_CHECKING:

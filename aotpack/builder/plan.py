@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aotpack.builder.bfloat16 import BFLOAT16, computes_in_bfloat16
-from aotpack.builder.low_bits import low_bit_types
-from aotpack.builder.model import SourceModel, fix_shapes, open_dimensions, read_graph, read_source
+from aotpack.builder.models.bfloat16 import BFLOAT16, computes_in_bfloat16
+from aotpack.builder.models.low_bits import low_bit_types
+from aotpack.builder.models.model import SourceModel, fix_shapes, open_dimensions, read_graph, read_source
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UsageError
 from aotpack.target import PORTABLE, Target, find

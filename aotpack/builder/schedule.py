@@ -8,9 +8,9 @@ from concurrent.futures import CancelledError, Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from aotpack.builder.job import Done
+from aotpack.builder.jobs.job import Done
+from aotpack.builder.jobs.pools import Place
 from aotpack.builder.plan import ComponentPlan, Job, Plan
-from aotpack.builder.pools import Place
 from aotpack.builder.results import Results
 from aotpack.builder.sources import Sources, refusal
 from aotpack.builder.variant import Built, finish, portable

@@ -7,14 +7,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from aotpack.builder.bfloat16 import BFLOAT16
-from aotpack.builder.job import Reference, References, Task, TaskPart, make_reference
-from aotpack.builder.lowering import Lowered, lower_for
-from aotpack.builder.model import file_stamps, prepare, read_model
+from aotpack.builder.jobs.job import Reference, References, Task, TaskPart, make_reference
+from aotpack.builder.jobs.pools import Place
+from aotpack.builder.jobs.supervise import Workers
+from aotpack.builder.models.bfloat16 import BFLOAT16
+from aotpack.builder.models.lowering import Lowered, lower_for
+from aotpack.builder.models.model import file_stamps, prepare, read_model
 from aotpack.builder.plan import ComponentPlan, Job
-from aotpack.builder.pools import Place
 from aotpack.builder.spec import Limits
-from aotpack.builder.supervise import Workers
 from aotpack.errors import ModelError, OutputError
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain import toolchains

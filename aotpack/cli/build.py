@@ -144,7 +144,7 @@ def build(
         raise UnknownName("kind of subgraph in --extract", extract, ["flex"])
     with ExitStack() as stack:
         if extract is not None:
-            from aotpack.builder.subgraphs import with_subgraphs
+            from aotpack.builder.models.subgraphs import with_subgraphs
 
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="aotpack-flex-"))
             spec = with_subgraphs(spec, Path(scratch))

@@ -24,7 +24,7 @@ def init(
     from aotpack.builder.build import package_name
     from aotpack.builder.draft import draft
     from aotpack.builder.guess import guess_inputs
-    from aotpack.builder.supervise import Workers
+    from aotpack.builder.jobs.supervise import Workers
     from aotpack.errors import OutputError
     from aotpack.machine import probe
     from aotpack.target import catalogue

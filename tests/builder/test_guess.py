@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from aotpack.builder.guess import Guess, guess_inputs
-from aotpack.builder.supervise import Workers
+from aotpack.builder.jobs.supervise import Workers
 
 Shape = list[int | str | None]
 

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aotpack.builder.job import Done, Reference, References, Task
+from aotpack.builder.jobs.job import Done, Reference, References, Task
+from aotpack.builder.jobs.pools import Here, jobs_at_once
+from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.plan import Plan, plan
-from aotpack.builder.pools import Here, jobs_at_once
 from aotpack.builder.schedule import do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
-from aotpack.builder.supervise import Workers
 from aotpack.builder.variant import Built
 from aotpack.errors import FarmError
 from aotpack.machine import probe

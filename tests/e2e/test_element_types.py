@@ -12,8 +12,8 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import aotpack as front_door
-from aotpack.builder.model import read_graph, tensor_infos
-from aotpack.builder.numerics import TOLERANCES, difference, seeded_inputs
+from aotpack.builder.models.model import read_graph, tensor_infos
+from aotpack.builder.models.numerics import TOLERANCES, difference, seeded_inputs
 from aotpack.machine import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aotpack.builder.forkserver import Ended, ForkServer, python_path
-from aotpack.builder.worker import CompileRequest, Part
+from aotpack.builder.jobs.forkserver import Ended, ForkServer, python_path
+from aotpack.builder.jobs.worker import CompileRequest, Part
 from tests.builder.troublesome import Troublesome
 from tests.command_line import ROOT, environment
 

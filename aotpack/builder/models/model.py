@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from aotpack.builder.bfloat16 import BFLOAT16, widen_bfloat16
-from aotpack.builder.low_bits import widen_weights
+from aotpack.builder.models.bfloat16 import BFLOAT16, widen_bfloat16
+from aotpack.builder.models.low_bits import widen_weights
 from aotpack.errors import ModelError, ShapeError, UnknownName
 from aotpack.manifest import Source, TensorInfo, path_issue
 

@@ -1,11 +1,11 @@
-"""Declares the toolchains of a machine: ``dask worker ADDRESS --preload aotpack.builder.dask_worker``."""
+"""Declares what a machine has: ``dask worker ADDRESS --preload aotpack.builder.jobs.dask_worker``."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from aotpack.builder.dask_farm import resource
-from aotpack.builder.errand import Offer, describe
+from aotpack.builder.jobs.dask_farm import resource
+from aotpack.builder.jobs.errand import Offer, describe
 
 __all__ = ["dask_setup"]
 

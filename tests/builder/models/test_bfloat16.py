@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, parser
 from onnx.reference import ReferenceEvaluator
 
-from aotpack.builder.bfloat16 import computes_in_bfloat16, widen_bfloat16
+from aotpack.builder.models.bfloat16 import computes_in_bfloat16, widen_bfloat16
 from aotpack.errors import ModelError
 from samples.made_models import cnn, of_element_type
 

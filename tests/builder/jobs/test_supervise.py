@@ -12,10 +12,10 @@ from typing import Protocol
 import psutil
 import pytest
 
-from aotpack.builder.forkserver import ForkServer
+from aotpack.builder.jobs.forkserver import ForkServer
+from aotpack.builder.jobs.supervise import Outcome, Workers
+from aotpack.builder.jobs.worker import CompileRequest, Part
 from aotpack.builder.spec import Limits
-from aotpack.builder.supervise import Outcome, Workers
-from aotpack.builder.worker import CompileRequest, Part
 from aotpack.target import Target
 from tests.builder.troublesome import Troublesome
 from tests.command_line import environment
@@ -91,8 +91,8 @@ PARENT = """
 import sys
 from pathlib import Path
 from aotpack.builder.spec import Limits
-from aotpack.builder.supervise import Workers
-from aotpack.builder.worker import CompileRequest
+from aotpack.builder.jobs.supervise import Workers
+from aotpack.builder.jobs.worker import CompileRequest
 request = CompileRequest.model_validate_json(sys.argv[1])
 Workers().run(request, Path(sys.argv[2]), environment={}, limits=Limits())
 """

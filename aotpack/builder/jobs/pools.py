@@ -10,8 +10,8 @@ from typing import Protocol
 
 import psutil
 
-from aotpack.builder.job import Done, Reference, References, Task, carry_out
-from aotpack.builder.supervise import Workers
+from aotpack.builder.jobs.job import Done, Reference, References, Task, carry_out
+from aotpack.builder.jobs.supervise import Workers
 from aotpack.machine import Machine
 
 __all__ = ["Here", "Place", "jobs_at_once"]

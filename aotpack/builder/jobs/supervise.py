@@ -17,9 +17,9 @@ from typing import Protocol
 import psutil
 from pydantic import ValidationError
 
-from aotpack.builder.forkserver import Ended, ForkServer, python_path
+from aotpack.builder.jobs.forkserver import Ended, ForkServer, python_path
+from aotpack.builder.jobs.worker import AnyRequest, Result
 from aotpack.builder.spec import Limits
-from aotpack.builder.worker import AnyRequest, Result
 from aotpack.errors import BuildStopped
 
 __all__ = ["Outcome", "Workers", "run_worker"]
@@ -163,7 +163,7 @@ class _Fresh:
         with log.open("wb") as output:
             # Its own session, so that it can be killed with its children and a Ctrl-C reaches only us.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "aotpack.builder.worker", str(request), str(result)],
+                [sys.executable, "-m", "aotpack.builder.jobs.worker", str(request), str(result)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,

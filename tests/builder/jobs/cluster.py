@@ -58,7 +58,7 @@ class Cluster:
         options = [f"tcp://127.0.0.1:{self._port}", "--nthreads", "1", "--host", "127.0.0.1", "--name", name]
         options += ["--no-nanny", "--no-dashboard"]
         if preload:
-            options += ["--preload", "aotpack.builder.dask_worker"]
+            options += ["--preload", "aotpack.builder.jobs.dask_worker"]
         env = {"AOTPACK_CACHE": str(self.cache(name)), "PYTHONPATH": os.pathsep.join(map(str, (*path, root)))}
         self.workers[name] = self._start(python, name, options, env, root)
 

@@ -1,4 +1,4 @@
-"""A child process for a vendor's library: ``python -m aotpack.builder.worker REQUEST RESULT``.
+"""A child process for a vendor's library: ``python -m aotpack.builder.jobs.worker REQUEST RESULT``.
 
 A vendor's compiler can abort, hang or eat the memory; here that costs one target. The request and the
 result are JSON files, since what the process prints belongs to the vendor.
@@ -22,7 +22,7 @@ from aotpack.target import Target
 from aotpack.tuning import Measurement
 
 if TYPE_CHECKING:
-    from aotpack.builder.numerics import Array
+    from aotpack.builder.models.numerics import Array
     from aotpack.toolchain.base import Compiled
 
 __all__ = [
@@ -81,7 +81,7 @@ class CompareRequest(Value):
 
 
 class MeasureRequest(Value):
-    """Time a variant (`aotpack.builder.measure`)."""
+    """Time a variant (`aotpack.builder.jobs.measure`)."""
 
     step: Literal["measure"] = "measure"
     variant: Variant
@@ -212,7 +212,7 @@ def _part(part: Part, compiled: Compiled) -> CompiledPart:
 
 def _partitions(model: Path) -> tuple[int, dict[str, tuple[str, ...]]]:
     """The number of EPContext nodes, and the names of all other nodes by operator type."""
-    from aotpack.builder.model import read_graph
+    from aotpack.builder.models.model import read_graph
 
     partitions = 0
     left: dict[str, list[str]] = {}
@@ -228,7 +228,7 @@ def _reference(asked: ReferenceRequest) -> Result:
     import numpy as np
     import onnxruntime as ort
 
-    from aotpack.builder.numerics import seeded_inputs
+    from aotpack.builder.models.numerics import seeded_inputs
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -255,7 +255,7 @@ def _reference(asked: ReferenceRequest) -> Result:
 def _compare(asked: CompareRequest) -> Result:
     import numpy as np
 
-    from aotpack.builder.numerics import difference
+    from aotpack.builder.models.numerics import difference
     from aotpack.session import create
     from aotpack.toolchain import toolchains
 
@@ -278,7 +278,7 @@ def _compare(asked: CompareRequest) -> Result:
 
 
 def _measure(asked: MeasureRequest) -> Result:
-    from aotpack.builder.measure import measure
+    from aotpack.builder.jobs.measure import measure
 
     measurement = measure(
         asked.variant,

@@ -20,9 +20,9 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from aotpack._values import Value
-from aotpack.builder.job import Done, PartDone, Reference, Task, carry_out
-from aotpack.builder.store import Store
-from aotpack.builder.supervise import Workers
+from aotpack.builder.jobs.job import Done, PartDone, Reference, Task, carry_out
+from aotpack.builder.jobs.store import Store
+from aotpack.builder.jobs.supervise import Workers
 from aotpack.errors import FarmError
 from aotpack.manifest import path_issue
 from aotpack.source.cache import Cache

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aotpack.builder.model import SourceModel, count_nodes, link_data, read_graph
+from aotpack.builder.models.model import SourceModel, count_nodes, link_data, read_graph
 from aotpack.errors import FlexError
 from aotpack.manifest import FlexLowering
 from aotpack.target import PORTABLE, Target

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from aotpack.builder.numerics import seeded_inputs
+from aotpack.builder.models.numerics import seeded_inputs
 from aotpack.manifest import TensorInfo, Variant
 from aotpack.session import create
 from aotpack.toolchain import toolchains

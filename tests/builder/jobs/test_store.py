@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aotpack.builder.store import Store
+from aotpack.builder.jobs.store import Store
 from aotpack.source.cache import Cache
 
 

@@ -1,4 +1,4 @@
-"""Tasks done by an executor, in processes that may be on other machines (`aotpack.builder.errand`)."""
+"""Tasks done by an executor, in processes that may be on other machines (`aotpack.builder.jobs.errand`)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from aotpack.builder.errand import Errand, Offer, describe, received, run_errand
-from aotpack.builder.job import Done, Reference, References, Task
+from aotpack.builder.jobs.errand import Errand, Offer, describe, received, run_errand
+from aotpack.builder.jobs.job import Done, Reference, References, Task
 from aotpack.errors import FarmError
 from aotpack.version import VERSION
 
@@ -31,7 +31,7 @@ class Elsewhere:
     """A `Place` behind any executor.
 
     Args:
-        executor: runs functions of `aotpack.builder.errand`.
+        executor: runs functions of `aotpack.builder.jobs.errand`.
         where: what errors call it.
 
     Raises:
@@ -160,7 +160,7 @@ class Elsewhere:
         return chosen
 
     def _errand(self, task: Task, references: Sequence[Reference]) -> tuple[Errand, dict[str, Path]]:
-        from aotpack.builder.model import external_data, read_graph
+        from aotpack.builder.models.model import external_data, read_graph
 
         paths: dict[str, Path] = {}
         files, digests = [], []

@@ -31,7 +31,7 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 def python_path() -> str:
     """PYTHONPATH for a child that shall import the aotpack that starts it, wherever that runs from."""
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     inherited = os.environ.get("PYTHONPATH")
     return root if not inherited else os.pathsep.join([root, inherited])
 
@@ -54,7 +54,7 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "aotpack.builder.forkserver"],
+            [sys.executable, "-m", "aotpack.builder.jobs.forkserver"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -66,7 +66,7 @@ class ForkServer:
     def start(
         self, request: Path, result: Path, log: Path, *, folder: Path, environment: Mapping[str, str]
     ) -> int:
-        """Fork a worker (`aotpack.builder.worker.main`) and return its process id.
+        """Fork a worker (`aotpack.builder.jobs.worker.main`) and return its process id.
 
         Args:
             request: the JSON file that says what to do.
@@ -200,7 +200,7 @@ def _work(asked: Mapping[str, object]) -> None:
             if value is not None:
                 os.environ[key] = value
         faulthandler.enable()
-        from aotpack.builder.worker import main
+        from aotpack.builder.jobs.worker import main
 
         main(Path(str(asked["request"])), Path(str(asked["result"])))
         status = 0

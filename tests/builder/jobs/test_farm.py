@@ -28,7 +28,7 @@ from tests.command_line import ROOT, Done, aotpack, environment, finish, start
 from tests.toolchain.venvs import python_with
 
 pytest.importorskip("distributed", reason="the extra `farm` is not installed")
-from tests.builder.cluster import Cluster, cluster, free_port
+from tests.builder.jobs.cluster import Cluster, cluster, free_port
 
 POOL = """
 import sys
@@ -234,7 +234,7 @@ def test_workers_that_declare_nothing_are_pointed_out(
     plain.wait()
     build = ("build", small_model, "-o", tmp_path / "x.aotpack", "--no-reuse")
     arguments = (*build, "-t", "ort-cpu", "--executor", plain.address)
-    assert "--preload aotpack.builder.dask_worker" in aotpack(*arguments).error
+    assert "--preload aotpack.builder.jobs.dask_worker" in aotpack(*arguments).error
 
 
 def test_ctrl_c_gives_the_cluster_back(

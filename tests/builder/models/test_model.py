@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from aotpack.builder.model import (
+from aotpack.builder.models.model import (
     count_nodes,
     fix_shapes,
     open_dimensions,
@@ -101,7 +101,7 @@ def test_a_prepared_copy_computes_what_its_source_does(
 ) -> None:
     import onnxruntime as ort
 
-    from aotpack.builder.numerics import seeded_inputs
+    from aotpack.builder.models.numerics import seeded_inputs
 
     source = read_model(real_model("silero_vad_16k_sequence"))
     prepared, _ = prepare(source, {"input": (3, 576)}, tmp_path)

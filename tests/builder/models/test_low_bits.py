@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from aotpack.builder.low_bits import LOW_BIT_TYPES, low_bit_types, widen_weights
+from aotpack.builder.models.low_bits import LOW_BIT_TYPES, low_bit_types, widen_weights
 from aotpack.errors import ModelError
 from samples.made_models import quantised
 
@@ -167,9 +167,9 @@ def test_a_name_that_is_taken_is_not_taken_again() -> None:
 
 def test_the_reference_is_what_the_model_says_and_not_what_ort_makes_of_it(tmp_path: Path) -> None:
     """ORT's own optimisations multiply with quantised weights in int8, which is off by a hundredth."""
-    from aotpack.builder.job import make_reference
+    from aotpack.builder.jobs.job import make_reference
+    from aotpack.builder.jobs.supervise import Workers
     from aotpack.builder.spec import Limits
-    from aotpack.builder.supervise import Workers
 
     model = quantised("INT4", scales="block")
     onnx.save(model, tmp_path / "m.onnx")

@@ -18,8 +18,8 @@ import pytest
 from onnx import numpy_helper
 
 import aotpack
-from aotpack.builder.errand import Answer, Errand, describe, received, run_errand
-from aotpack.builder.job import Done
+from aotpack.builder.jobs.errand import Answer, Errand, describe, received, run_errand
+from aotpack.builder.jobs.job import Done
 from aotpack.builder.report import BuildReport, Row
 from aotpack.errors import BuildFailed, FarmError
 from aotpack.source.cache import Cache

@@ -10,7 +10,7 @@ from collections.abc import Iterator, MutableSequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aotpack.builder.low_bits import read_weights
+from aotpack.builder.models.low_bits import read_weights
 
 if TYPE_CHECKING:
     import onnx

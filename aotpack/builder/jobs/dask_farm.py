@@ -1,12 +1,14 @@
 """A Dask cluster as the place where tasks are done.
 
 A worker carries one resource for each toolchain that it has, named after the versions that compile, so that
-the scheduler sends each task to a machine with its vendor's tools (``aotpack.builder.dask_worker`` declares
+the scheduler sends each task to a machine with its vendor's tools (`dask_worker` beside this one declares
 them). What a worker lacks of a model is sent to it once, and kept in its cache.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import pickle
 import threading
@@ -15,9 +17,8 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from typing import Any, cast
 
-from aotpack.builder.elsewhere import Elsewhere
-from aotpack.builder.errand import Errand, describe, run_errand
-from aotpack.builder.plan import ingredients_digest
+from aotpack.builder.jobs.elsewhere import Elsewhere
+from aotpack.builder.jobs.errand import Errand, describe, run_errand
 from aotpack.errors import FarmError, ToolchainMissing, UsageError
 from aotpack.version import VERSION
 
@@ -38,7 +39,8 @@ _RETRIES = 1
 
 def resource(toolchain: str, versions: Mapping[str, str]) -> str:
     """The name of the resource that a worker with these versions of a toolchain carries."""
-    return f"aotpack-{VERSION}-{toolchain}-{ingredients_digest(dict(versions))[:8]}"
+    digest = hashlib.sha256(json.dumps(sorted(versions.items())).encode()).hexdigest()
+    return f"aotpack-{VERSION}-{toolchain}-{digest[:8]}"
 
 
 def connect(address: str) -> DaskFarm:
@@ -146,7 +148,7 @@ class DaskFarm(Elsewhere):
             raise FarmError(
                 f"no worker carries the resource {needed}",
                 where=self._address,
-                hint="start workers with --preload aotpack.builder.dask_worker",
+                hint="start workers with --preload aotpack.builder.jobs.dask_worker",
             )
         executor = self._client.get_executor(retries=_RETRIES, resources={needed: 1}, pure=False)
         # Dask warns of a model in the arguments. It goes once; scattered, it would be lost with its worker.

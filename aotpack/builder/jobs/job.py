@@ -14,9 +14,9 @@ from pathlib import Path
 from pydantic import Field
 
 from aotpack._values import Value
+from aotpack.builder.jobs.supervise import Outcome, Workers
+from aotpack.builder.jobs.worker import CompareRequest, CompiledPart, CompileRequest, Part, ReferenceRequest
 from aotpack.builder.spec import Limits
-from aotpack.builder.supervise import Outcome, Workers
-from aotpack.builder.worker import CompareRequest, CompiledPart, CompileRequest, Part, ReferenceRequest
 from aotpack.errors import AotpackError
 from aotpack.machine import Machine
 from aotpack.manifest import Compatibility, Coverage, FlexLowering, Requirements, SessionSettings, Variant
@@ -143,7 +143,7 @@ def make_reference(model: Path, folder: Path, workers: Workers, limits: Limits) 
     Raises:
         BuildStopped: nobody wants it any more.
     """
-    from aotpack.builder.model import read_graph, tensor_infos
+    from aotpack.builder.models.model import read_graph, tensor_infos
 
     output = folder / "reference.npz"
     request = ReferenceRequest(model=str(model), inputs=tensor_infos(read_graph(model)), output=str(output))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import parser
 
-from aotpack.builder.constants import fix_inputs
+from aotpack.builder.models.constants import fix_inputs
 from aotpack.builder.spec import Constant, parse_constants
 from aotpack.errors import ShapeError, UnknownName, UsageError
 from tests.command_line import aotpack

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from aotpack.builder.numerics import Array, difference, seeded_inputs
+from aotpack.builder.models.numerics import Array, difference, seeded_inputs
 from aotpack.errors import ModelError
 from aotpack.manifest import TensorInfo
 
