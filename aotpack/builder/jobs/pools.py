@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-import psutil
-
+from aotpack.builder.jobs.allowed import cores, memory_left
 from aotpack.builder.jobs.job import Done, Reference, References, Task, carry_out
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.machine import Machine
@@ -104,5 +102,4 @@ def jobs_at_once(model_sizes: Iterable[int], wanted: int | None = None) -> int:
         return wanted or 1
     # By the largest, since nobody knows which ones will meet.
     each = _MEMORY_OF_A_LIBRARY + _MEMORY_BY_SIZE * max(sizes)
-    by_memory: int = psutil.virtual_memory().available // each
-    return max(1, min(os.cpu_count() or 1, by_memory, len(sizes)))
+    return max(1, min(cores(), memory_left() // each, len(sizes)))
