@@ -114,6 +114,8 @@ class Done(Value):
     requires: Requirements = Requirements()
     session: SessionSettings = SessionSettings()
     built_with: dict[str, str] = Field(default={})
+    #: Where it was done, such variants can be run as well.
+    runs: bool = True
     #: The vendor's own words on nodes that were left out.
     remarks: tuple[str, ...] = ()
     log: str = ""
@@ -202,7 +204,9 @@ class _Work:
         outcome = self._run(request, "compile", dict(task.target.environment))
         if outcome.failure is not None or outcome.result is None:
             return self._end(Done(failure=self._in_their_words(outcome), log=outcome.log))
+        runs = toolchain.how_to_run(task.target, self._machine)
         done = Done(
+            runs=runs.how is not None,
             requires=toolchain.requirements(task.target),
             session=toolchain.session_settings(task.target),
             built_with=dict(toolchain.built_with()),
@@ -210,7 +214,6 @@ class _Work:
             remarks=toolchain.remarks(outcome.log)[:_REMARKS],
             log=outcome.log,
         )
-        runs = toolchain.how_to_run(task.target, self._machine)
         parts = []
         for index, (part, made) in enumerate(zip(task.parts, outcome.result.parts, strict=True)):
             measured, why_not, failure = self._measure(index, part, made, done, runs)
