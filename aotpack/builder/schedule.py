@@ -182,7 +182,7 @@ def _without_work(
     if refused := refusal(job):
         return Done(failure=refused), "The model does not fit the target."
     known = results.get(job.digest, folder / "kept") if results is not None else None
-    unrun = known is not None and not known.runs and machine is not None and _runs_here(job, machine)
+    unrun = known is not None and not known.runs and machine is not None and _can_do_all(job, machine)
     if unrun:
         shutil.rmtree(folder / "kept")
         known = None
@@ -206,9 +206,11 @@ def _not_here(job: Job, machine: Machine) -> str | None:
         return None
 
 
-def _runs_here(job: Job, machine: Machine) -> bool:
+def _can_do_all(job: Job, machine: Machine) -> bool:
+    """Whether `machine` can compile for the target and run what it gets."""
     try:
-        return job.toolchain.how_to_run(job.target, machine).how is not None
+        compiles = job.toolchain.why_not_compile(job.target, machine) is None
+        return compiles and job.toolchain.how_to_run(job.target, machine).how is not None
     except Exception:
         # As in `_not_here`.
         return False

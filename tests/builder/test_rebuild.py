@@ -191,6 +191,8 @@ def test_what_could_not_be_run_is_once_it_can(project: Project) -> None:
     unplugged = {"TROUBLESOME_UNPLUGGED": "1"}
     assert project.build(**unplugged)[key]["reason"] == "Not run here: it is not plugged in."
     assert project.build(**unplugged)[key]["cached"]
+    kept = project.build(TROUBLESOME_WITHOUT_COMPILER="1")[key]
+    assert kept["cached"], "there would be nothing in its place"
     row = project.build("--keep-going")[key]
     assert row["state"] == "failed", "its numbers are looked at now"
     assert row["why"] == "It could not be run where it was compiled, and can be here."

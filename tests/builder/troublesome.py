@@ -71,7 +71,7 @@ class Troublesome(OrtToolchain):
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         if target.name == "trouble-raise-when-asked":
             raise RuntimeError("no answer")
-        return None
+        return "its compiler is gone" if os.environ.get("TROUBLESOME_WITHOUT_COMPILER") else None
 
     def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
         if os.environ.get("TROUBLESOME_UNPLUGGED"):
