@@ -17,17 +17,18 @@ from typing import Any
 import filelock
 import psutil
 
-from aotpack.builder.constants import with_constants
-from aotpack.builder.elsewhere import place_of
 from aotpack.builder.footprint import with_footprints
+from aotpack.builder.jobs.dask_farm import connect
+from aotpack.builder.jobs.elsewhere import Elsewhere
+from aotpack.builder.jobs.pools import Here, Place, jobs_at_once
+from aotpack.builder.jobs.supervise import Workers
+from aotpack.builder.models.constants import with_constants
 from aotpack.builder.plan import plan
-from aotpack.builder.pools import Here, Place, jobs_at_once
 from aotpack.builder.report import BuildReport
 from aotpack.builder.results import Results
 from aotpack.builder.schedule import Event, Finished, do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant, Limits, TargetSpec
-from aotpack.builder.supervise import Workers
 from aotpack.builder.variant import Built
 from aotpack.container.content import Content
 from aotpack.container.writer import write
@@ -71,8 +72,8 @@ def build(
         name: of the package; by default the model's file name.
         version: of the package.
         portable: add the untouched ONNX as a variant of its own, last in every order.
-        tolerance: the largest error of a variant (`aotpack.builder.numerics.difference`); by default it
-            depends on the precision that the target computes in.
+        tolerance: the largest error of a variant (`aotpack.builder.models.numerics.difference`); by default
+            it depends on the precision that the target computes in.
         keep_going: return the report even if targets failed.
         time_limit: seconds for each worker process.
         memory_limit: bytes for each worker process and its children.
@@ -178,7 +179,7 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
         limits = Limits(seconds=limits.seconds, memory=psutil.virtual_memory().total * 9 // 10)
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers())
-        elsewhere = None if executor is None else place_of(executor)
+        elsewhere = None if executor is None else _elsewhere(executor)
         if elsewhere is not None:
             stack.callback(elsewhere.close)
         planned = plan(spec, toolchains(), elsewhere.offered() if elsewhere else None)
@@ -196,6 +197,10 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
         if results is not None:
             results.trim()
         return finished
+
+
+def _elsewhere(executor: Executor | str) -> Elsewhere:
+    return connect(executor) if isinstance(executor, str) else Elsewhere(executor)
 
 
 def _pack(spec: BuildSpec, finished: list[Finished], announce: Event, started: float) -> BuildReport:

@@ -11,7 +11,16 @@ from typing import Literal
 from aotpack.errors import UsageError
 from aotpack.target import Precision
 
-__all__ = ["BuildSpec", "ComponentSpec", "Constant", "Limits", "TargetSpec", "parse_constants", "parse_shape"]
+__all__ = [
+    "NAME_RULE",
+    "BuildSpec",
+    "ComponentSpec",
+    "Constant",
+    "Limits",
+    "TargetSpec",
+    "parse_constants",
+    "parse_shape",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +40,9 @@ class Limits:
             raise UsageError("is no memory limit", found=self.memory, expected="more than 0 bytes")
 
 
+#: What a name may be, in words.
+NAME_RULE = "at most 128 letters, digits, and . _ + - after the first"
+
 #: What an input can be fixed to.
 Constant = bool | int | float
 
@@ -46,6 +58,8 @@ class ComponentSpec:
     #: Input name to the value that all of its elements have: it is no input any more.
     constants: Mapping[str, Constant] = field(default_factory=dict)
     kind: Literal["model", "flex-attention"] = "model"
+    #: Key, such as ``shapes.input``, to where in a file it was said, for errors.
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +112,7 @@ class BuildSpec:
             raise UsageError(
                 "is no name for a package",
                 where=self.name,
-                expected="at most 128 letters, digits, and . _ + - after the first",
+                expected=NAME_RULE,
             )
         # Nothing is larger than NaN: it would let every variant through.
         if self.tolerance is not None and not self.tolerance >= 0:

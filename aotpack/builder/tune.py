@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from aotpack.builder.jobs.supervise import run_worker
+from aotpack.builder.jobs.worker import MeasureRequest
 from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
-from aotpack.builder.supervise import run_worker
-from aotpack.builder.worker import MeasureRequest
 from aotpack.machine import probe
 from aotpack.manifest import Component, TensorInfo
 from aotpack.package import Package

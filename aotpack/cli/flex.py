@@ -59,8 +59,8 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build a package of one attention, from nothing but its shape and its mods."""
+    from aotpack.builder.models.subgraphs import attention_components
     from aotpack.builder.spec import BuildSpec, TargetSpec
-    from aotpack.builder.subgraphs import attention_components
     from aotpack.flex import attention, buckets
     from aotpack.flex.named import parse_mods
 
@@ -109,7 +109,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Draw the mask of each FlexAttention node, with the share of blocks that are skipped."""
-    from aotpack.builder.model import read_graph
+    from aotpack.builder.models.model import read_graph
     from aotpack.documents import FlexDocument, FlexNodeDocument
     from aotpack.flex import read, to_png, to_text, understand
 

@@ -115,7 +115,7 @@ def _show(document: RunDocument) -> None:
 
 
 def _feeds(session: onnxruntime.InferenceSession, given: Sequence[str]) -> dict[str, Any]:
-    from aotpack.builder.numerics import seeded_inputs
+    from aotpack.builder.models.numerics import seeded_inputs
 
     wanted = {value.name: value for value in session.get_inputs()}
     arrays = dict(_read(text) for text in given)
