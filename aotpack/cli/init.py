@@ -1,4 +1,10 @@
-"""``aotpack init``."""
+"""``aotpack init``.
+
+::
+
+    aotpack init model.onnx
+    aotpack init model.onnx -o vad.toml
+"""
 
 from __future__ import annotations
 
@@ -20,13 +26,14 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a build file for a model, with what was found in it."""
-    from aotpack.builder.build import package_name
+    from aotpack.builder.build import package_name, refuse_input
     from aotpack.builder.draft import draft
     from aotpack.errors import OutputError
     from aotpack.machine import probe
     from aotpack.target import catalogue
     from aotpack.toolchain import toolchains
 
+    refuse_input(out, [model])
     machine, known = probe(), toolchains()
     extra = [target for toolchain in known.values() for target in toolchain.targets()]
     usable = [
