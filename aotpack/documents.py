@@ -6,6 +6,7 @@ profile; the others are here. Fields may be added.
 
 from __future__ import annotations
 
+from aotpack._path_text import PathText
 from aotpack._values import Value
 from aotpack.doctor import Finding
 from aotpack.fleet import Coverage
@@ -28,6 +29,7 @@ __all__ = [
     "FleetRowDocument",
     "FlexDocument",
     "FlexNodeDocument",
+    "MachinesDocument",
     "RunDocument",
     "SelectionDocument",
     "TargetDocument",
@@ -89,7 +91,7 @@ class CandidateDocument(Value):
 class SelectionDocument(Value):
     """``aotpack select --json``: accepted candidates first, in order."""
 
-    package: str
+    package: PathText
     component: str
     #: The id of the variant to load; None if none fits.
     chosen: str | None
@@ -132,6 +134,12 @@ class TargetsDocument(Value):
     targets: tuple[TargetDocument, ...]
 
 
+class MachinesDocument(Value):
+    """``aotpack machine --list --json``: names of the machines whose profiles come with aotpack."""
+
+    machines: tuple[str, ...]
+
+
 class FlexNodeDocument(Value):
     """A FlexAttention node and what is known of its mask."""
 
@@ -145,20 +153,20 @@ class FlexNodeDocument(Value):
     #: Why no block can be skipped.
     why_dense: str | None
     #: Path of the PNG.
-    picture: str | None
+    picture: PathText | None
 
 
 class FlexDocument(Value):
     """``aotpack flex show --json``."""
 
-    model: str
+    model: PathText
     nodes: tuple[FlexNodeDocument, ...]
 
 
 class RunDocument(Value):
     """``aotpack run --json``."""
 
-    package: str
+    package: PathText
     component: str
     variant: str
     target: str
@@ -178,7 +186,7 @@ class RunDocument(Value):
 class VerifyDocument(Value):
     """``aotpack verify --json``."""
 
-    package: str
+    package: PathText
     #: sha256 of the manifest: the package's identity.
     digest: str
     segments: int
@@ -196,7 +204,7 @@ class CacheEntryDocument(Value):
     size: int
     #: Seconds since the epoch.
     used: float
-    path: str
+    path: PathText
 
     @classmethod
     def of(cls, entry: CacheEntry) -> CacheEntryDocument:
@@ -215,7 +223,7 @@ class CacheEntryDocument(Value):
 class CacheDocument(Value):
     """``aotpack cache list|prune|verify --json``: what is there, or what was removed."""
 
-    root: str
+    root: PathText
     #: Bytes that the whole cache holds, shared ones once, and may hold.
     size: int
     limit: int
@@ -225,11 +233,11 @@ class CacheDocument(Value):
 class ExtractDocument(Value):
     """``aotpack extract --json``."""
 
-    package: str
+    package: PathText
     component: str
     variant: str
-    folder: str
-    files: tuple[str, ...]
+    folder: PathText
+    files: tuple[PathText, ...]
 
 
 class FleetCellDocument(Value):
@@ -265,7 +273,7 @@ class FleetHelpDocument(Value):
 class CoverageDocument(Value):
     """``aotpack coverage --json``."""
 
-    package: str
+    package: PathText
     component: str
     variants: tuple[str, ...]
     machines: tuple[FleetRowDocument, ...]
@@ -318,7 +326,7 @@ def _fleet_row(machine: str, selection: Selection) -> FleetRowDocument:
 class FindingDocument(Value):
     """What `aotpack doctor` says of one variant."""
 
-    package: str
+    package: PathText
     component: str
     variant: str
     target: str

@@ -74,7 +74,7 @@ def load_first(
 
     Raises:
         NothingToLoad: none gave a session, or with ``error`` none but the portable one is left.
-        UsageError: `on_miss` is unknown.
+        UsageError: `on_miss` is unknown, or the environment asks for something that makes no sense.
     """
     return _Load(package, selection, check_on_miss(on_miss), on_event).run()
 
@@ -114,8 +114,13 @@ class _Load:
         if self.selection.policy.variant is None and (better := self._repair()):
             return better
         tried = {variant for variant, _ in self.refused}
-        left = [(item.id, item.verdict.reason) for item in self.selection.candidates if item.id not in tried]
+        left = [(item.id, self._why_not(item)) for item in self.selection.candidates if item.id not in tried]
         raise NothingToLoad(self.package.name, [*self.refused, *left])
+
+    def _why_not(self, candidate: Candidate) -> str:
+        if candidate.accepted and candidate.portable:
+            return "It would run, but it was asked to be an error that nothing else is left."
+        return candidate.verdict.reason
 
     def _is_miss(self, candidate: Candidate) -> bool:
         if self.selection.policy.variant is not None:
@@ -128,6 +133,9 @@ class _Load:
         try:
             model = files(variant) / variant.files[0].path
             session = create(variant, model, _toolchain_of(variant), emulate=emulate)
+        except UsageError:
+            # Of the call or its environment, and no variant's fault.
+            raise
         except Exception as error:
             # Vendors' libraries raise what they like; the next candidate may load all the same.
             sentence = " ".join(str(error).split()) or type(error).__name__

@@ -73,6 +73,10 @@ class Policy:
     allow_unknown: bool = False
 
     def __post_init__(self) -> None:
+        for name, given in (("devices", self.devices), ("eps", self.eps)):
+            # Of which each letter would be one.
+            if isinstance(given, str):
+                raise UsageError("is a text", where=name, found=repr(given), expected=f"a list: [{given!r}]")
         strange = [device for device in self.devices or () if device not in _ORDERS["latency"]]
         if strange:
             raise UsageError(f"unknown device type {strange[0]!r}", expected="npu, gpu, cpu")

@@ -107,11 +107,7 @@ def select(
     """
     policy, measured = policy or Policy(), measured or {}
     if policy.variant is not None and policy.variant not in {variant.id for variant in component.variants}:
-        raise UnknownName(
-            f"variant of component {component.name!r}",
-            policy.variant,
-            (variant.id for variant in component.variants),
-        )
+        raise UnknownName("variant", policy.variant, (variant.id for variant in component.variants))
     verdicts: dict[tuple[object, ...], Verdict] = {}
     narrowed: list[tuple[Variant, Verdict]] = []
     for variant in component.variants:

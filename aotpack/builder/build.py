@@ -38,7 +38,7 @@ from aotpack.manifest import Component, Manifest
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 
-__all__ = ["build", "build_spec", "one_model", "package_name"]
+__all__ = ["build", "build_spec", "one_model", "package_name", "refuse_input"]
 
 
 def build(
@@ -46,7 +46,7 @@ def build(
     *,
     targets: Iterable[str | TargetSpec],
     output: str | os.PathLike[str],
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, int | Sequence[int]] | None = None,
     constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     version: str = "0",
@@ -66,7 +66,7 @@ def build(
     Args:
         model: path of the ONNX model.
         targets: names from the catalogue, aliases (``aotpack targets``), or a `TargetSpec` with more to say.
-        output: path of the package to write.
+        output: path of the package to write; none of the files of the model.
         shapes: input name to its shape, or symbolic dimension to its one size.
         constants: input name to the value that it always has; the variants lack that input.
         name: of the package; by default the model's file name.
@@ -113,7 +113,7 @@ def one_model(
     *,
     targets: Iterable[str | TargetSpec],
     output: Path,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, int | Sequence[int]] | None = None,
     constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     **settings: Any,
@@ -132,14 +132,15 @@ def one_model(
     Raises:
         UsageError: a setting makes no sense.
     """
+    if isinstance(targets, str):
+        raise UsageError("is a text", where="targets", found=repr(targets), expected=f"a list: [{targets!r}]")
+    sizes = {
+        key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in (shapes or {}).items()
+    }
     return BuildSpec(
         name=name or package_name(model),
         output=output,
-        components=(
-            ComponentSpec(
-                name="main", model=model, shapes=dict(shapes or {}), constants=dict(constants or {})
-            ),
-        ),
+        components=(ComponentSpec(name="main", model=model, shapes=sizes, constants=dict(constants or {})),),
         targets=tuple(TargetSpec(target=each) if isinstance(each, str) else each for each in targets),
         **settings,
     )
@@ -155,6 +156,7 @@ def build_spec(
     """Build what `spec` says. As `build`."""
     started = time.monotonic()
     announce = _one_at_a_time(on_event)
+    refuse_input(spec.output, [component.model for component in spec.components])
     with _claimed(spec.output) as scratch:
         spec = with_constants(spec, scratch)
         finished = _run(spec, executor, scratch, announce)
@@ -183,6 +185,7 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
         if elsewhere is not None:
             stack.callback(elsewhere.close)
         planned = plan(spec, toolchains(), elsewhere.offered() if elsewhere else None)
+        refuse_input(spec.output, [file for each in planned.components for file in each.model.files()])
         place: Place
         if elsewhere is None:
             sizes = [sum(part.model.source.size for part in job.components) for job in planned.jobs]
@@ -296,6 +299,18 @@ def _one_at_a_time(on_event: Event | None) -> Event:
                 on_event(what, component, target, built)
 
     return announce
+
+
+def refuse_input(output: Path, inputs: Iterable[Path]) -> None:
+    """Nothing, if `output` is none of the files that are read to make it.
+
+    Raises:
+        UsageError: it is one of them; a slip of the hand is not to cost a model.
+    """
+    for path in inputs:
+        with contextlib.suppress(OSError):
+            if output.samefile(path):
+                raise UsageError("is what would be read", where=output, hint="write to another file")
 
 
 def package_name(model: Path) -> str:

@@ -1,4 +1,10 @@
-"""``aotpack build``."""
+"""``aotpack build``.
+
+::
+
+    aotpack build model.onnx -o m.aotpack -t ort-cpu --shape input=1,576
+    aotpack build aotpack.toml --report page.html --explain-rebuild
+"""
 
 from __future__ import annotations
 
@@ -91,7 +97,9 @@ def build(
     reuse: Annotated[
         bool, typer.Option("--reuse/--no-reuse", help="Take what earlier builds did, and keep this one's.")
     ] = True,
-    explain_rebuild: Annotated[bool, typer.Option(help="Say why each target was built anew.")] = False,
+    explain_rebuild: Annotated[
+        bool, typer.Option("--explain-rebuild", help="Say why each target was built anew.")
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page to look at, too.")
     ] = None,
@@ -102,7 +110,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Compile a model, or what a build file says, for each target."""
-    from aotpack.builder.build import one_model
+    from aotpack.builder.build import one_model, refuse_input
     from aotpack.builder.spec import parse_constants, parse_shape
     from aotpack.builder.spec_file import read_build_file
 
@@ -124,6 +132,7 @@ def build(
             constants=parse_constants(constant or []),
             name=name,
         )
+    refuse_input(out or spec.output, [model])
     memory = None if memory_limit is None else parse_size(memory_limit, "--memory-limit")
     changes: dict[str, Any] = {
         "output": out,
@@ -151,8 +160,8 @@ def build(
         built = run_build(
             spec, as_json, executor=executor, keep_going=keep_going, page=report, explain=explain_rebuild
         )
-    _write_page(built, report)
     show_report(built, as_json, explain=explain_rebuild)
+    _write_page(built, report)
 
 
 def run_build(
@@ -176,8 +185,8 @@ def run_build(
             ) from None
         except BuildFailed as error:
             stack.close()
-            _write_page(error.report, page)
             show_report(error.report, as_json, explain=explain)
+            _write_page(error.report, page)
             raise
 
 

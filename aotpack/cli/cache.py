@@ -1,4 +1,11 @@
-"""``aotpack cache list|prune|verify``."""
+"""``aotpack cache list|prune|verify``.
+
+::
+
+    aotpack cache list
+    aotpack cache prune --limit 2G
+    aotpack cache verify
+"""
 
 from __future__ import annotations
 
@@ -24,7 +31,7 @@ cache = typer.Typer(
 
 @cache.command("list")
 def _list(as_json: AsJson = False) -> None:
-    """List what is in the cache, the least recently used first."""
+    """List what it holds, the longest unused first."""
     from aotpack.source.cache import Cache
 
     opened = Cache()
@@ -41,7 +48,7 @@ def prune(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the least recently used variants until the cache is within its limit."""
+    """Remove the longest unused down to the limit."""
     from aotpack.source.cache import Cache
 
     opened = Cache()
@@ -51,7 +58,10 @@ def prune(
 
 @cache.command()
 def verify(as_json: AsJson = False) -> None:
-    """Check every byte in the cache; what is damaged is removed and put right at the next load."""
+    """Check every byte and remove what is damaged.
+
+    It is put right from its package when it is next loaded.
+    """
     from aotpack.source.cache import Cache
 
     opened = Cache()

@@ -1,4 +1,11 @@
-"""``aotpack coverage``."""
+"""``aotpack coverage``.
+
+::
+
+    aotpack coverage m.aotpack
+    aotpack coverage m.aotpack --machines rtx-40,avx2-desktop
+    aotpack coverage m.aotpack --machines profiles/
+"""
 
 from __future__ import annotations
 

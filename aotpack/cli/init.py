@@ -1,4 +1,10 @@
-"""``aotpack init``."""
+"""``aotpack init``.
+
+::
+
+    aotpack init model.onnx
+    aotpack init model.onnx -o vad.toml
+"""
 
 from __future__ import annotations
 
@@ -21,7 +27,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a build file for a model, with sizes that it runs with."""
-    from aotpack.builder.build import package_name
+    from aotpack.builder.build import package_name, refuse_input
     from aotpack.builder.draft import draft
     from aotpack.builder.guess import guess_inputs
     from aotpack.builder.jobs.supervise import Workers
@@ -30,6 +36,7 @@ def init(
     from aotpack.target import catalogue
     from aotpack.toolchain import toolchains
 
+    refuse_input(out, [model])
     machine, known = probe(), toolchains()
     extra = [target for toolchain in known.values() for target in toolchain.targets()]
     usable = [

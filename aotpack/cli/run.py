@@ -1,4 +1,11 @@
-"""``aotpack run``."""
+"""``aotpack run``.
+
+::
+
+    aotpack run m.aotpack
+    aotpack run m.aotpack --input x=x.npy --devices cpu
+    aotpack run m.aotpack --on-miss compile
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""``aotpack select``."""
+"""``aotpack select``.
+
+::
+
+    aotpack select m.aotpack --compared
+    aotpack select m.aotpack --machine rtx-40 --devices gpu,cpu
+"""
 
 from __future__ import annotations
 

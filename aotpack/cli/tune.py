@@ -1,4 +1,10 @@
-"""``aotpack tune``."""
+"""``aotpack tune``.
+
+::
+
+    aotpack tune m.aotpack
+    aotpack tune m.aotpack --runs 200 --json
+"""
 
 from __future__ import annotations
 
