@@ -66,20 +66,32 @@ def as_text(selection: Selection) -> str:
     return "\n".join([*lines, *_remarks(selection)])
 
 
+#: Notebooks set cells flush right, which suits numbers. Colours are theirs, so that both light and dark suit.
+_CELL = "text-align:left;vertical-align:top"
+_ON_ONE_LINE = f"{_CELL};white-space:nowrap"
+
+
 def as_html(selection: Selection) -> str:
-    """A table without styles or scripts of its own: a notebook has some."""
-    drawn = [
-        "<table><thead><tr><th></th><th>variant</th><th>verdict</th><th>reason</th>"
-        "<th>compared: found | needed</th></tr></thead><tbody>"
-    ]
-    for row in rows(selection):
-        compared = "<br>".join(escape(side_by_side(item)) for item in row.compared)
-        cells = (row.mark, row.variant, f"{row.grade} [{row.code}]", row.reason)
-        drawn.append(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + f"<td>{compared}</td></tr>"
-        )
-    drawn.append("</tbody></table>")
-    return "".join(drawn) + "".join(f"<p>{escape(remark)}</p>" for remark in _remarks(selection))
+    """A table for notebooks, one row a variant; the chosen one is bold."""
+    head = "".join(
+        f'<th style="{_CELL}">{name}</th>'
+        for name in ("", "variant", "verdict", "reason", "compared: found | needed")
+    )
+    body = "".join(_drawn(row, bold=row.mark == "->") for row in rows(selection))
+    remarks = "".join(f"<p>{escape(remark)}</p>" for remark in _remarks(selection))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{remarks}"
+
+
+def _drawn(row: Row, *, bold: bool) -> str:
+    name = f"<b>{escape(row.variant)}</b>" if bold else escape(row.variant)
+    cells = (
+        (_ON_ONE_LINE, escape(row.mark)),
+        (_ON_ONE_LINE, name),
+        (_ON_ONE_LINE, f"{escape(row.grade)}<br>[{escape(row.code)}]"),
+        (_CELL, escape(row.reason)),
+        (_CELL, "<br>".join(escape(side_by_side(item)) for item in row.compared)),
+    )
+    return "<tr>" + "".join(f'<td style="{style}">{cell}</td>' for style, cell in cells) + "</tr>"
 
 
 def _remarks(selection: Selection) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Hashable, Mapping
 from importlib import import_module, metadata
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from aotpack.machine import Machine
 from aotpack.manifest import Variant
 from aotpack.target import Precision, Target
 from aotpack.toolchain.base import RunsHere
+from aotpack.toolchain.file_version import file_version
 from aotpack.toolchain.openvino_devices import has_device, judge_device, virtual_npus, why_not
 from aotpack.toolchain.openvino_string import (
     CAP,
@@ -174,9 +176,10 @@ def _precisions(target: Target) -> tuple[Precision, ...]:
 
 @functools.cache
 def _bundled_release() -> str | None:
-    """The release in the soname of the package's libopenvino: ``libopenvino.so.2641`` is 2026.4.1.
+    """The release of the package's OpenVINO; its string has it too, but only the loaded library writes one.
 
-    Its string has the release too, but only the loaded library writes one.
+    On Linux it is in a soname, ``libopenvino.so.2641`` for 2026.4.1; on Windows openvino.dll has it as its
+    version.
     """
     try:
         files = metadata.files(OpenVinoToolchain.distribution) or []
@@ -185,4 +188,6 @@ def _bundled_release() -> str | None:
     for file in files:
         if match := re.fullmatch(r"libopenvino\.so\.(\d\d)(\d)(\d)", file.name):
             return f"20{match[1]}.{match[2]}.{match[3]}"
+        if file.name == "openvino.dll" and (version := file_version(Path(str(file.locate())))):
+            return ".".join(map(str, version[:3]))
     return None
