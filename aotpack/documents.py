@@ -246,16 +246,16 @@ class FleetRowDocument(Value):
     """One machine."""
 
     machine: str
-    #: The id of the variant that it gets; None if it gets nothing.
+    #: The id of the variant that it gets; None if it gets nothing, or nobody can say.
     chosen: str | None
     #: What it gets is the portable variant.
     portable: bool
-    #: In the order of the selection, the chosen one first.
+    #: In the order of the selection.
     cells: tuple[FleetCellDocument, ...]
 
 
 class FleetHelpDocument(Value):
-    """A target that is not in the package, and the machines that would take it before what there is."""
+    """A target that is not in the package, and the machines that would get it if it were added."""
 
     target: str
     title: str
@@ -275,7 +275,9 @@ class CoverageDocument(Value):
     portable_only: tuple[str, ...]
     #: Machines that get nothing.
     without: tuple[str, ...]
-    #: Best first.
+    #: Machines of which nobody can say whether anything fits them.
+    unsure: tuple[str, ...]
+    #: The one that would give most machines something better, then the one that would do so with it added.
     helpful: tuple[FleetHelpDocument, ...]
 
     @classmethod
@@ -285,10 +287,11 @@ class CoverageDocument(Value):
             package=package,
             component=coverage.component.name,
             variants=tuple(variant.id for variant in coverage.component.variants),
-            machines=tuple(_fleet_row(name, item) for name, item in coverage.selections.items()),
+            machines=tuple(_fleet_row(name, coverage) for name in coverage.selections),
             unused=coverage.unused,
             portable_only=coverage.portable_only,
             without=coverage.without,
+            unsure=coverage.unsure,
             helpful=tuple(
                 FleetHelpDocument(target=item.target.name, title=item.target.title, machines=item.machines)
                 for item in coverage.helpful
@@ -296,8 +299,8 @@ class CoverageDocument(Value):
         )
 
 
-def _fleet_row(machine: str, selection: Selection) -> FleetRowDocument:
-    chosen = selection.chosen
+def _fleet_row(machine: str, coverage: Coverage) -> FleetRowDocument:
+    selection, chosen = coverage.selections[machine], coverage.gets(machine)
     return FleetRowDocument(
         machine=machine,
         chosen=chosen.id if chosen else None,

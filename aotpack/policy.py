@@ -51,9 +51,10 @@ class Measured(Protocol):
 class Policy:
     """What the user wants of the choice.
 
-    The order of the accepted variants: the portable one last; then the verdict, the device type, the
-    variant's specificity, the package's order. With `measured` the steady latency comes before all of these,
-    and variants that were not measured after those that were.
+    The order of the accepted variants: the portable one last; UNKNOWN after what is known to fit; then the
+    device type, the verdict, the variant's specificity, the package's order. An NPU that runs a blob for an
+    older one thus comes before the CPU. With `measured` the steady latency comes before all of these, and
+    variants that were not measured after those that were.
     """
 
     #: Best first; a device type that is left out is not taken. None: as `prefer` has it.
@@ -115,8 +116,9 @@ class Policy:
         devices = self.device_order
         usual = (
             variant.target == PORTABLE,
-            verdict.grade.rank,
+            verdict.grade is Grade.UNKNOWN,
             devices.index(variant.device) if variant.device in devices else len(devices),
+            verdict.grade.rank,
             -variant.specificity,
         )
         if not self.measured:

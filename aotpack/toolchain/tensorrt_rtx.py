@@ -77,8 +77,8 @@ class TensorRtRtxToolchain(PluginToolchain):
     def runtime_details(self) -> Mapping[str, str]:
         """The release of TensorRT-RTX beside the EP.
 
-        On Linux it is in a name, ``libtensorrt_rtx.so.1.7.1``; ``tensorrt_rtx_1_7.dll`` on Windows says only a
-        part of it there, and has the rest as its version.
+        On Linux it is in a name, ``libtensorrt_rtx.so.1.7.1``; ``tensorrt_rtx_1_7.dll`` on Windows says
+        only a part of it there, and has the rest as its version.
         """
         with contextlib.suppress(metadata.PackageNotFoundError):
             for file in metadata.files(self.distribution) or ():
