@@ -72,7 +72,7 @@ def compile_here(package: Package, component: str, policy: Policy, announce: Cal
                 compress=None,
             )
             with open_package(output) as built:
-                kept = local.keep(digest, component, machine, built.reader, built.component())
+                kept = local.keep(digest, component, machine, policy, built.reader, built.component())
         announce(EventCode.RECOMPILED, kept[0].id, "It was compiled for this machine and kept in the cache.")
         return kept
 

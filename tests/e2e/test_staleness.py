@@ -12,7 +12,9 @@ import onnx
 import pytest
 
 import aotpack as api
+from aotpack.builder.tune import tune
 from aotpack.events import Event, EventCode
+from aotpack.tuning import Measurement
 from samples.made_models import cnn
 from tests.command_line import aotpack, environment
 from tests.hardware import compilable, needs
@@ -229,6 +231,25 @@ def test_a_variant_that_crashes_is_remembered_and_left_out_with_the_reason(
         assert "SIGSEGV" in str(row["reason"])
     run = aotpack("run", crashing, "--emulate", "--runs", 1, "--json").document("run")
     assert run["target"] == "ort-cpu"
+    # Measuring some of them anew forgets nothing of the others.
+    again = aotpack("tune", crashing, "--emulate", "--devices", "cpu", "--runs", 3, "--json")
+    kept = {item["target"]: item for item in again.document("tuning")["measurements"]}
+    assert kept["qnn-htp-v73"] == measurements["qnn-htp-v73"]
+    assert kept["portable"] != measurements["portable"]
+    assert candidates()["qnn-htp-v73"]["code"] == "crashed"
+
+
+def test_who_is_stopped_while_measuring_keeps_what_was_measured(package: Path, cache: Path) -> None:
+    with api.open(package) as opened:
+        first, *others = [item.id for item in opened.select().accepted]
+
+        def stop(measurement: Measurement) -> None:
+            raise KeyboardInterrupt(measurement.variant)
+
+        with pytest.raises(KeyboardInterrupt, match=first):
+            tune(opened, runs=3, on_measured=stop)
+    assert others
+    assert measured(sys.executable, package) == [first]
 
 
 def test_every_event_is_a_line_of_the_log(
