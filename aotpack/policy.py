@@ -109,7 +109,7 @@ class Policy:
             code, reason = Code.MEMORY, f"It takes {taken:,} bytes; the limit is {self.memory_limit:,}."
         else:
             return verdict
-        return replace(verdict, grade=Grade.UNSUPPORTED, code=code, reason=reason)
+        return verdict._replace(grade=Grade.UNSUPPORTED, code=code, reason=reason)
 
     def order(self, variant: Variant, verdict: Verdict, measured: Measured | None) -> tuple[Any, ...]:
         """What candidates are sorted by."""

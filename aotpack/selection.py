@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from aotpack.errors import UnknownName
 from aotpack.machine import Machine
@@ -25,8 +26,7 @@ from aotpack.verdict import Grade, Rules, Verdict, judge
 __all__ = ["Candidate", "Policy", "Selection", "select"]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A variant with its verdict."""
 
     variant: Variant

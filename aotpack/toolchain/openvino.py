@@ -24,10 +24,10 @@ from aotpack.toolchain.openvino_string import (
     EP,
     FORMER_CAP,
     ISA_CLASSES,
-    OpenVinoString,
     cap_of,
     isa_class,
     judge,
+    parsed,
     string_for,
 )
 from aotpack.toolchain.plugin import PluginToolchain
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 __all__ = ["OpenVinoToolchain"]
-
-#: Most variants of a package have the string of another one.
-_parsed = functools.lru_cache(maxsize=1024)(OpenVinoString.parse)
 
 _BY_CAP = {known.cap: known for known in ISA_CLASSES}
 
@@ -148,12 +145,12 @@ class OpenVinoToolchain(PluginToolchain):
     def looks_at(self, variant: Variant) -> Hashable:
         """Its string taken apart: the EP's own version in it does not count."""
         text = variant.compatibility.ep_string
-        return text and _parsed(text)
+        return text and parsed(text)
 
     def forget(self) -> None:
         """Ask the EP again, and read strings anew."""
         super().forget()
-        _parsed.cache_clear()
+        parsed.cache_clear()
 
     def foreseen(self, target: Target) -> str | None:
         """The string for the target's ISA class and the installed release."""

@@ -80,6 +80,8 @@ class PluginToolchain(Toolchain):
         self._asking: AskWorker | None = None
         #: The check of the EP's device of each type.
         self._asked: dict[str, Callable[[str], Any]] = {}
+        #: What the answers are worth.
+        self._grades: Mapping[Any, Grade] = {}
 
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""
@@ -168,7 +170,10 @@ class PluginToolchain(Toolchain):
 
                 devices = one_of_type(self.devices(), device)
                 self._asked[device] = functools.partial(state.get_model_compatibility_for_ep_devices, devices)
-            return _GRADES[self._asked[device](ep_string).name]
+                # By the members themselves: to look up the name of one takes as long as half a check.
+                members = state.OrtCompiledModelCompatibility.__members__
+                self._grades = {members[name]: grade for name, grade in _GRADES.items()}
+            return self._grades[self._asked[device](ep_string)]
         except Exception as error:
             # Some EPs raise on what they cannot read, others where they find no device of their kind.
             _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)
