@@ -14,11 +14,12 @@ import pytest
 import aotpack as api
 from aotpack.builder.tune import tune
 from aotpack.events import Event, EventCode
+from aotpack.manifest import Variant
 from aotpack.tuning import Measurement
 from samples.made_models import cnn
 from tests.command_line import aotpack, environment
 from tests.hardware import compilable, needs
-from tests.repack import repack
+from tests.repack import repack, with_string
 from tests.toolchain.venvs import python_with
 
 #: Another release than the one that is required, and one that ONNX Runtime 1.32 loads.
@@ -177,6 +178,61 @@ def test_a_runtime_refuses_what_a_newer_one_compiled_and_refresh_compiles_it_ane
         assert states(new, python)["qnn-htp-v73"] == ("fresh", None)
     run = aotpack("run", new, "--emulate", "--runs", 1, "--json", python=other).document("run")
     assert run["target"] == "qnn-htp-v73"
+
+
+#: A target with a name and options of its own, and one with options alone, as build files have them.
+CHANGED = """
+name = "small"
+[[component]]
+name = "main"
+model = "small.onnx"
+[[target]]
+target = "qnn-htp-v73"
+name = "small-vtcm"
+options = { vtcm_mb = 4 }
+[[target]]
+target = "qnn-htp-v75"
+options = { vtcm_mb = 2 }
+[[target]]
+target = "ort-cpu"
+"""
+
+
+@needs("qnn-htp-v73")
+def test_refreshing_keeps_what_a_build_file_said_of_a_target_and_the_order(tmp_path: Path) -> None:
+    onnx.save(cnn(layers=2, channels=4, size=8), tmp_path / "small.onnx")
+    (tmp_path / "spec.toml").write_text(CHANGED, encoding="utf-8")
+    built = tmp_path / "small.aotpack"
+    assert aotpack("build", tmp_path / "spec.toml", "-o", built).status == 0
+
+    def aged(variant: Variant) -> Variant:
+        text = variant.compatibility.ep_string
+        return with_string(variant, text.replace(":5.51.0:", ":9.99.0:")) if text else variant
+
+    def told(path: Path) -> list[tuple[str, str | None, dict[str, str]]]:
+        with api.open(path) as package:
+            return [
+                (each.target, each.compatibility.ep_string, each.session.provider_options)
+                for each in package.component().variants
+            ]
+
+    done = aotpack("refresh", repack(built, tmp_path / "aged.aotpack", aged), "-o", tmp_path / "new.aotpack")
+    assert done.status == 0, done.err
+    assert told(tmp_path / "new.aotpack") == told(built)
+    assert aotpack("verify", tmp_path / "new.aotpack").status == 0
+
+    def of_nobody(variant: Variant) -> Variant:
+        named = variant.target == "small-vtcm"
+        return aged(variant).model_copy(update={"specificity": 1} if named else {})
+
+    other = repack(built, tmp_path / "other.aotpack", of_nobody)
+    done = aotpack("refresh", other, "-o", tmp_path / "newer.aotpack", "--json")
+    rows = {row["target"]: row for row in done.document("build-report")["rows"]}
+    assert (rows["small-vtcm"]["state"], rows["qnn-htp-v75"]["state"]) == ("failed", "built")
+    assert "its target is none that is known here" in rows["small-vtcm"]["reason"]
+    kept, renewed, *_ = told(tmp_path / "newer.aotpack")
+    assert kept == told(other)[0]
+    assert renewed == told(built)[1]
 
 
 SHARED = """
