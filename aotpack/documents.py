@@ -279,6 +279,8 @@ class CoverageDocument(Value):
     unsure: tuple[str, ...]
     #: The one that would give most machines something better, then the one that would do so with it added.
     helpful: tuple[FleetHelpDocument, ...]
+    #: Toolchains that are not installed, so that their targets could not be looked at.
+    not_considered: tuple[str, ...]
 
     @classmethod
     def of(cls, coverage: Coverage, *, package: str) -> CoverageDocument:
@@ -296,6 +298,7 @@ class CoverageDocument(Value):
                 FleetHelpDocument(target=item.target.name, title=item.target.title, machines=item.machines)
                 for item in coverage.helpful
             ),
+            not_considered=coverage.not_considered,
         )
 
 

@@ -38,6 +38,8 @@ class Coverage:
     #: Whatever would give most machines something better, and what would do so once that is added, until
     #: nothing does.
     helpful: tuple[Help, ...]
+    #: Toolchains whose EP some machine has, and whose targets could not be looked at: they are not installed.
+    not_considered: tuple[str, ...] = ()
 
     def gets(self, machine: str) -> Candidate | None:
         """What a machine gets; a last resort, of which nobody can say whether it fits, is nothing."""
@@ -102,7 +104,21 @@ def cover(component: Component, machines: Mapping[str, Machine], policy: Policy 
         name: _better(select(offered, machine, rules, here=False, policy=policy))
         for name, machine in machines.items()
     }
-    return Coverage(component, selections, _in_turn(wishes, _targets(rules)))
+    return Coverage(component, selections, _in_turn(wishes, _targets(rules)), _missing(rules, machines))
+
+
+def _missing(rules: Mapping[str, Toolchain], machines: Mapping[str, Machine]) -> tuple[str, ...]:
+    wanted = {ep for machine in machines.values() for ep in machine.eps or ()}
+    foreseen = {
+        target.toolchain
+        for target in _targets(rules).values()
+        if target.toolchain in rules and rules[target.toolchain].foreseen(target) is not None
+    }
+    return tuple(
+        name
+        for name, each in rules.items()
+        if each.ep in wanted and each.version() is None and name not in foreseen
+    )
 
 
 def _better(selection: Selection) -> list[str]:

@@ -15,6 +15,7 @@ from aotpack.policy import Policy
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.openvino_string import ISA_CLASSES
 from aotpack.toolchain.openvino_string import string_for as openvino
+from aotpack.toolchain.qnn import QnnToolchain
 from aotpack.toolchain.qnn_string import string_for as qnn
 from aotpack.verdict import Code, Grade
 from tests.made_packages import NEWEST_OPENVINO, component, portable, variant
@@ -79,6 +80,17 @@ def test_what_helps_is_what_a_machine_gets_when_it_is_added(name: str) -> None:
         assert chosen is not None
         assert chosen.id == held[-1].id
     assert not cover(component(*held), fleet).helpful
+
+
+def test_toolchains_that_are_not_installed_are_named_where_the_fleet_has_their_eps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(QnnToolchain, "version", lambda self: None)
+    covered = cover(component(portable()), FLEET)
+    assert "qnn" in covered.not_considered
+    assert not [item for item in covered.helpful if item.target.toolchain == "qnn"]
+    assert "qnn" not in cover(component(portable()), {"rtx-50": FLEET["rtx-50"]}).not_considered
+    assert not {"ort", "tensorrt"} & set(covered.not_considered)
 
 
 def test_what_nobody_can_judge_is_neither_got_nor_a_help() -> None:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 import aotpack as api
+from aotpack.container.reader import PackageReader
 from aotpack.errors import NothingToLoad, UsageError
 from aotpack.events import Event, EventCode
 from aotpack.loading import OnMiss, check_on_miss
@@ -123,11 +124,31 @@ def test_without_a_portable_onnx_nothing_can_be_compiled_and_that_is_said(
     assert "no portable ONNX" in failed.reason
 
 
+def test_a_portable_onnx_that_is_rotten_costs_the_recompilation_alone(small: Path, tmp_path: Path) -> None:
+    rotten = tmp_path / "rotten.aotpack"
+    content = bytearray(small.read_bytes())
+    with PackageReader.open(small) as reader:
+        ort, portable = reader.manifest.variants()
+        used = {index for file in ort.files for index in file.segments}
+        (mine, *_) = [index for file in portable.files for index in file.segments if index not in used]
+        content[reader.manifest.segments[mine].offset] ^= 1
+    rotten.write_bytes(content)
+    events: list[Event] = []
+    with api.open(rotten) as package:
+        older = judged(package, Grade.PREFER_RECOMPILATION, "ort-cpu")
+        loaded = package.load_first(older, on_miss="compile", on_event=events.append)
+    assert loaded.candidate.variant.target == "ort-cpu"
+    assert [event.code for event in events] == [EventCode.RECOMPILE_FAILED, EventCode.LOADED]
+    assert f"segments[{mine}]" in events[0].reason
+
+
 def test_a_policy_that_leaves_no_device_compiles_nothing(small: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     with api.open(without("ort-cpu", small, tmp_path)) as package, pytest.raises(NothingToLoad):
         package.load_first(policy=Policy(devices=["npu"]), on_miss="compile", on_event=events.append)
     assert EventCode.RECOMPILED not in {event.code for event in events}
+    (failed,) = [event for event in events if event.code is EventCode.RECOMPILE_FAILED]
+    assert "compiles for none of the devices" in failed.reason
     assert [event.code for event in events if event.verdict == Code.POLICY] == [EventCode.NOT_TAKEN]
 
 

@@ -87,6 +87,11 @@ def _show(covered: Coverage) -> None:
     for index, item in enumerate(covered.helpful):
         most = "would help most" if index == 0 else "would then help"
         output.paragraph(f"{item.target.name} {most}: {', '.join(item.machines)}")
+    if covered.not_considered:
+        output.paragraph(
+            f"not installed here, so that nobody can say whether a target of theirs would help: "
+            f"{', '.join(covered.not_considered)}"
+        )
 
 
 def _in_tens(text: str) -> str:
