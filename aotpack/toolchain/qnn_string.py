@@ -84,8 +84,8 @@ def judge(text: str | None, machine: Machine, *, emulate: bool) -> Verdict:
     whose NPU has a user driver (the EP's detail ``user-driver``, its version) the SDK is compared with that
     instead. Exactly the same architecture and VTCM is OPTIMAL, so a blob that was compiled offline, without
     a VTCM size, never is. A lower architecture is PREFER_RECOMPILATION, but not across v73; the SoC is not
-    compared. In two things this is stricter than the EP: of a string of the first form it does not look at v73,
-    though what it takes does not run, and it passes over fields that are empty.
+    compared. In two things this is stricter than the EP, which does not look at v73 where a string is of the
+    first form, though what it takes then does not run, and which passes over empty fields.
 
     Args:
         text: the compatibility string; None if the blob has none.
