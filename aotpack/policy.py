@@ -104,7 +104,8 @@ class Policy:
         elif self.eps is not None and variant.ep not in self.eps:
             reason = f"The policy does not take {variant.ep}."
         elif measured is not None and measured.failure is not None:
-            code, reason = Code.CRASHED, f"It did not run when it was measured here: {measured.failure}."
+            code = Code.CRASHED
+            reason = f"It did not run for `aotpack tune`, which can measure it again: {measured.failure}."
         elif self.memory_limit is not None and (taken := _memory(variant, measured)) > self.memory_limit:
             code, reason = Code.MEMORY, f"It takes {taken:,} bytes; the limit is {self.memory_limit:,}."
         else:

@@ -133,6 +133,7 @@ def test_measured_latency_comes_first_and_a_crash_leaves_a_variant_out(component
     left = select(component, machine, toolchains(), here=False, policy=policy, measured=crashed)
     reasons = {item.id: item.verdict.reason for item in left.rejected}
     assert "killed by signal 11" in reasons[first.id]
+    assert "`aotpack tune`" in reasons[first.id]
 
 
 def test_a_notebook_shows_what_a_package_says_as_text(component: Component) -> None:
