@@ -95,6 +95,8 @@ class SelectionDocument(Value):
     chosen: str | None
     #: Nobody can say whether the accepted ones fit; nothing else was left.
     last_resort: bool
+    #: Something was measured on this machine; without that `--measured` changes nothing.
+    measured: bool
     candidates: tuple[CandidateDocument, ...]
 
     @classmethod
@@ -105,6 +107,7 @@ class SelectionDocument(Value):
             component=selection.component,
             chosen=selection.chosen.id if selection.chosen else None,
             last_resort=selection.last_resort,
+            measured=selection.measured,
             candidates=tuple(CandidateDocument.of(candidate) for candidate in selection.candidates),
         )
 

@@ -12,13 +12,26 @@ from aotpack.verdict import Comparison
 if TYPE_CHECKING:
     from aotpack.selection import Selection
 
-__all__ = ["LAST_RESORT", "NOTHING_FITS", "Row", "as_html", "as_text", "rows", "side_by_side"]
+__all__ = [
+    "LAST_RESORT",
+    "NOTHING_FITS",
+    "NOTHING_MEASURED",
+    "Row",
+    "as_html",
+    "as_text",
+    "remarks",
+    "rows",
+    "side_by_side",
+]
 
 #: What is said of a selection that has nothing but UNKNOWN.
 LAST_RESORT = "Nothing is known to fit: what is left are variants that nobody can judge."
 
 #: What is said of a selection that accepts nothing.
 NOTHING_FITS = "No variant fits this machine."
+
+#: What is said of a selection that should be in the order of what was measured.
+NOTHING_MEASURED = "Nothing was measured on this machine (`aotpack tune`): this is the usual order."
 
 _MARKS = {True: "=", False: "≠", None: "?"}
 
@@ -63,7 +76,7 @@ def as_text(selection: Selection) -> str:
     for row in rows(selection):
         lines.append(f"{row.mark} {row.variant}  {row.grade} [{row.code}] {row.reason}")
         lines.extend(f"     {side_by_side(item)}" for item in row.compared)
-    return "\n".join([*lines, *_remarks(selection)])
+    return "\n".join([*lines, *remarks(selection)])
 
 
 #: Notebooks set cells flush right, which suits numbers. Colours are theirs, so that both light and dark suit.
@@ -78,8 +91,8 @@ def as_html(selection: Selection) -> str:
         for name in ("", "variant", "verdict", "reason", "compared: found | needed")
     )
     body = "".join(_drawn(row, bold=row.mark == "->") for row in rows(selection))
-    remarks = "".join(f"<p>{escape(remark)}</p>" for remark in _remarks(selection))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{remarks}"
+    below = "".join(f"<p>{escape(remark)}</p>" for remark in remarks(selection))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
 
 
 def _drawn(row: Row, *, bold: bool) -> str:
@@ -94,7 +107,9 @@ def _drawn(row: Row, *, bold: bool) -> str:
     return "<tr>" + "".join(f'<td style="{style}">{cell}</td>' for style, cell in cells) + "</tr>"
 
 
-def _remarks(selection: Selection) -> list[str]:
+def remarks(selection: Selection) -> list[str]:
+    """What is to be said of it as a whole, if anything is unusual."""
     if selection.chosen is None:
         return [NOTHING_FITS]
-    return [LAST_RESORT] if selection.last_resort else []
+    said = [LAST_RESORT] if selection.last_resort else []
+    return [*said, NOTHING_MEASURED] if selection.policy.measured and not selection.measured else said

@@ -54,6 +54,8 @@ class Selection:
     last_resort: bool = False
     #: What it was made by.
     policy: Policy = field(default_factory=Policy)
+    #: Something was measured on the machine; `Policy.measured` has no say otherwise.
+    measured: bool = False
 
     @property
     def chosen(self) -> Candidate | None:
@@ -135,7 +137,7 @@ def select(
     # Sorting is stable: equals stay in the package's order.
     accepted.sort(key=lambda item: policy.order(item.variant, item.verdict, measured.get(item.id)))
     rejected.sort(key=lambda item: item.verdict.grade.rank)
-    return Selection(component.name, (*accepted, *rejected), last_resort, policy)
+    return Selection(component.name, (*accepted, *rejected), last_resort, policy, bool(measured))
 
 
 def _decides(variant: Variant, rules: Rules | None) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aotpack._text import printable
 from aotpack.documents import SelectionDocument
-from aotpack.explain import LAST_RESORT, NOTHING_FITS, as_html, as_text, rows, side_by_side
+from aotpack.explain import LAST_RESORT, NOTHING_FITS, NOTHING_MEASURED, as_html, as_text, rows, side_by_side
 from aotpack.policy import Policy
 from aotpack.selection import Candidate, Selection
 from aotpack.verdict import Code, Comparison, Grade, Verdict
@@ -108,6 +108,14 @@ def test_all_three_show_the_same_rows(given_candidates: list[Candidate]) -> None
         (
             Selection("main", (Candidate(ROW, Verdict(Grade.UNKNOWN, Code.DRIVER, "?"), True),), True),
             LAST_RESORT,
+        ),
+        (
+            Selection(
+                "main",
+                (Candidate(ROW, Verdict(Grade.OPTIMAL, Code.FITS, "It fits."), True),),
+                policy=Policy(measured=True),
+            ),
+            NOTHING_MEASURED,
         ),
     ],
 )
