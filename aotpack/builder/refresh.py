@@ -64,6 +64,10 @@ def refresh(
     return BuildReport(package=str(output), size=output.stat().st_size, seconds=seconds, rows=tuple(rows))
 
 
+#: What is lost where each component is compiled by itself; sessions are told to share by their settings.
+_ALONE = "It shares no weights with other components any more; `aotpack build` makes variants that do"
+
+
 def _rebuild(
     opened: Package,
     component: Component,
@@ -88,13 +92,18 @@ def _rebuild(
         opened.reader.copy_file(variant.files[0], old)
         built = folder / f"built-{index}.aotpack"
         report = _build(model, variant, built, component, shapes_of(old), on_event)
-        rows.extend(report.rows)
+        # A build of one model calls its component otherwise.
+        named = [row.model_copy(update={"component": component.name}) for row in report.rows]
         if report.package is None:
+            rows += named
             continue
         grown = folder / f"grown-{index}.aotpack"
         with open_package(latest) as before, open_package(built) as new:
             now = before.component(component.name)
             adopt(before.reader, now, new.reader, grown, instead_of=variant.id)
+            (fresh,) = new.component().variants
+        alone = variant.session.config.keys() - fresh.session.config.keys()
+        rows += [row.model_copy(update={"reason": _ALONE}) if alone else row for row in named]
         latest = grown
     return latest, rows
 

@@ -235,6 +235,36 @@ def test_refreshing_keeps_what_a_build_file_said_of_a_target_and_the_order(tmp_p
     assert renewed == told(built)[1]
 
 
+SHARING = """
+name = "pair"
+[[component]]
+name = "one"
+model = "one.onnx"
+[[component]]
+name = "two"
+model = "two.onnx"
+[[target]]
+target = "qnn-htp-v73"
+share_weights = true
+"""
+
+
+@needs("qnn-htp-v73")
+def test_refreshing_says_that_components_share_no_weights_any_more(other: Path, tmp_path: Path) -> None:
+    for layers, name in enumerate(("one", "two"), start=2):
+        onnx.save(cnn(layers=layers, channels=4, size=8), tmp_path / f"{name}.onnx")
+    (tmp_path / "spec.toml").write_text(SHARING, encoding="utf-8")
+    assert aotpack("build", tmp_path / "spec.toml", "-o", tmp_path / "pair.aotpack").status == 0
+    new = tmp_path / "new.aotpack"
+    done = aotpack("refresh", tmp_path / "pair.aotpack", "-o", new, "--json", python=other)
+    assert done.status == 0, done.err
+    rows = done.document("build-report")["rows"]
+    assert [(row["component"], row["state"]) for row in rows] == [("one", "built"), ("two", "built")]
+    assert all("shares no weights with other components any more" in row["reason"] for row in rows)
+    run = aotpack("run", new, "--component", "two", "--emulate", "--runs", 1, "--json", python=other)
+    assert run.document("run")["target"] == "qnn-htp-v73"
+
+
 SHARED = """
 import os, sys
 from pathlib import Path
