@@ -127,7 +127,7 @@ class OpenVinoToolchain(PluginToolchain):
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """The EP's rules on its string, as far as they are known: for CPUs (`openvino_string.judge`)."""
         if variant.device != "cpu":
-            return judge_device(variant.device, machine)
+            return judge_device(variant.device, variant.built_with.get("openvino"), machine)
         return judge(variant.compatibility.ep_string, machine)
 
     def compile_options(self, target: Target) -> onnxruntime.SessionOptions:
@@ -143,9 +143,10 @@ class OpenVinoToolchain(PluginToolchain):
         return options
 
     def looks_at(self, variant: Variant) -> Hashable:
-        """Its string taken apart: the EP's own version in it does not count."""
+        """Its string without the EP's own version, which does not count; for devices what built it."""
         text = variant.compatibility.ep_string
-        return text and parsed(text)
+        string = text and parsed(text)
+        return string if variant.device == "cpu" else (string, variant.built_with.get("openvino"))
 
     def forget(self) -> None:
         """Ask the EP again, and read strings anew."""
