@@ -97,6 +97,8 @@ class SelectionDocument(Value):
     chosen: str | None
     #: Nobody can say whether the accepted ones fit; nothing else was left.
     last_resort: bool
+    #: Something was measured on this machine; without that `--measured` changes nothing.
+    measured: bool
     candidates: tuple[CandidateDocument, ...]
 
     @classmethod
@@ -107,6 +109,7 @@ class SelectionDocument(Value):
             component=selection.component,
             chosen=selection.chosen.id if selection.chosen else None,
             last_resort=selection.last_resort,
+            measured=selection.measured,
             candidates=tuple(CandidateDocument.of(candidate) for candidate in selection.candidates),
         )
 
@@ -254,16 +257,16 @@ class FleetRowDocument(Value):
     """One machine."""
 
     machine: str
-    #: The id of the variant that it gets; None if it gets nothing.
+    #: The id of the variant that it gets; None if it gets nothing, or nobody can say.
     chosen: str | None
     #: What it gets is the portable variant.
     portable: bool
-    #: In the order of the selection, the chosen one first.
+    #: In the order of the selection.
     cells: tuple[FleetCellDocument, ...]
 
 
 class FleetHelpDocument(Value):
-    """A target that is not in the package, and the machines that would take it before what there is."""
+    """A target that is not in the package, and the machines that would get it if it were added."""
 
     target: str
     title: str
@@ -283,8 +286,12 @@ class CoverageDocument(Value):
     portable_only: tuple[str, ...]
     #: Machines that get nothing.
     without: tuple[str, ...]
-    #: Best first.
+    #: Machines of which nobody can say whether anything fits them.
+    unsure: tuple[str, ...]
+    #: The one that would give most machines something better, then the one that would do so with it added.
     helpful: tuple[FleetHelpDocument, ...]
+    #: Toolchains that are not installed, so that their targets could not be looked at.
+    not_considered: tuple[str, ...]
 
     @classmethod
     def of(cls, coverage: Coverage, *, package: str) -> CoverageDocument:
@@ -293,19 +300,21 @@ class CoverageDocument(Value):
             package=package,
             component=coverage.component.name,
             variants=tuple(variant.id for variant in coverage.component.variants),
-            machines=tuple(_fleet_row(name, item) for name, item in coverage.selections.items()),
+            machines=tuple(_fleet_row(name, coverage) for name in coverage.selections),
             unused=coverage.unused,
             portable_only=coverage.portable_only,
             without=coverage.without,
+            unsure=coverage.unsure,
             helpful=tuple(
                 FleetHelpDocument(target=item.target.name, title=item.target.title, machines=item.machines)
                 for item in coverage.helpful
             ),
+            not_considered=coverage.not_considered,
         )
 
 
-def _fleet_row(machine: str, selection: Selection) -> FleetRowDocument:
-    chosen = selection.chosen
+def _fleet_row(machine: str, coverage: Coverage) -> FleetRowDocument:
+    selection, chosen = coverage.selections[machine], coverage.gets(machine)
     return FleetRowDocument(
         machine=machine,
         chosen=chosen.id if chosen else None,

@@ -51,7 +51,10 @@ def run(
     measured: Measured = False,
     on_miss: Annotated[
         str,
-        typer.Option(metavar="WHAT", help="At nothing but portable: portable, compile or error."),
+        typer.Option(
+            metavar="WHAT",
+            help="At nothing but portable: portable, compile, compile-in-background or error.",
+        ),
     ] = "portable",
     emulate: Emulate = False,
     as_json: AsJson = False,
@@ -105,6 +108,10 @@ def run(
         output.print_json(document)
     else:
         _show(document)
+    if loaded.compiling is not None:
+        output.flush()
+        output.note("compiling for this machine, for the next load")
+        loaded.compiling.join()
 
 
 def _show(document: RunDocument) -> None:

@@ -188,14 +188,18 @@ class QnnToolchain(PluginToolchain):
         return variant.compatibility.ep_string, _shares(variant)
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
-        """The EP's rules on its string (`aotpack.toolchain.qnn_string.judge`)."""
-        if _shares(variant) and machine.npus == ():
-            return Verdict(
-                Grade.UNSUPPORTED,
-                Code.NO_DEVICE,
-                "It shares its blob with other models, which the x86 emulator cannot load: it needs an NPU.",
-            )
-        return judge(variant.compatibility.ep_string, machine, emulate=emulate)
+        """The EP's rules on its string (`aotpack.toolchain.qnn_string.judge`); no sharing is emulated."""
+        verdict = judge(variant.compatibility.ep_string, machine, emulate=emulate)
+        needs_npu = _shares(variant) and machine.npus is not None and _hexagon(machine) is None
+        if not needs_npu or (
+            verdict.grade is Grade.UNSUPPORTED and verdict.code is not Code.EMULATION_NOT_ASKED
+        ):
+            return verdict
+        return verdict._replace(
+            grade=Grade.UNSUPPORTED,
+            code=Code.NO_DEVICE,
+            reason="It shares its blob with other models, which the emulator cannot load: it needs an NPU.",
+        )
 
     def foreseen(self, target: Target) -> str | None:
         """The string for the target's architecture and SoC and the installed release."""

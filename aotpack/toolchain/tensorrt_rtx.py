@@ -24,6 +24,7 @@ from aotpack.system import System
 from aotpack.target import Target
 from aotpack.toolchain import nvidia_gpus
 from aotpack.toolchain.base import Compiled, RunsHere
+from aotpack.toolchain.file_version import file_version
 from aotpack.toolchain.generations import read_generations
 from aotpack.toolchain.ort import write_optimised
 from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain, installed_version
@@ -83,11 +84,19 @@ class TensorRtRtxToolchain(PluginToolchain):
         return f"pip install {self.distribution}"
 
     def runtime_details(self) -> Mapping[str, str]:
-        """The release of TensorRT-RTX beside the EP, by the name of its library."""
+        """The release of TensorRT-RTX beside the EP.
+
+        On Linux it is in a name, ``libtensorrt_rtx.so.1.7.1``; ``tensorrt_rtx_1_7.dll`` on Windows says
+        only a part of it there, and has the rest as its version.
+        """
         with contextlib.suppress(metadata.PackageNotFoundError):
             for file in metadata.files(self.distribution) or ():
-                if match := re.search(r"tensorrt_rtx(?:\.so\.|_)(\d+(?:[._]\d+){1,3})", file.name):
-                    return {"tensorrt-rtx": match[1].replace("_", ".")}
+                if match := re.fullmatch(r"libtensorrt_rtx\.so\.(\d+(?:\.\d+){2,3})", file.name):
+                    return {"tensorrt-rtx": match[1]}
+                if re.fullmatch(r"tensorrt_rtx_\d+_\d+\.dll", file.name) and (
+                    version := file_version(Path(str(file.locate())))
+                ):
+                    return {"tensorrt-rtx": ".".join(map(str, version))}
         return {}
 
     def built_with(self) -> Mapping[str, str]:
