@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from aotpack.package import select_variant as select
     from aotpack.selection import Policy, Selection
 
+    __version__: str
+
 __all__ = [
     "AotpackError",
     "BuildReport",
@@ -46,6 +48,7 @@ _HOME = {
     "Package": ("aotpack.package", "Package"),
     "Policy": ("aotpack.selection", "Policy"),
     "Selection": ("aotpack.selection", "Selection"),
+    "__version__": ("aotpack.version", "VERSION"),
     "build": ("aotpack.builder.build", "build"),
     "load": ("aotpack.package", "load"),
     "open": ("aotpack.package", "open_package"),

@@ -10,7 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aotpack.errors import UsageError
 
-__all__ = ["MAX_KEYS", "Count", "Name", "Sha256", "Value", "Xxh3", "check_title", "refuse_ambiguous_json"]
+__all__ = [
+    "MAX_KEYS",
+    "NAME_RULE",
+    "Count",
+    "Name",
+    "Sha256",
+    "Value",
+    "Xxh3",
+    "check_title",
+    "refuse_ambiguous_json",
+]
 
 
 class Value(BaseModel):
@@ -21,6 +31,9 @@ class Value(BaseModel):
 
 #: The name of a component, variant or target: also a folder name, so no separator and no leading dot.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
+
+#: What `check_title` asks of a name, in words.
+NAME_RULE = "at most 128 letters, digits, and . _ + - after the first"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
@@ -49,7 +62,7 @@ def check_title(*, name: str, version: str, license_: str | None = None) -> None
         raise UsageError(
             "is no name for a package",
             where=name or "''",
-            expected="at most 128 letters, digits, and . _ + - after the first",
+            expected=NAME_RULE,
         )
     for what, text in (("version", version), ("license", license_ or "")):
         # What is not UTF-8 on a command line is not printable either.

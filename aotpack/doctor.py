@@ -68,7 +68,7 @@ def _examine(component: str, variant: Variant, machine: Machine, rules: Rules | 
     verdict = judge(
         variant.model_copy(update={"compatibility": compatibility}), machine, rules, here=False, emulate=True
     )
-    if verdict.code in STALE:
+    if verdict.code in STALE and verdict.grade is Grade.UNSUPPORTED:
         return Finding(component, variant, "stale", verdict)
     unknown = {Code.EP_MISSING, Code.TOOLCHAIN_UNKNOWN, Code.TOOLCHAIN_FAILED, Code.STRING_MALFORMED}
     required = [item for item in verdict.compared if item.what in ("onnxruntime", variant.ep)]

@@ -6,6 +6,7 @@ profile; the others are here. Fields may be added.
 
 from __future__ import annotations
 
+from aotpack._path_text import PathText
 from aotpack._values import Value
 from aotpack.doctor import Finding
 from aotpack.fleet import Coverage
@@ -28,6 +29,7 @@ __all__ = [
     "FleetRowDocument",
     "FlexDocument",
     "FlexNodeDocument",
+    "MachinesDocument",
     "RunDocument",
     "SelectionDocument",
     "TargetDocument",
@@ -89,12 +91,14 @@ class CandidateDocument(Value):
 class SelectionDocument(Value):
     """``aotpack select --json``: accepted candidates first, in order."""
 
-    package: str
+    package: PathText
     component: str
     #: The id of the variant to load; None if none fits.
     chosen: str | None
     #: Nobody can say whether the accepted ones fit; nothing else was left.
     last_resort: bool
+    #: Something was measured on this machine; without that `--measured` changes nothing.
+    measured: bool
     candidates: tuple[CandidateDocument, ...]
 
     @classmethod
@@ -105,6 +109,7 @@ class SelectionDocument(Value):
             component=selection.component,
             chosen=selection.chosen.id if selection.chosen else None,
             last_resort=selection.last_resort,
+            measured=selection.measured,
             candidates=tuple(CandidateDocument.of(candidate) for candidate in selection.candidates),
         )
 
@@ -132,6 +137,12 @@ class TargetsDocument(Value):
     targets: tuple[TargetDocument, ...]
 
 
+class MachinesDocument(Value):
+    """``aotpack machine --list --json``: names of the machines whose profiles come with aotpack."""
+
+    machines: tuple[str, ...]
+
+
 class FlexNodeDocument(Value):
     """A FlexAttention node and what is known of its mask."""
 
@@ -145,20 +156,20 @@ class FlexNodeDocument(Value):
     #: Why no block can be skipped.
     why_dense: str | None
     #: Path of the PNG.
-    picture: str | None
+    picture: PathText | None
 
 
 class FlexDocument(Value):
     """``aotpack flex show --json``."""
 
-    model: str
+    model: PathText
     nodes: tuple[FlexNodeDocument, ...]
 
 
 class RunDocument(Value):
     """``aotpack run --json``."""
 
-    package: str
+    package: PathText
     component: str
     variant: str
     target: str
@@ -178,7 +189,7 @@ class RunDocument(Value):
 class VerifyDocument(Value):
     """``aotpack verify --json``."""
 
-    package: str
+    package: PathText
     #: sha256 of the manifest: the package's identity.
     digest: str
     segments: int
@@ -196,7 +207,7 @@ class CacheEntryDocument(Value):
     size: int
     #: Seconds since the epoch.
     used: float
-    path: str
+    path: PathText
 
     @classmethod
     def of(cls, entry: CacheEntry) -> CacheEntryDocument:
@@ -215,7 +226,7 @@ class CacheEntryDocument(Value):
 class CacheDocument(Value):
     """``aotpack cache list|prune|verify --json``: what is there, or what was removed."""
 
-    root: str
+    root: PathText
     #: Bytes that the whole cache holds, shared ones once, and may hold.
     size: int
     limit: int
@@ -225,11 +236,11 @@ class CacheDocument(Value):
 class ExtractDocument(Value):
     """``aotpack extract --json``."""
 
-    package: str
+    package: PathText
     component: str
     variant: str
-    folder: str
-    files: tuple[str, ...]
+    folder: PathText
+    files: tuple[PathText, ...]
 
 
 class FleetCellDocument(Value):
@@ -246,16 +257,16 @@ class FleetRowDocument(Value):
     """One machine."""
 
     machine: str
-    #: The id of the variant that it gets; None if it gets nothing.
+    #: The id of the variant that it gets; None if it gets nothing, or nobody can say.
     chosen: str | None
     #: What it gets is the portable variant.
     portable: bool
-    #: In the order of the selection, the chosen one first.
+    #: In the order of the selection.
     cells: tuple[FleetCellDocument, ...]
 
 
 class FleetHelpDocument(Value):
-    """A target that is not in the package, and the machines that would take it before what there is."""
+    """A target that is not in the package, and the machines that would get it if it were added."""
 
     target: str
     title: str
@@ -265,7 +276,7 @@ class FleetHelpDocument(Value):
 class CoverageDocument(Value):
     """``aotpack coverage --json``."""
 
-    package: str
+    package: PathText
     component: str
     variants: tuple[str, ...]
     machines: tuple[FleetRowDocument, ...]
@@ -275,8 +286,12 @@ class CoverageDocument(Value):
     portable_only: tuple[str, ...]
     #: Machines that get nothing.
     without: tuple[str, ...]
-    #: Best first.
+    #: Machines of which nobody can say whether anything fits them.
+    unsure: tuple[str, ...]
+    #: The one that would give most machines something better, then the one that would do so with it added.
     helpful: tuple[FleetHelpDocument, ...]
+    #: Toolchains that are not installed, so that their targets could not be looked at.
+    not_considered: tuple[str, ...]
 
     @classmethod
     def of(cls, coverage: Coverage, *, package: str) -> CoverageDocument:
@@ -285,19 +300,21 @@ class CoverageDocument(Value):
             package=package,
             component=coverage.component.name,
             variants=tuple(variant.id for variant in coverage.component.variants),
-            machines=tuple(_fleet_row(name, item) for name, item in coverage.selections.items()),
+            machines=tuple(_fleet_row(name, coverage) for name in coverage.selections),
             unused=coverage.unused,
             portable_only=coverage.portable_only,
             without=coverage.without,
+            unsure=coverage.unsure,
             helpful=tuple(
                 FleetHelpDocument(target=item.target.name, title=item.target.title, machines=item.machines)
                 for item in coverage.helpful
             ),
+            not_considered=coverage.not_considered,
         )
 
 
-def _fleet_row(machine: str, selection: Selection) -> FleetRowDocument:
-    chosen = selection.chosen
+def _fleet_row(machine: str, coverage: Coverage) -> FleetRowDocument:
+    selection, chosen = coverage.selections[machine], coverage.gets(machine)
     return FleetRowDocument(
         machine=machine,
         chosen=chosen.id if chosen else None,
@@ -318,7 +335,7 @@ def _fleet_row(machine: str, selection: Selection) -> FleetRowDocument:
 class FindingDocument(Value):
     """What `aotpack doctor` says of one variant."""
 
-    package: str
+    package: PathText
     component: str
     variant: str
     target: str

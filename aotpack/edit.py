@@ -6,6 +6,7 @@ compressed anew.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -93,17 +94,20 @@ def adopt(
     other: PackageReader,
     output: Path,
     *,
+    instead_of: str | None = None,
     compress: int | None = 3,
 ) -> Manifest:
     """Write `reader`'s package with the variants of the only component of `other` in `component` as well.
 
-    Variants that `component` has already, by their ids, are taken from `other`.
+    Variants that `component` has already, by their ids, are taken from `other`. They come last but for the
+    portable one, as in any package.
 
     Args:
         reader: the open package; it may be that at `output`, which Windows closes.
         component: one of its components.
         other: an open package whose variants were compiled from the same model.
         output: the package to write.
+        instead_of: the id of a variant of `component` in whose place they come.
         compress: zstd level for what `other` does not share.
 
     Raises:
@@ -112,8 +116,10 @@ def adopt(
     """
     (source,) = other.manifest.components
     new = {variant.id: variant for variant in source.variants}
-    kept = [variant for variant in component.variants if variant.id not in new]
-    grown = _with(component, _portable_last((*kept, *new.values())))
+    kept = _portable_last(each for each in component.variants if each.id not in new and each.id != instead_of)
+    first = itertools.takewhile(lambda each: each.id != instead_of, component.variants)
+    place = sum(each.id not in new and each.target != PORTABLE for each in first)
+    grown = _with(component, (*kept[:place], *new.values(), *kept[place:]))
     components = tuple(grown if each is component else each for each in reader.manifest.components)
     contents = stored(reader, (_with(component, kept), *(each for each in components if each is not grown)))
     contents |= {

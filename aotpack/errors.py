@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from aotpack._text import printable
 
@@ -97,6 +97,10 @@ class AotpackError(Exception):
         # Vendors' messages hold newlines; an error of ours is always one line.
         super().__init__(printable(" ".join(text.split())))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not made anew from its text, which is not what the constructors take: errors cross processes.
+        return _as_it_was, (type(self), self.args), self.__dict__
+
     def at(self, place: str) -> Self:
         """This error with `place`, where the wrong thing was said, in front of it."""
         self.args = (f"{place}: {self}",)
@@ -105,6 +109,12 @@ class AotpackError(Exception):
     def __str__(self) -> str:
         # Not the inherited one: FileNotFoundError, ImportError and KeyError each print their own way.
         return str(self.args[0])
+
+
+def _as_it_was(cls: type[AotpackError], args: tuple[Any, ...]) -> AotpackError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    return error
 
 
 class UsageError(AotpackError, ValueError):
@@ -221,7 +231,7 @@ class NothingToLoad(AotpackError):
     """
 
     def __init__(self, where: object, refusals: Sequence[tuple[str, str]]) -> None:
-        listed = "; ".join(f"{variant}: {sentence}" for variant, sentence in refusals)
+        listed = "; ".join(f"{variant}: {sentence.removesuffix('.')}" for variant, sentence in refusals)
         super().__init__(
             "no variant can be loaded on this machine",
             where=where,

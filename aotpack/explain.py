@@ -12,13 +12,26 @@ from aotpack.verdict import Comparison
 if TYPE_CHECKING:
     from aotpack.selection import Selection
 
-__all__ = ["LAST_RESORT", "NOTHING_FITS", "Row", "as_html", "as_text", "rows", "side_by_side"]
+__all__ = [
+    "LAST_RESORT",
+    "NOTHING_FITS",
+    "NOTHING_MEASURED",
+    "Row",
+    "as_html",
+    "as_text",
+    "remarks",
+    "rows",
+    "side_by_side",
+]
 
 #: What is said of a selection that has nothing but UNKNOWN.
 LAST_RESORT = "Nothing is known to fit: what is left are variants that nobody can judge."
 
 #: What is said of a selection that accepts nothing.
 NOTHING_FITS = "No variant fits this machine."
+
+#: What is said of a selection that should be in the order of what was measured.
+NOTHING_MEASURED = "Nothing was measured on this machine (`aotpack tune`): this is the usual order."
 
 _MARKS = {True: "=", False: "≠", None: "?"}
 
@@ -63,26 +76,40 @@ def as_text(selection: Selection) -> str:
     for row in rows(selection):
         lines.append(f"{row.mark} {row.variant}  {row.grade} [{row.code}] {row.reason}")
         lines.extend(f"     {side_by_side(item)}" for item in row.compared)
-    return "\n".join([*lines, *_remarks(selection)])
+    return "\n".join([*lines, *remarks(selection)])
+
+
+#: Notebooks set cells flush right, which suits numbers. Colours are theirs, so that both light and dark suit.
+_CELL = "text-align:left;vertical-align:top"
+_ON_ONE_LINE = f"{_CELL};white-space:nowrap"
 
 
 def as_html(selection: Selection) -> str:
-    """A table without styles or scripts of its own: a notebook has some."""
-    drawn = [
-        "<table><thead><tr><th></th><th>variant</th><th>verdict</th><th>reason</th>"
-        "<th>compared: found | needed</th></tr></thead><tbody>"
-    ]
-    for row in rows(selection):
-        compared = "<br>".join(escape(side_by_side(item)) for item in row.compared)
-        cells = (row.mark, row.variant, f"{row.grade} [{row.code}]", row.reason)
-        drawn.append(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + f"<td>{compared}</td></tr>"
-        )
-    drawn.append("</tbody></table>")
-    return "".join(drawn) + "".join(f"<p>{escape(remark)}</p>" for remark in _remarks(selection))
+    """A table for notebooks, one row a variant; the chosen one is bold."""
+    head = "".join(
+        f'<th style="{_CELL}">{name}</th>'
+        for name in ("", "variant", "verdict", "reason", "compared: found | needed")
+    )
+    body = "".join(_drawn(row, bold=row.mark == "->") for row in rows(selection))
+    below = "".join(f"<p>{escape(remark)}</p>" for remark in remarks(selection))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
 
 
-def _remarks(selection: Selection) -> list[str]:
+def _drawn(row: Row, *, bold: bool) -> str:
+    name = f"<b>{escape(row.variant)}</b>" if bold else escape(row.variant)
+    cells = (
+        (_ON_ONE_LINE, escape(row.mark)),
+        (_ON_ONE_LINE, name),
+        (_ON_ONE_LINE, f"{escape(row.grade)}<br>[{escape(row.code)}]"),
+        (_CELL, escape(row.reason)),
+        (_CELL, "<br>".join(escape(side_by_side(item)) for item in row.compared)),
+    )
+    return "<tr>" + "".join(f'<td style="{style}">{cell}</td>' for style, cell in cells) + "</tr>"
+
+
+def remarks(selection: Selection) -> list[str]:
+    """What is to be said of it as a whole, if anything is unusual."""
     if selection.chosen is None:
         return [NOTHING_FITS]
-    return [LAST_RESORT] if selection.last_resort else []
+    said = [LAST_RESORT] if selection.last_resort else []
+    return [*said, NOTHING_MEASURED] if selection.policy.measured and not selection.measured else said

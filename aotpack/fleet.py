@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from aotpack.errors import ProfileError
 from aotpack.machine import Machine, find_machine, known
 from aotpack.manifest import Compatibility, Component, Variant
 from aotpack.policy import Policy
-from aotpack.selection import Selection, select
+from aotpack.selection import Candidate, Selection, select
 from aotpack.target import PORTABLE, Target, catalogue
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.base import Toolchain
@@ -20,9 +21,10 @@ __all__ = ["Coverage", "Help", "cover", "machines_of"]
 
 @dataclass(frozen=True, slots=True)
 class Help:
-    """A target that the package lacks, and the machines that would take it before all that they have."""
+    """A target that the package lacks, and the machines that would get it if it were added."""
 
     target: Target
+    #: With those of the targets before it in `Coverage.helpful` added, too.
     machines: tuple[str, ...]
 
 
@@ -33,26 +35,37 @@ class Coverage:
     component: Component
     #: By machine, in the order they were given.
     selections: Mapping[str, Selection]
-    #: Best first; targets of equally many machines in the catalogue's order.
+    #: Whatever would give most machines something better, and what would do so once that is added, until
+    #: nothing does.
     helpful: tuple[Help, ...]
+    #: Toolchains whose EP some machine has, and whose targets could not be looked at: they are not installed.
+    not_considered: tuple[str, ...] = ()
+
+    def gets(self, machine: str) -> Candidate | None:
+        """What a machine gets; a last resort, of which nobody can say whether it fits, is nothing."""
+        selection = self.selections[machine]
+        return None if selection.last_resort else selection.chosen
 
     @property
     def unused(self) -> tuple[str, ...]:
         """Ids of the variants that no machine gets."""
-        chosen = {item.chosen.id for item in self.selections.values() if item.chosen is not None}
-        return tuple(variant.id for variant in self.component.variants if variant.id not in chosen)
+        taken = {each.id for each in map(self.gets, self.selections) if each is not None}
+        return tuple(variant.id for variant in self.component.variants if variant.id not in taken)
 
     @property
     def portable_only(self) -> tuple[str, ...]:
         """Machines that fall back to the portable variant."""
-        return tuple(
-            name for name, item in self.selections.items() if item.chosen is not None and item.chosen.portable
-        )
+        return tuple(name for name in self.selections if (each := self.gets(name)) and each.portable)
 
     @property
     def without(self) -> tuple[str, ...]:
         """Machines that get nothing."""
         return tuple(name for name, item in self.selections.items() if item.chosen is None)
+
+    @property
+    def unsure(self) -> tuple[str, ...]:
+        """Machines of which nobody can say whether anything fits them."""
+        return tuple(name for name, item in self.selections.items() if item.last_resort)
 
 
 def machines_of(texts: Sequence[str]) -> dict[str, Machine]:
@@ -62,16 +75,20 @@ def machines_of(texts: Sequence[str]) -> dict[str, Machine]:
         ProfileError: a folder holds no profile, or a file is none.
         UnknownName: a name is not known.
     """
-    machines: dict[str, Machine] = {}
+    found: list[tuple[str, Machine]] = []
     for text in texts or known():
         folder = Path(text)
         if folder.is_dir():
             paths = sorted(folder.glob("*.json"))
             if not paths:
                 raise ProfileError("holds no machine profile", where=folder, expected="files named *.json")
-            machines |= {path.stem: find_machine(str(path)) for path in paths}
+            found += [(path.stem, find_machine(str(path))) for path in paths]
         else:
-            machines[Path(text).stem if folder.suffix == ".json" else text] = find_machine(text)
+            found.append((Path(text).stem if folder.suffix == ".json" else text, find_machine(text)))
+    machines: dict[str, Machine] = {}
+    for name, machine in found:
+        if machines.setdefault(name, machine) != machine:
+            raise ProfileError("two machines have this name", where=name, hint="rename one of the files")
     return machines
 
 
@@ -83,14 +100,52 @@ def cover(component: Component, machines: Mapping[str, Machine], policy: Policy 
         for name, machine in machines.items()
     }
     offered = _with_every_target(component, rules)
-    wishes: dict[str, list[str]] = {}
-    for name, machine in machines.items():
-        best = select(offered, machine, rules, here=False, policy=policy).chosen
-        if best is not None and best.id.startswith(_OFFERED):
-            wishes.setdefault(best.variant.target, []).append(name)
-    targets = _targets(rules)
-    helpful = sorted(wishes.items(), key=lambda item: -len(item[1]))
-    return Coverage(component, selections, tuple(Help(targets[name], tuple(who)) for name, who in helpful))
+    wishes = {
+        name: _better(select(offered, machine, rules, here=False, policy=policy))
+        for name, machine in machines.items()
+    }
+    return Coverage(component, selections, _in_turn(wishes, _targets(rules)), _missing(rules, machines))
+
+
+def _missing(rules: Mapping[str, Toolchain], machines: Mapping[str, Machine]) -> tuple[str, ...]:
+    wanted = {ep for machine in machines.values() for ep in machine.eps or ()}
+    foreseen = {
+        target.toolchain
+        for target in _targets(rules).values()
+        if target.toolchain in rules and rules[target.toolchain].foreseen(target) is not None
+    }
+    return tuple(
+        name
+        for name, each in rules.items()
+        if each.ep in wanted and each.version() is None and name not in foreseen
+    )
+
+
+def _better(selection: Selection) -> list[str]:
+    """Targets that a machine would take before all that it has, best first."""
+    if selection.last_resort:
+        return []
+    better = itertools.takewhile(lambda each: each.id.startswith(_OFFERED), selection.accepted)
+    return [each.variant.target for each in better]
+
+
+def _in_turn(wishes: Mapping[str, Sequence[str]], targets: Mapping[str, Target]) -> tuple[Help, ...]:
+    """One target after the other, each the one that most machines wish for when they have those before it."""
+    left = dict(wishes)
+    chosen: list[Help] = []
+    while any(left.values()):
+        places: dict[str, list[int]] = {}
+        for wished in left.values():
+            for place, name in enumerate(wished):
+                places.setdefault(name, []).append(place)
+        # Of those that equally many wish for the one that they wish for most, or else the catalogue's first.
+        ordered = (name for name in targets if name in places)
+        best = min(ordered, key=lambda name: (-len(places[name]), sum(places[name])))
+        chosen.append(Help(targets[best], tuple(name for name, wished in left.items() if best in wished)))
+        left = {
+            name: wished[: wished.index(best)] if best in wished else wished for name, wished in left.items()
+        }
+    return tuple(chosen)
 
 
 #: No packaged variant's id starts so.

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from aotpack.errors import NothingToLoad, ToolchainMissing, UsageError
 from aotpack.events import EventCode, OnEvent, announcer
 from aotpack.machine import probe
+from aotpack.policy import Device, Policy
 from aotpack.selection import Candidate, Selection, select
 from aotpack.session import create
 from aotpack.source.local import LocalVariants
@@ -74,7 +75,7 @@ def load_first(
 
     Raises:
         NothingToLoad: none gave a session, or with ``error`` none but the portable one is left.
-        UsageError: `on_miss` is unknown.
+        UsageError: `on_miss` is unknown, or the environment asks for something that makes no sense.
     """
     return _Load(package, selection, check_on_miss(on_miss), on_event).run()
 
@@ -88,7 +89,8 @@ class _Load:
     announce: Callable[..., None] = field(init=False)
     refused: list[tuple[str, str]] = field(default_factory=list)
     compiling: threading.Thread | None = None
-    repaired: bool = False
+    #: Device types that were compiled for, or of which it was seen that nothing can be.
+    compiled_for: list[Device] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.announce = announcer(self.package.name, self.selection.component, self.on_event)
@@ -101,7 +103,7 @@ class _Load:
             if self._is_miss(candidate):
                 if candidate.portable and self.on_miss == "error":
                     break
-                if better := self._repair():
+                if better := self._repair(candidate):
                     return better
                 if candidate.portable:
                     reason = "No compiled variant is left; it is slower than one for this machine."
@@ -114,8 +116,13 @@ class _Load:
         if self.selection.policy.variant is None and (better := self._repair()):
             return better
         tried = {variant for variant, _ in self.refused}
-        left = [(item.id, item.verdict.reason) for item in self.selection.candidates if item.id not in tried]
+        left = [(item.id, self._why_not(item)) for item in self.selection.candidates if item.id not in tried]
         raise NothingToLoad(self.package.name, [*self.refused, *left])
+
+    def _why_not(self, candidate: Candidate) -> str:
+        if candidate.accepted and candidate.portable:
+            return "It would run, but it was asked to be an error that nothing else is left."
+        return candidate.verdict.reason
 
     def _is_miss(self, candidate: Candidate) -> bool:
         if self.selection.policy.variant is not None:
@@ -128,6 +135,9 @@ class _Load:
         try:
             model = files(variant) / variant.files[0].path
             session = create(variant, model, _toolchain_of(variant), emulate=emulate)
+        except UsageError:
+            # Of the call or its environment, and no variant's fault.
+            raise
         except Exception as error:
             # Vendors' libraries raise what they like; the next candidate may load all the same.
             sentence = " ".join(str(error).split()) or type(error).__name__
@@ -141,18 +151,21 @@ class _Load:
         component = self.package.component(self.selection.component)
         return self.package.cache.materialise(self.package.reader, component, variant)
 
-    def _repair(self) -> Loaded | None:
-        """What was compiled here before, or is now."""
-        if self.repaired or not self.on_miss.startswith("compile"):
+    def _repair(self, miss: Candidate | None = None) -> Loaded | None:
+        """What was compiled here before, or is now, if it is better than the candidate that is a miss."""
+        if not self.on_miss.startswith("compile") or self.compiling is not None:
             return None
-        self.repaired = True
-        store = LocalVariants(self.package.cache)
-        found = store.find(self.package.digest, self.selection.component, probe())
+        policy = self._worth_compiling_for(miss)
+        if policy is None:
+            return None
+        found = LocalVariants(self.package.cache).find(
+            self.package.digest, self.selection.component, probe(), policy
+        )
         if found is None:
             # Off the loading path, and imported only where something is to be compiled.
             from aotpack.builder.repair import compile_here
 
-            work = compile_here(self.package, self.selection.component, self.selection.policy, self.announce)
+            work = compile_here(self.package, self.selection.component, policy, self.announce)
             if self.on_miss == "compile-in-background":
                 self.compiling = threading.Thread(target=work, name="aotpack-compile", daemon=True)
                 self.compiling.start()
@@ -161,12 +174,33 @@ class _Load:
         if found is None:
             return None
         variant, folder = found
+        others = () if miss is None else (miss.variant,)
         component = self.package.component(self.selection.component)
         judged = select(
-            component.model_copy(update={"variants": (variant,)}), probe(), toolchains(), here=True
+            component.model_copy(update={"variants": (variant, *others)}),
+            probe(),
+            toolchains(),
+            here=True,
+            policy=policy,
         )
         best = judged.chosen
-        return self._try(best, lambda _: folder) if best is not None else None
+        if best is not None and best.variant is variant:
+            return self._try(best, lambda _: folder)
+        for candidate in judged.rejected:
+            if candidate.variant is variant:
+                verdict = candidate.verdict
+                self.announce(EventCode.NOT_TAKEN, candidate.id, verdict.reason, verdict.code)
+        return None
+
+    def _worth_compiling_for(self, miss: Candidate | None) -> Policy | None:
+        """The policy for devices that are no worse than that of a miss and were not compiled for before."""
+        policy = self.selection.policy
+        devices = list(policy.device_order)
+        if miss is not None and not miss.portable:
+            devices = devices[: devices.index(miss.variant.device) + 1]
+        devices = [device for device in devices if device not in self.compiled_for]
+        self.compiled_for += devices
+        return replace(policy, devices=devices) if devices else None
 
 
 def _toolchain_of(variant: Variant) -> Toolchain:

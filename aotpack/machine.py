@@ -119,14 +119,14 @@ class Machine(Value):
         return hashlib.sha256(said.encode()).hexdigest()
 
 
-def read_profile(path: Path) -> Machine:
+def read_profile(path: str | os.PathLike[str]) -> Machine:
     """Read a machine profile (schemas/machine.schema.json) from a file.
 
     Raises:
         ProfileError: it cannot be read, or is no profile.
     """
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             text = file.read(MAX_PROFILE_SIZE + 1)
     except OSError as error:
         raise ProfileError(error.strerror or str(error), where=path, expected="a machine profile") from None

@@ -190,7 +190,9 @@ class Package:
         """
         self._reader.verify(progress)
 
-    def extract(self, variant: str, folder: Path, *, component: str | None = None) -> list[Path]:
+    def extract(
+        self, variant: str, folder: str | os.PathLike[str], *, component: str | None = None
+    ) -> list[Path]:
         """Write the files of a variant into the new folder `folder`; all of them or none.
 
         Raises:
@@ -198,14 +200,17 @@ class Package:
             UnknownName: there is no such variant.
         """
         files = self.variant(variant, component).files
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise OutputError("exists already", where=folder, expected="a new or an empty folder")
-        if not folder.name:
-            raise OutputError("cannot be made anew", where=folder, expected="the name of a new folder")
+        folder = Path(folder)
         try:
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise OutputError("exists already", where=folder, expected="a new or an empty folder")
+            if not folder.name:
+                raise OutputError("cannot be made anew", where=folder, expected="the name of a new folder")
             folder.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         except OSError as error:
+            if isinstance(error, AotpackError):
+                raise
             raise OutputError(error.strerror or str(error), where=folder) from None
         try:
             for file in files:
@@ -243,7 +248,19 @@ def select_variant(
     policy: Policy | None = None,
     emulate: bool = False,
 ) -> Selection:
-    """Rank the variants of a package for a machine. As `Package.select`."""
+    """Rank the variants of a package for a machine.
+
+    Args:
+        path: of the package.
+        component: its name; by default the first one.
+        machine: whom for; by default this computer, whose EPs are then asked.
+        policy: what the user wants of the choice.
+        emulate: an emulated device counts as a device.
+
+    Raises:
+        PackageNotFound, FormatError: as for `aotpack.open`.
+        UnknownName: the package has no such component, or the policy asks for a variant that it lacks.
+    """
     with open_package(path) as package:
         return package.select(component=component, machine=machine, policy=policy, emulate=emulate)
 
@@ -257,7 +274,20 @@ def load(
     on_miss: OnMiss = "portable",
     on_event: OnEvent | None = None,
 ) -> onnxruntime.InferenceSession:
-    """A session on the best variant for this machine. As `Package.load`."""
+    """A session on the best variant for this machine that loads.
+
+    Args:
+        path: of the package.
+        component: its name; by default the first one.
+        policy: what the user wants of the choice.
+        emulate: an emulated device counts as a device.
+        on_miss: what to do where nothing but the portable variant is left, as for `Package.load_first`.
+        on_event: called for every refusal and every recompilation (`aotpack.events`).
+
+    Raises:
+        PackageNotFound, FormatError: as for `aotpack.open`.
+        NothingToLoad: no variant gave a session; the error lists each with its reason.
+    """
     with open_package(path) as package:
         return package.load(
             component=component, policy=policy, emulate=emulate, on_miss=on_miss, on_event=on_event

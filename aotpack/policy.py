@@ -51,9 +51,10 @@ class Measured(Protocol):
 class Policy:
     """What the user wants of the choice.
 
-    The order of the accepted variants: the portable one last; then the verdict, the device type, the
-    variant's specificity, the package's order. With `measured` the steady latency comes before all of these,
-    and variants that were not measured after those that were.
+    The order of the accepted variants: the portable one last; UNKNOWN after what is known to fit; then the
+    device type, the verdict, the variant's specificity, the package's order. An NPU that runs a blob for an
+    older one thus comes before the CPU. With `measured` the steady latency comes before all of these, and
+    variants that were not measured after those that were.
     """
 
     #: Best first; a device type that is left out is not taken. None: as `prefer` has it.
@@ -73,6 +74,10 @@ class Policy:
     allow_unknown: bool = False
 
     def __post_init__(self) -> None:
+        for name, given in (("devices", self.devices), ("eps", self.eps)):
+            # Of which each letter would be one.
+            if isinstance(given, str):
+                raise UsageError("is a text", where=name, found=repr(given), expected=f"a list: [{given!r}]")
         strange = [device for device in self.devices or () if device not in _ORDERS["latency"]]
         if strange:
             raise UsageError(f"unknown device type {strange[0]!r}", expected="npu, gpu, cpu")
@@ -103,20 +108,22 @@ class Policy:
         elif self.eps is not None and variant.ep not in self.eps:
             reason = f"The policy does not take {variant.ep}."
         elif measured is not None and measured.failure is not None:
-            code, reason = Code.CRASHED, f"It did not run when it was measured here: {measured.failure}."
+            code = Code.CRASHED
+            reason = f"It did not run for `aotpack tune`, which can measure it again: {measured.failure}."
         elif self.memory_limit is not None and (taken := _memory(variant, measured)) > self.memory_limit:
             code, reason = Code.MEMORY, f"It takes {taken:,} bytes; the limit is {self.memory_limit:,}."
         else:
             return verdict
-        return replace(verdict, grade=Grade.UNSUPPORTED, code=code, reason=reason)
+        return verdict._replace(grade=Grade.UNSUPPORTED, code=code, reason=reason)
 
     def order(self, variant: Variant, verdict: Verdict, measured: Measured | None) -> tuple[Any, ...]:
         """What candidates are sorted by."""
         devices = self.device_order
         usual = (
             variant.target == PORTABLE,
-            verdict.grade.rank,
+            verdict.grade is Grade.UNKNOWN,
             devices.index(variant.device) if variant.device in devices else len(devices),
+            verdict.grade.rank,
             -variant.specificity,
         )
         if not self.measured:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from aotpack.errors import UnknownName
 from aotpack.machine import Machine
@@ -25,8 +26,7 @@ from aotpack.verdict import Grade, Rules, Verdict, judge
 __all__ = ["Candidate", "Policy", "Selection", "select"]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A variant with its verdict."""
 
     variant: Variant
@@ -54,6 +54,8 @@ class Selection:
     last_resort: bool = False
     #: What it was made by.
     policy: Policy = field(default_factory=Policy)
+    #: Something was measured on the machine; `Policy.measured` has no say otherwise.
+    measured: bool = False
 
     @property
     def chosen(self) -> Candidate | None:
@@ -107,11 +109,7 @@ def select(
     """
     policy, measured = policy or Policy(), measured or {}
     if policy.variant is not None and policy.variant not in {variant.id for variant in component.variants}:
-        raise UnknownName(
-            f"variant of component {component.name!r}",
-            policy.variant,
-            (variant.id for variant in component.variants),
-        )
+        raise UnknownName("variant", policy.variant, (variant.id for variant in component.variants))
     verdicts: dict[tuple[object, ...], Verdict] = {}
     narrowed: list[tuple[Variant, Verdict]] = []
     for variant in component.variants:
@@ -135,7 +133,7 @@ def select(
     # Sorting is stable: equals stay in the package's order.
     accepted.sort(key=lambda item: policy.order(item.variant, item.verdict, measured.get(item.id)))
     rejected.sort(key=lambda item: item.verdict.grade.rank)
-    return Selection(component.name, (*accepted, *rejected), last_resort, policy)
+    return Selection(component.name, (*accepted, *rejected), last_resort, policy, bool(measured))
 
 
 def _decides(variant: Variant, rules: Rules | None) -> tuple[object, ...]:

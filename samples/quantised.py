@@ -17,8 +17,8 @@ import onnx
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from aotpack.builder.model import fix_shapes, read_graph, tensor_infos
-from aotpack.builder.numerics import seeded_inputs
+from aotpack.builder.models.model import fix_shapes, read_graph, tensor_infos
+from aotpack.builder.models.numerics import seeded_inputs
 from aotpack.builder.spec import parse_shape
 
 __all__ = ["quantise"]

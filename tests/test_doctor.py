@@ -51,6 +51,15 @@ def openvino(release: str, vendor: str = "GenuineIntel") -> Machine:
     )
 
 
+INTEL_NPU = Npu(vendor="intel", architecture="4000")
+
+
+def npu_blob(built_by: str) -> Variant:
+    return variant("openvino", OPENVINO, "of a form that is not known").model_copy(
+        update={"device": "npu", "built_with": {"openvino": built_by}}
+    )
+
+
 BLOB = variant("openvino", OPENVINO, string_for("2026.4.1", AVX2), arch="x86_64", onnxruntime=">=1.32")
 
 
@@ -100,6 +109,12 @@ BLOB = variant("openvino", OPENVINO, string_for("2026.4.1", AVX2), arch="x86_64"
             Code.NOT_IN_PROFILE,
         ),
         (variant("nobody", "NobodyExecutionProvider", None), Machine(), "unknown", Code.TOOLCHAIN_UNKNOWN),
+        # Of a blob for an NPU only the release that built it is known: the same one takes it.
+        *(
+            (npu_blob("2026.4.1"), openvino(release).model_copy(update={"npus": npus}), state, code)
+            for npus, why in (((INTEL_NPU,), Code.STRING_NOT_APPLICABLE), ((), Code.NO_DEVICE))
+            for release, state, code in (("2026.4.1", "fresh", None), ("2026.5.0", "unknown", why))
+        ),
     ],
 )
 def test_age_is_the_runtimes_affair_and_not_the_devices(

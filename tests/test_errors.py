@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import re
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aotpack import errors
-from aotpack.errors import AotpackError, NothingToLoad, UnknownName, UsageError
+from aotpack.builder.report import BuildReport
+from aotpack.errors import AotpackError, BuildFailed, BuildStopped, NothingToLoad, UnknownName, UsageError
 
 CLASSES = {name: getattr(errors, name) for name in errors.__all__}
 
@@ -68,3 +70,23 @@ def test_nothing_to_load_lists_each_refusal() -> None:
 def test_each_is_documented_and_caught_by_the_root(name: str) -> None:
     assert CLASSES[name].__doc__
     assert issubclass(CLASSES[name], AotpackError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnknownName("thing", "alpah", ["alpha"]),
+        NothingToLoad("here", [("a", "It does not.")]),
+        BuildFailed("failed", report=BuildReport(package=None)),
+        BuildStopped(),
+        *(
+            cls("is wrong", where="here", hint="mend it").at("before")
+            for cls in CLASSES.values()
+            if cls not in (UnknownName, NothingToLoad, BuildFailed, BuildStopped)
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_comes_out_of_another_process_as_it_was(error: AotpackError) -> None:
+    came = pickle.loads(pickle.dumps(error))
+    assert (type(came), str(came), vars(came)) == (type(error), str(error), vars(error))

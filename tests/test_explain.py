@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aotpack._text import printable
 from aotpack.documents import SelectionDocument
-from aotpack.explain import LAST_RESORT, NOTHING_FITS, as_html, as_text, rows, side_by_side
+from aotpack.explain import LAST_RESORT, NOTHING_FITS, NOTHING_MEASURED, as_html, as_text, rows, side_by_side
 from aotpack.policy import Policy
 from aotpack.selection import Candidate, Selection
 from aotpack.verdict import Code, Comparison, Grade, Verdict
@@ -47,9 +47,12 @@ class Table(HTMLParser):
         self.rows: list[list[str]] = []
         self.open: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        assert tag in {"table", "thead", "tbody", "tr", "th", "td", "br", "p"}, tag
-        assert not attrs
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in {"table", "thead", "tbody", "tr", "th", "td", "b", "br", "p"}, tag
+        # Where a cell's text stands is all that is styled, and nothing of it comes from a package.
+        aligned = "text-align:left;vertical-align:top"
+        styles = [aligned, f"{aligned};white-space:nowrap"] if tag in ("th", "td") else []
+        assert attrs in [[("style", style)] for style in styles] or (not attrs and not styles)
         if tag == "br":
             self.rows[-1][-1] += "\n"
             return
@@ -63,7 +66,7 @@ class Table(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1] in ("td", "th"):
+        if self.open[-1] in ("td", "th", "b"):
             self.rows[-1][-1] += data
 
 
@@ -87,7 +90,7 @@ def test_all_three_show_the_same_rows(given_candidates: list[Candidate]) -> None
         assert cells == [
             row.mark,
             row.variant,
-            f"{row.grade} [{row.code}]",
+            f"{row.grade}\n[{row.code}]",
             row.reason,
             "\n".join(map(side_by_side, row.compared)),
         ]
@@ -105,6 +108,14 @@ def test_all_three_show_the_same_rows(given_candidates: list[Candidate]) -> None
         (
             Selection("main", (Candidate(ROW, Verdict(Grade.UNKNOWN, Code.DRIVER, "?"), True),), True),
             LAST_RESORT,
+        ),
+        (
+            Selection(
+                "main",
+                (Candidate(ROW, Verdict(Grade.OPTIMAL, Code.FITS, "It fits."), True),),
+                policy=Policy(measured=True),
+            ),
+            NOTHING_MEASURED,
         ),
     ],
 )

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from aotpack.documents import CoverageDocument
 from aotpack.errors import ProfileError, UnknownName
 from aotpack.fleet import cover, machines_of
 from aotpack.machine import Machine, find_machine, known
 from aotpack.manifest import Compatibility
 from aotpack.policy import Policy
+from aotpack.toolchain import toolchains
 from aotpack.toolchain.openvino_string import ISA_CLASSES
 from aotpack.toolchain.openvino_string import string_for as openvino
+from aotpack.toolchain.qnn import QnnToolchain
 from aotpack.toolchain.qnn_string import string_for as qnn
 from aotpack.verdict import Code, Grade
 from tests.made_packages import NEWEST_OPENVINO, component, portable, variant
@@ -48,14 +51,70 @@ def test_a_machine_that_gets_nothing_is_named() -> None:
     assert covered.portable_only == ()
 
 
-def test_the_target_that_most_machines_would_take_comes_first() -> None:
-    helpful = {item.target.name: item.machines for item in cover(component(portable()), FLEET).helpful}
-    assert helpful["qnn-htp-v73"] == ("snapdragon-x-elite",)
-    counts = [len(item.machines) for item in cover(component(portable()), FLEET).helpful]
+def test_the_target_that_would_help_most_machines_comes_first_and_then_what_helps_beside_it() -> None:
+    helpful = [(item.target.name, item.machines) for item in cover(component(portable()), FLEET).helpful]
+    assert helpful[0] == ("ort-cpu", tuple(FLEET)), "every machine would get it instead of the portable one"
+    # Both phones and laptops run it, each of them better than the CPU; the newer one is best with its own.
+    order = [name for name, _ in helpful]
+    assert dict(helpful)["qnn-htp-v73"] == ("snapdragon-x-elite", "snapdragon-8-gen-3")
+    assert dict(helpful)["qnn-htp-v75"] == ("snapdragon-8-gen-3",)
+    assert order.index("qnn-htp-v73") < order.index("qnn-htp-v75")
+    counts = [len(machines) for _, machines in helpful]
     assert counts == sorted(counts, reverse=True)
     assert "qnn-htp-v73" not in {
         item.target.name for item in cover(component(V73, portable()), FLEET).helpful
     }
+
+
+@pytest.mark.parametrize("name", known())
+def test_what_helps_is_what_a_machine_gets_when_it_is_added(name: str) -> None:
+    """One after the other, until nothing is better than what there is."""
+    fleet, held = {name: find_machine(name)}, [portable()]
+    strings = {V73.target: V73, V79.target: V79, AVX2.target: AVX2}
+    for helps in cover(component(*held), fleet).helpful:
+        rules = toolchains()[helps.target.toolchain]
+        text = rules.foreseen(helps.target)
+        held.append(strings.get(helps.target.name) or variant(helps.target.name, text))
+        assert helps.machines == (name,)
+        chosen = cover(component(*held), fleet).gets(name)
+        assert chosen is not None
+        assert chosen.id == held[-1].id
+    assert not cover(component(*held), fleet).helpful
+
+
+def test_toolchains_that_are_not_installed_are_named_where_the_fleet_has_their_eps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(QnnToolchain, "version", lambda self: None)
+    covered = cover(component(portable()), FLEET)
+    assert "qnn" in covered.not_considered
+    assert not [item for item in covered.helpful if item.target.toolchain == "qnn"]
+    assert "qnn" not in cover(component(portable()), {"rtx-50": FLEET["rtx-50"]}).not_considered
+    assert not {"ort", "tensorrt"} & set(covered.not_considered)
+
+
+def test_what_nobody_can_judge_is_neither_got_nor_a_help() -> None:
+    covered = cover(component(V73), {"blank": Machine(), "rtx-50": FLEET["rtx-50"]})
+    assert covered.selections["blank"].last_resort
+    assert covered.unsure == ("blank",)
+    assert covered.without == ("rtx-50",)
+    assert covered.unused == (V73.id,)
+    assert all(item.machines == ("rtx-50",) for item in covered.helpful)
+    document = CoverageDocument.of(covered, package="p")
+    assert [(row.machine, row.chosen) for row in document.machines] == [("blank", None), ("rtx-50", None)]
+
+
+def test_an_npu_that_runs_an_older_ones_blob_comes_before_the_cpu_unless_the_policy_says_otherwise() -> None:
+    both = component(variant("ort-cpu"), V73, portable())
+    newer = {"snapdragon-8-gen-3": FLEET["snapdragon-8-gen-3"]}
+
+    def got(policy: Policy | None = None) -> str:
+        chosen = cover(both, newer, policy).gets("snapdragon-8-gen-3")
+        assert chosen is not None
+        return chosen.variant.target
+
+    assert got() == got(Policy(devices=["npu", "cpu"])) == "qnn-htp-v73"
+    assert got(Policy(devices=["cpu", "npu"])) == "ort-cpu"
 
 
 def test_a_policy_counts_for_the_whole_fleet() -> None:
@@ -99,6 +158,15 @@ def test_machines_are_names_files_and_folders(tmp_path: Path) -> None:
     assert list(found) == ["rtx-50", "one", "two"]
     assert found["two"].os == "linux"
     assert list(machines_of([])) == list(known())
+
+
+def test_two_machines_of_one_name_are_not_taken_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "rtx-50.json"
+    path.write_text(FLEET["rtx-50"].model_dump_json(), encoding="utf-8")
+    assert list(machines_of(["rtx-50", str(path)])) == ["rtx-50"], "the same one twice"
+    path.write_text(Machine(os="linux").model_dump_json(), encoding="utf-8")
+    with pytest.raises(ProfileError, match="rtx-50: two machines have this name"):
+        machines_of(["rtx-50", str(tmp_path)])
 
 
 def test_a_folder_without_profiles_and_a_name_that_is_none_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 import aotpack as api
+from aotpack.container.reader import PackageReader
 from aotpack.errors import NothingToLoad, UsageError
 from aotpack.events import Event, EventCode
 from aotpack.loading import OnMiss, check_on_miss
@@ -123,12 +124,80 @@ def test_without_a_portable_onnx_nothing_can_be_compiled_and_that_is_said(
     assert "no portable ONNX" in failed.reason
 
 
+def test_a_portable_onnx_that_is_rotten_costs_the_recompilation_alone(small: Path, tmp_path: Path) -> None:
+    rotten = tmp_path / "rotten.aotpack"
+    content = bytearray(small.read_bytes())
+    with PackageReader.open(small) as reader:
+        ort, portable = reader.manifest.variants()
+        used = {index for file in ort.files for index in file.segments}
+        (mine, *_) = [index for file in portable.files for index in file.segments if index not in used]
+        content[reader.manifest.segments[mine].offset] ^= 1
+    rotten.write_bytes(content)
+    events: list[Event] = []
+    with api.open(rotten) as package:
+        older = judged(package, Grade.PREFER_RECOMPILATION, "ort-cpu")
+        loaded = package.load_first(older, on_miss="compile", on_event=events.append)
+    assert loaded.candidate.variant.target == "ort-cpu"
+    assert [event.code for event in events] == [EventCode.RECOMPILE_FAILED, EventCode.LOADED]
+    assert f"segments[{mine}]" in events[0].reason
+
+
 def test_a_policy_that_leaves_no_device_compiles_nothing(small: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     with api.open(without("ort-cpu", small, tmp_path)) as package, pytest.raises(NothingToLoad):
         package.load_first(policy=Policy(devices=["npu"]), on_miss="compile", on_event=events.append)
     assert EventCode.RECOMPILED not in {event.code for event in events}
+    (failed,) = [event for event in events if event.code is EventCode.RECOMPILE_FAILED]
+    assert "compiles for none of the devices" in failed.reason
     assert [event.code for event in events if event.verdict == Code.POLICY] == [EventCode.NOT_TAKEN]
+
+
+def test_what_was_compiled_for_one_policy_is_not_taken_by_another(small: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    only_qnn = Policy(eps=frozenset({"QNNExecutionProvider"}))
+    with api.open(without("ort-cpu", small, tmp_path)) as package:
+        compiled = package.load_first(on_miss="compile")
+        assert compiled.candidate.variant.ep not in (only_qnn.eps or ())
+        assert not compiled.candidate.portable
+        with pytest.raises(NothingToLoad):
+            package.load_first(policy=only_qnn, on_miss="compile", on_event=events.append)
+        assert EventCode.LOADED not in {event.code for event in events}
+        events.clear()
+        too_large = Policy(memory_limit=compiled.candidate.variant.size - 1)
+        other = package.load_first(policy=too_large, on_miss="compile", on_event=events.append)
+        assert other.candidate.portable, "it is smaller"
+    assert ("not-taken", "memory") in {(event.code.value, event.verdict) for event in events}
+
+
+def test_what_was_compiled_for_a_lesser_device_does_not_take_the_place_of_a_better_one(small: Path) -> None:
+    """An NPU that runs a blob for an older one, on a machine that compiles for nothing but its CPU."""
+    events: list[Event] = []
+    with api.open(small) as package:
+        ort, portable = package.component().variants
+        npu = ort.model_copy(update={"id": "npu", "device": "npu"})
+        assert portable.target == "portable"
+        older = Verdict(Grade.PREFER_RECOMPILATION, Code.OLDER_DEVICE, "As if it were older.")
+        fits = Verdict(Grade.OPTIMAL, Code.PORTABLE, "As ever.")
+        selection = Selection("main", (Candidate(npu, older, True), Candidate(portable, fits, True)))
+        for _ in range(2):
+            loaded = package.load_first(selection, on_miss="compile", on_event=events.append)
+            assert loaded.candidate.id == "npu"
+        assert EventCode.RECOMPILED not in {event.code for event in events}
+        # Once nothing but the portable variant is left, the CPU is worth compiling for.
+        refused = npu.model_copy(update={"toolchain": "nobody"})
+        left = Selection("main", (Candidate(refused, older, True), Candidate(portable, fits, True)))
+        loaded = package.load_first(left, on_miss="compile", on_event=events.append)
+    assert not loaded.candidate.portable
+    assert [variant for variant, _ in loaded.refused] == ["npu"]
+
+
+def test_the_command_line_waits_for_what_it_compiles_in_the_background(small: Path, tmp_path: Path) -> None:
+    package = without("ort-cpu", small, tmp_path)
+    first = aotpack("run", package, "--runs", 1, "--on-miss", "compile-in-background", "--json")
+    assert first.document("run")["target"] == "portable"
+    assert "compiling for this machine" in first.err
+    second = aotpack("run", package, "--runs", 1, "--on-miss", "compile-in-background", "--json")
+    assert second.document("run")["target"] != "portable"
 
 
 def test_what_a_listener_raises_is_the_callers(small: Path) -> None:

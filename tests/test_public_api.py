@@ -102,6 +102,27 @@ def test_the_loading_path_imports_nothing_of_the_build(name: str) -> None:
     assert not _imports(name) & set(HEAVY)
 
 
+#: What the rooms of the builder may import of it.
+BEFORE = {
+    "aotpack.builder.models": ("aotpack.builder.models", "aotpack.builder.spec"),
+    "aotpack.builder.jobs": ("aotpack.builder.jobs", "aotpack.builder.models", "aotpack.builder.spec"),
+}
+
+
+@pytest.mark.parametrize("room", BEFORE)
+def test_a_room_of_the_builder_knows_nothing_of_those_after_it(room: str) -> None:
+    """Wherever in a module it is imported: a function's import is one as well."""
+    imported = {
+        node.module
+        for name, file in MODULES.items()
+        if _within(name, (room,))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module and _within(node.module, ("aotpack.builder",))
+    }
+    assert imported
+    assert not {module for module in imported if not _within(module, BEFORE[room])}
+
+
 @pytest.mark.parametrize("name", [name for name in LOADING_PATH if not _within(name, MAY_IMPORT_ONNXRUNTIME)])
 def test_a_package_is_opened_without_onnxruntime(name: str) -> None:
     assert "onnxruntime" not in _imports(name)

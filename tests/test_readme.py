@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from aotpack.target import catalogue
+
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^ *```(\w*)")
 
@@ -51,3 +53,12 @@ def test_the_blocks_of_a_page_run(page: Path, real_model: Callable[[str], Path],
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_targets_counts_right() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = catalogue().values()
+    classes = [each for each in targets if each.name.startswith("openvino-cpu-")]
+    assert (len(classes), "each of nine ISA classes" in text) == (9, True)
+    chips = [each for each in targets if each.generation is not None]
+    assert f"and {len(chips)} single chips" in text

@@ -97,7 +97,7 @@ def test_unknown_is_taken_when_asked_for_or_as_a_last_resort(items: list[Variant
 
 
 @given(variants, policies)
-def test_the_order_is_verdict_device_specificity_and_the_packages_own(
+def test_the_order_is_device_verdict_specificity_and_the_packages_own(
     items: list[Variant], policy: Policy
 ) -> None:
     devices = policy.devices or DEVICES
@@ -105,8 +105,9 @@ def test_the_order_is_verdict_device_specificity_and_the_packages_own(
     keys = [
         (
             each.variant.target == PORTABLE,
-            each.verdict.grade.rank,
+            each.verdict.grade is Grade.UNKNOWN,
             devices.index(each.variant.device),
+            each.verdict.grade.rank,
             -each.variant.specificity,
             position[each.id],
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from aotpack.machine import Ep, Machine, find_machine, known
+from aotpack.machine import Ep, Machine, Npu, find_machine, known
 from aotpack.manifest import Compatibility, Component, SessionSettings, Source, Variant
 from aotpack.policy import Policy
 from aotpack.selection import Selection, select
@@ -126,6 +126,12 @@ def test_variants_of_equal_strings_are_told_apart_by_what_else_the_rules_look_at
         selection = choose(*order, machine=machine, emulate=True)
         assert [each.id for each in selection.accepted] == ["alone"]
         assert [each.verdict.code for each in selection.rejected] == [Code.NO_DEVICE]
+    # An NPU of another maker does not help, and what is known of the runtime is said before it.
+    intel = machine.model_copy(update={"npus": (Npu(vendor="intel", architecture="4000"),)})
+    assert [each.id for each in choose(sharing, machine=intel, emulate=True).accepted] == []
+    older = machine.model_copy(update={"eps": {QNN: Ep(version="2.6.0")}})
+    (rejected,) = choose(sharing, machine=older, emulate=True).rejected
+    assert rejected.verdict.code is Code.RUNTIME_VERSION
 
 
 STRINGS = (

@@ -16,17 +16,18 @@ from typing import Any
 import filelock
 import psutil
 
-from aotpack.builder.constants import with_constants
-from aotpack.builder.elsewhere import place_of
 from aotpack.builder.footprint import with_footprints
+from aotpack.builder.jobs.dask_farm import connect
+from aotpack.builder.jobs.elsewhere import Elsewhere
+from aotpack.builder.jobs.pools import Here, Place, jobs_at_once
+from aotpack.builder.jobs.supervise import Workers
+from aotpack.builder.models.constants import with_constants
 from aotpack.builder.plan import plan
-from aotpack.builder.pools import Here, Place, jobs_at_once
 from aotpack.builder.report import BuildReport
 from aotpack.builder.results import Results
 from aotpack.builder.schedule import Event, Finished, do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant, Limits, TargetSpec
-from aotpack.builder.supervise import Workers
 from aotpack.builder.variant import Built
 from aotpack.container.content import Content
 from aotpack.container.partial import check_writable
@@ -37,7 +38,7 @@ from aotpack.manifest import Component, Manifest
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 
-__all__ = ["build", "build_spec", "one_model", "package_name"]
+__all__ = ["build", "build_spec", "one_model", "package_name", "refuse_input"]
 
 
 def build(
@@ -45,7 +46,7 @@ def build(
     *,
     targets: Iterable[str | TargetSpec],
     output: str | os.PathLike[str],
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, int | Sequence[int]] | None = None,
     constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     version: str = "0",
@@ -65,14 +66,14 @@ def build(
     Args:
         model: path of the ONNX model.
         targets: names from the catalogue, aliases (``aotpack targets``), or a `TargetSpec` with more to say.
-        output: path of the package to write.
+        output: path of the package to write; none of the files of the model.
         shapes: input name to its shape, or symbolic dimension to its one size.
         constants: input name to the value that it always has; the variants lack that input.
         name: of the package; by default the model's file name.
         version: of the package.
         portable: add the untouched ONNX as a variant of its own, last in every order.
-        tolerance: the largest error of a variant (`aotpack.builder.numerics.difference`); by default it
-            depends on the precision that the target computes in.
+        tolerance: the largest error of a variant (`aotpack.builder.models.numerics.difference`); by default
+            it depends on the precision that the target computes in.
         keep_going: return the report even if targets failed.
         time_limit: seconds for each worker process.
         memory_limit: bytes for each worker process and its children.
@@ -112,7 +113,7 @@ def one_model(
     *,
     targets: Iterable[str | TargetSpec],
     output: Path,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, int | Sequence[int]] | None = None,
     constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     **settings: Any,
@@ -131,14 +132,15 @@ def one_model(
     Raises:
         UsageError: a setting makes no sense.
     """
+    if isinstance(targets, str):
+        raise UsageError("is a text", where="targets", found=repr(targets), expected=f"a list: [{targets!r}]")
+    sizes = {
+        key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in (shapes or {}).items()
+    }
     return BuildSpec(
         name=name or package_name(model),
         output=output,
-        components=(
-            ComponentSpec(
-                name="main", model=model, shapes=dict(shapes or {}), constants=dict(constants or {})
-            ),
-        ),
+        components=(ComponentSpec(name="main", model=model, shapes=sizes, constants=dict(constants or {})),),
         targets=tuple(TargetSpec(target=each) if isinstance(each, str) else each for each in targets),
         **settings,
     )
@@ -154,6 +156,7 @@ def build_spec(
     """Build what `spec` says. As `build`."""
     started = time.monotonic()
     announce = _one_at_a_time(on_event)
+    refuse_input(spec.output, [component.model for component in spec.components])
     with _claimed(spec.output) as scratch:
         spec = with_constants(spec, scratch)
         finished = _run(spec, executor, scratch, announce)
@@ -178,10 +181,11 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
         limits = Limits(seconds=limits.seconds, memory=psutil.virtual_memory().total * 9 // 10)
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers())
-        elsewhere = None if executor is None else place_of(executor)
+        elsewhere = None if executor is None else _elsewhere(executor)
         if elsewhere is not None:
             stack.callback(elsewhere.close)
         planned = plan(spec, toolchains(), elsewhere.offered() if elsewhere else None)
+        refuse_input(spec.output, [file for each in planned.components for file in each.model.files()])
         place: Place
         if elsewhere is None:
             sizes = [sum(part.model.source.size for part in job.components) for job in planned.jobs]
@@ -196,6 +200,10 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
         if results is not None:
             results.trim()
         return finished
+
+
+def _elsewhere(executor: Executor | str) -> Elsewhere:
+    return connect(executor) if isinstance(executor, str) else Elsewhere(executor)
 
 
 def _pack(spec: BuildSpec, finished: list[Finished], announce: Event, started: float) -> BuildReport:
@@ -283,6 +291,18 @@ def _one_at_a_time(on_event: Event | None) -> Event:
                 on_event(what, component, target, built)
 
     return announce
+
+
+def refuse_input(output: Path, inputs: Iterable[Path]) -> None:
+    """Nothing, if `output` is none of the files that are read to make it.
+
+    Raises:
+        UsageError: it is one of them; a slip of the hand is not to cost a model.
+    """
+    for path in inputs:
+        with contextlib.suppress(OSError):
+            if output.samefile(path):
+                raise UsageError("is what would be read", where=output, hint="write to another file")
 
 
 def package_name(model: Path) -> str:

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from aotpack.builder.model import open_dimensions, read_graph, read_model
-from aotpack.manifest import TensorInfo
+from aotpack.builder.guess import Guess
+from aotpack.builder.models.model import read_model
 from aotpack.target import PORTABLE, Target
 
 __all__ = ["draft"]
 
 
-def draft(model: Path, *, name: str, folder: Path, targets: Iterable[Target]) -> str:
+def draft(model: Path, guess: Guess, *, name: str, folder: Path, targets: Iterable[Target]) -> str:
     """A build file for one model, as TOML.
 
     Args:
         model: the ONNX model.
+        guess: what it leaves open.
         name: of the package.
         folder: where the file will be, for the path of the model.
-        targets: those that can be compiled for; each is listed, those that run here uncommented.
+        targets: those to list.
 
     Raises:
         ModelError: it cannot be read.
     """
     source = read_model(model)
-    graph = read_graph(model)
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in source.source.opsets.items())
     lines = [
         _comment(f"{model.name}: {source.nodes} nodes, {source.source.size:,} bytes, opset {opsets}."),
@@ -40,10 +40,18 @@ def draft(model: Path, *, name: str, folder: Path, targets: Iterable[Target]) ->
         'name = "main"',
         f"model = {_quoted(Path(os.path.relpath(model, folder)).as_posix())}",
     ]
-    if open_dimensions(graph):
+    if guess.constants:
         lines += [
-            "# Most NPUs and GPUs need every size; 1 is a guess. Buckets are sets of sizes to build for.",
-            f"shapes = {{ {', '.join(_guesses(source.inputs))} }}",
+            "# It holds a network for each value: this chooses one, and is no input of the variants then.",
+            _table("constants", {name: str(value) for name, value in guess.constants.items()}),
+        ]
+    if guess.shapes:
+        tried = (
+            "the first that it runs with" if guess.runs else "a guess, and it did not run with it: mend it"
+        )
+        lines += [
+            f"# Most NPUs and GPUs need every size: {tried}. Buckets are sets of sizes to build for.",
+            _table("shapes", {name: _written(shape) for name, shape in guess.shapes.items()}),
         ]
     for target in targets:
         if target.name != PORTABLE:
@@ -51,15 +59,12 @@ def draft(model: Path, *, name: str, folder: Path, targets: Iterable[Target]) ->
     return "\n".join(lines) + "\n"
 
 
-def _guesses(inputs: Iterable[TensorInfo]) -> list[str]:
-    guesses: dict[str, str] = {}
-    for info in inputs:
-        shape = info.shape or ()
-        if any(size is None for size in shape):
-            guesses[info.name] = str([size if isinstance(size, int) else 1 for size in shape])
-        else:
-            guesses |= {size: "1" for size in shape if isinstance(size, str)}
-    return [f"{_quoted(name)} = {value}" for name, value in guesses.items()]
+def _table(name: str, values: Mapping[str, str]) -> str:
+    return f"{name} = {{ {', '.join(f'{_quoted(key)} = {value}' for key, value in values.items())} }}"
+
+
+def _written(shape: tuple[int, ...]) -> str:
+    return str(list(shape)) if len(shape) != 1 else str(shape[0])
 
 
 def _quoted(text: str) -> str:

@@ -121,7 +121,7 @@ def _variant(row: Row, number: int, widest: int, style: str) -> str:
         _cell("took", "" if row.cached else f"{row.seconds:.1f} s", "n"),
         _cell("nodes", counted, "n"),
         _cell("error", f"{numerics.error:.1e}" if numerics else "", "n"),
-        _cell("on", numerics.ran_on if numerics else ""),
+        _cell("on", numerics.ran_on) if numerics else _cell("", "not run"),
         f'<td><code class="string" title="{string}">{string}</code></td>',
     ]
     return f"{begin}{''.join(cells)}</tr>"

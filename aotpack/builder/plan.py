@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aotpack.builder.bfloat16 import BFLOAT16, computes_in_bfloat16
-from aotpack.builder.low_bits import low_bit_types
-from aotpack.builder.model import SourceModel, fix_shapes, open_dimensions, read_graph, read_model
+from aotpack.builder.models.bfloat16 import BFLOAT16, computes_in_bfloat16
+from aotpack.builder.models.low_bits import low_bit_types
+from aotpack.builder.models.model import SourceModel, fix_shapes, open_dimensions, read_graph, read_source
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UsageError
 from aotpack.target import PORTABLE, Target, find
@@ -66,17 +66,15 @@ class Job:
     @functools.cached_property
     def ingredients(self) -> dict[str, Any]:
         """All that decides what comes out, as JSON."""
-        ours = any(part.flex for part in self.components) or bool(self.widen)
-        ingredients: dict[str, Any] = {
-            "source": {part.name: part.model.source.sha256 for part in self.components},
-            # What is done to a model here is another thing in another release.
-            **({"aotpack": VERSION} if ours else {}),
-        }
+        source = {part.name: part.model.source.sha256 for part in self.components}
+        # What we do to a model, and around what a compiler makes of it, is another thing in another release.
+        ours = {"aotpack": VERSION}
         if self.target.name == PORTABLE:
-            # It is the same whatever built it.
-            return ingredients
+            # It is the same whatever built it, unless FlexAttention was lowered in it.
+            return {"source": source, **(ours if any(part.flex for part in self.components) else {})}
         return {
-            **ingredients,
+            "source": source,
+            **ours,
             "shapes": {
                 part.name: {name: list(shape) for name, shape in part.spec.shapes.items()}
                 for part in self.components
@@ -230,8 +228,8 @@ def _is_wanted(component: ComponentPlan, target: Target, wanted: TargetSpec) -> 
 
 
 def _read(spec: ComponentSpec) -> ComponentPlan:
-    model = read_model(spec.model)
-    graph = fix_shapes(read_graph(spec.model), spec.shapes)
+    model = read_source(spec)
+    graph = fix_shapes(read_graph(spec.model), spec.shapes, spec.places)
     return ComponentPlan(
         spec=spec,
         model=model,

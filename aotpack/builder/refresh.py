@@ -5,19 +5,22 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 from aotpack.builder.build import build
 from aotpack.builder.repair import shapes_of
 from aotpack.builder.report import BuildReport, Row
 from aotpack.builder.schedule import Event
+from aotpack.builder.spec import TargetSpec
 from aotpack.container.partial import check_writable
 from aotpack.doctor import Finding, examine
 from aotpack.edit import adopt, prune
 from aotpack.errors import BuildFailed, UsageError
 from aotpack.machine import Machine, probe
-from aotpack.manifest import Component
+from aotpack.manifest import Component, Variant
 from aotpack.package import Package, open_package
-from aotpack.target import PORTABLE
+from aotpack.target import PORTABLE, Precision, Target, catalogue
+from aotpack.toolchain import toolchains
 
 __all__ = ["refresh"]
 
@@ -27,8 +30,8 @@ def refresh(
 ) -> BuildReport:
     """Write a package in which the variants that `aotpack.doctor.examine` calls stale are compiled anew.
 
-    They are compiled for the same targets and shapes, from the portable ONNX of their component. One that
-    cannot be compiled here stays as it is. All others are copied as they are stored.
+    They are compiled for the same targets, options and shapes, from the portable ONNX of their component. One
+    that cannot be compiled here stays as it is. All others are copied as they are stored.
 
     Args:
         package: the package, which is left as it is unless it is `output`.
@@ -60,6 +63,10 @@ def refresh(
     return BuildReport(package=str(output), size=output.stat().st_size, seconds=seconds, rows=tuple(rows))
 
 
+#: What is lost where each component is compiled by itself; sessions are told to share by their settings.
+_ALONE = "It shares no weights with other components any more; `aotpack build` makes variants that do"
+
+
 def _rebuild(
     opened: Package,
     component: Component,
@@ -83,23 +90,26 @@ def _rebuild(
         old = folder / f"old-{index}.onnx"
         opened.reader.copy_file(variant.files[0], old)
         built = folder / f"built-{index}.aotpack"
-        report = _build(model, variant.target, built, component, shapes_of(old), on_event)
-        rows.extend(report.rows)
+        report = _build(model, variant, built, component, shapes_of(old), on_event)
+        # A build of one model calls its component otherwise.
+        named = [row.model_copy(update={"component": component.name}) for row in report.rows]
         if report.package is None:
+            rows += named
             continue
-        grown, pruned = folder / f"grown-{index}.aotpack", folder / f"pruned-{index}.aotpack"
+        grown = folder / f"grown-{index}.aotpack"
         with open_package(latest) as before, open_package(built) as new:
-            adopt(before.reader, before.component(component.name), new.reader, grown)
+            now = before.component(component.name)
+            adopt(before.reader, now, new.reader, grown, instead_of=variant.id)
             (fresh,) = new.component().variants
-        with open_package(grown) as package:
-            prune(package.reader, pruned, drop=[variant.id] if fresh.id != variant.id else [])
-        latest = pruned
+        alone = variant.session.config.keys() - fresh.session.config.keys()
+        rows += [row.model_copy(update={"reason": _ALONE}) if alone else row for row in named]
+        latest = grown
     return latest, rows
 
 
 def _build(
     model: Path,
-    target: str,
+    variant: Variant,
     output: Path,
     component: Component,
     shapes: dict[str, tuple[int, ...]],
@@ -109,7 +119,7 @@ def _build(
     try:
         return build(
             model,
-            targets=[target],
+            targets=[_target_of(variant)],
             output=output,
             shapes={name: shape for name, shape in shapes.items() if name in wanted},
             name=component.name,
@@ -118,3 +128,47 @@ def _build(
         )
     except BuildFailed as error:
         return error.report
+    except UsageError as error:
+        # It costs its own row, and the variant stays as it is.
+        row = Row(
+            target=variant.target, component=component.name, state="failed", seconds=0.0, reason=str(error)
+        )
+        return BuildReport(package=None, rows=(row,))
+
+
+def _target_of(variant: Variant) -> TargetSpec:
+    """What compiles such a variant again; a build file may have changed its target, and called it otherwise.
+
+    Raises:
+        UsageError: it is called otherwise, and nothing else tells which of the known targets it was.
+    """
+    known = toolchains()
+    own = known.get(variant.toolchain)
+    named = own.target_named(variant.target) if own is not None else None
+    all_known = catalogue(target for toolchain in known.values() for target in toolchain.targets())
+    base = named or all_known.get(variant.target) or _alike(variant, all_known.values())
+    return TargetSpec(
+        target=base.name,
+        name=variant.target,
+        options=variant.session.provider_options,
+        precision=None if variant.precision == base.precision else cast(Precision, variant.precision),
+    )
+
+
+def _alike(variant: Variant, known: Iterable[Target]) -> Target:
+    options = variant.session.provider_options
+    alike = [
+        target
+        for target in known
+        if (target.toolchain, target.device, target.specificity, target.requires.isa)
+        == (variant.toolchain, variant.device, variant.specificity, variant.compatibility.requires.isa)
+        and target.provider_options.keys() <= options.keys()
+    ]
+    # Told its options a target differs from another one in these alone.
+    if len({(target.architectures, tuple(target.environment.items())) for target in alike}) != 1:
+        raise UsageError(
+            "its target is none that is known here",
+            where=variant.target,
+            hint="build it again with `aotpack build`",
+        )
+    return max(alike, key=lambda target: len(target.provider_options.items() & options.items()))

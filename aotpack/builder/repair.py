@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aotpack.builder.build import build
-from aotpack.builder.model import read_graph, tensor_infos
+from aotpack.builder.models.model import read_graph, tensor_infos
 from aotpack.errors import AotpackError, BuildFailed
 from aotpack.events import EventCode
 from aotpack.machine import Machine, probe
@@ -44,12 +44,20 @@ def compile_here(package: Package, component: str, policy: Policy, announce: Cal
         reason = "The package holds no portable ONNX to compile from."
         announce(EventCode.RECOMPILE_FAILED, component, reason)
         return lambda: None
-    model = cache.materialise(package.reader, compiled_from, portable) / portable.files[0].path
-    shapes = fixed_shapes(package, compiled_from)
+    try:
+        model = cache.materialise(package.reader, compiled_from, portable) / portable.files[0].path
+        shapes = fixed_shapes(package, compiled_from)
+    except (AotpackError, OSError) as error:
+        announce(EventCode.RECOMPILE_FAILED, component, str(error))
+        return lambda: None
     machine = probe()
+    targets = targets_here(machine, policy)
+    if not targets:
+        reason = "This machine compiles for none of the devices and EPs that may be taken."
+        announce(EventCode.RECOMPILE_FAILED, component, reason)
 
     def work() -> tuple[Variant, Path] | None:
-        for target in targets_here(machine, policy):
+        for target in targets:
             announce(EventCode.RECOMPILING, target.name, f"It is compiled for this machine ({target.title}).")
             try:
                 return _compile(target)
@@ -72,7 +80,7 @@ def compile_here(package: Package, component: str, policy: Policy, announce: Cal
                 compress=None,
             )
             with open_package(output) as built:
-                kept = local.keep(digest, component, machine, built.reader, built.component())
+                kept = local.keep(digest, component, machine, policy, built.reader, built.component())
         announce(EventCode.RECOMPILED, kept[0].id, "It was compiled for this machine and kept in the cache.")
         return kept
 

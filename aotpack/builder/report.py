@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from aotpack._path_text import PathText
 from aotpack._values import Value
 from aotpack.manifest import Coverage, Numerics
 
@@ -57,7 +58,7 @@ class BuildReport(Value):
     """A whole build."""
 
     #: Path of the package; None if nothing could be put into one.
-    package: str | None
+    package: PathText | None
     #: Bytes of the package.
     size: int | None = None
     seconds: float = 0.0

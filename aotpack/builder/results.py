@@ -28,7 +28,7 @@ import xxhash
 from pydantic import Field, ValidationError
 
 from aotpack._values import Value
-from aotpack.builder.job import Done
+from aotpack.builder.jobs.job import Done
 from aotpack.errors import OutputError
 from aotpack.source.cache import Cache
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from aotpack.builder.job import Done
+from aotpack.builder.jobs.job import Done
+from aotpack.builder.jobs.pools import Place
 from aotpack.builder.plan import ComponentPlan, Job, Plan
-from aotpack.builder.pools import Place
 from aotpack.builder.results import Results
 from aotpack.builder.sources import Sources, refusal
 from aotpack.builder.variant import Built, finish, portable
@@ -181,6 +182,10 @@ def _without_work(
     if refused := refusal(job):
         return Done(failure=refused), "The model does not fit the target."
     known = results.get(job.digest, folder / "kept") if results is not None else None
+    unrun = known is not None and not known.runs and machine is not None and _can_do_all(job, machine)
+    if unrun:
+        shutil.rmtree(folder / "kept")
+        known = None
     if results is not None and known is not None:
         results.remember(_key(job, output), job.digest, job.ingredients, failed=False)
         return known, None
@@ -188,6 +193,8 @@ def _without_work(
         return Done(failure=missing), "It cannot be compiled for on this machine."
     if results is None:
         return None, "Results of earlier builds were not to be used."
+    if unrun:
+        return None, "It could not be run where it was compiled, and can be here."
     return None, results.why_not(_key(job, output), job.digest, job.ingredients)
 
 
@@ -197,6 +204,16 @@ def _not_here(job: Job, machine: Machine) -> str | None:
     except Exception:
         # A third party's, which will raise again where that is the job's failure.
         return None
+
+
+def _can_do_all(job: Job, machine: Machine) -> bool:
+    """Whether `machine` can compile for the target and run what it gets."""
+    try:
+        compiles = job.toolchain.why_not_compile(job.target, machine) is None
+        return compiles and job.toolchain.how_to_run(job.target, machine).how is not None
+    except Exception:
+        # As in `_not_here`.
+        return False
 
 
 def _key(job: Job, output: str) -> str:

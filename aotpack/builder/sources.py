@@ -7,14 +7,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from aotpack.builder.bfloat16 import BFLOAT16
-from aotpack.builder.job import Reference, References, Task, TaskPart, make_reference
-from aotpack.builder.lowering import Lowered, lower_for
-from aotpack.builder.model import file_stamps, prepare, read_model
+from aotpack.builder.jobs.job import Reference, References, Task, TaskPart, make_reference
+from aotpack.builder.jobs.pools import Place
+from aotpack.builder.jobs.supervise import Workers
+from aotpack.builder.models.bfloat16 import BFLOAT16
+from aotpack.builder.models.lowering import Lowered, lower_for
+from aotpack.builder.models.model import file_stamps, prepare, read_model
 from aotpack.builder.plan import ComponentPlan, Job
-from aotpack.builder.pools import Place
 from aotpack.builder.spec import Limits
-from aotpack.builder.supervise import Workers
 from aotpack.errors import ModelError, OutputError
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain import toolchains
@@ -161,10 +161,10 @@ class Sources:
         return self._references[component.name]
 
 
-def _note(widened: Mapping[str, int], widen: Mapping[str, str]) -> str | None:
+def _note(widened: Mapping[tuple[str, str], int], widen: Mapping[str, str]) -> str | None:
     """What was done to weights, in a sentence for the report."""
-    wider = [f"{count} {name} as {widen[name]}" for name, count in widened.items() if widen[name] != name]
-    told = [f"{count} {name}" for name, count in widened.items() if widen[name] == name and count]
+    wider = [f"{count} {name} as {wide}" for (name, wide), count in widened.items() if wide != name]
+    told = [f"{count} {name}" for (name, wide), count in widened.items() if wide == name]
     sentences = [
         *([f"Weights stored wider, exactly: {', '.join(sorted(wider))}."] if wider else []),
         *(["Computed in float32, for it takes no bfloat16."] if BFLOAT16 in widen else []),
@@ -184,5 +184,8 @@ def refusal(job: Job) -> str | None:
         if component.open and job.toolchain.needs_fixed_shapes:
             names = ", ".join(component.open)
             first = component.open[0].split("[")[0]
-            return f"input dimensions have no fixed size: {names}; give them with --shape {first}=SIZE,…"
+            how = f"--shape {first}=SIZE,…"
+            if component.spec.places:
+                how = f"shapes = {{ {first} = [SIZE, …] }} in its [[component]]"
+            return f"input dimensions have no fixed size: {names}; give them with {how}"
     return None

@@ -12,7 +12,15 @@ from aotpack._values import check_title
 from aotpack.errors import UsageError
 from aotpack.target import Precision
 
-__all__ = ["BuildSpec", "ComponentSpec", "Constant", "Limits", "TargetSpec", "parse_constants", "parse_shape"]
+__all__ = [
+    "BuildSpec",
+    "ComponentSpec",
+    "Constant",
+    "Limits",
+    "TargetSpec",
+    "parse_constants",
+    "parse_shape",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +55,8 @@ class ComponentSpec:
     #: Input name to the value that all of its elements have: it is no input any more.
     constants: Mapping[str, Constant] = field(default_factory=dict)
     kind: Literal["model", "flex-attention"] = "model"
+    #: Key, such as ``shapes.input``, to where in a file it was said, for errors.
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

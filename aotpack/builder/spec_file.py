@@ -24,9 +24,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-from aotpack._values import Name, Value
+from aotpack._values import NAME_RULE, Name, Value
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
 from aotpack.builder.toml_places import TomlPlaces
 from aotpack.errors import UsageError
@@ -39,6 +40,18 @@ MAX_SIZE = 4 * 1024 * 1024
 
 _Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=64)]
 _Shapes = dict[str, _Sizes | Annotated[int, Field(ge=1)]]
+
+
+def _spdx(text: str) -> str:
+    """`text` as SPDX writes it."""
+    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+    try:
+        return canonicalize_license_expression(text)
+    except InvalidLicenseExpression:
+        raise PydanticCustomError(
+            "spdx", "an SPDX expression such as Apache-2.0 AND MIT, or LicenseRef-NAME for another license"
+        ) from None
 
 
 class ComponentTable(Value):
@@ -90,7 +103,7 @@ class BuildFile(Value):
     #: Where the package goes; by default the name with ``.aotpack``, beside this file.
     output: str | None = None
     #: SPDX expression of what the models are licensed under.
-    license: str | None = None
+    license: Annotated[str, AfterValidator(_spdx)] | None = None
     #: Add the untouched ONNX.
     portable: bool = True
     tolerance: Annotated[float, Field(gt=0)] | None = None
@@ -120,16 +133,16 @@ def read_build_file(path: Path) -> BuildSpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"is not TOML: {error}", where=path) from None
     try:
-        parsed = BuildFile.model_validate(_with_tuples(tables))
+        parsed = BuildFile.model_validate(values := _with_tuples(tables))
     except ValidationError as error:
-        raise _told(error, TomlPlaces(path, text)) from None
+        raise _told(error, values, TomlPlaces(path, text)) from None
     return _spec(parsed, path, TomlPlaces(path, text))
 
 
 def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
     components: dict[str, ComponentSpec] = {}
     for index, table in enumerate(file.component):
-        for component in _components(table, path.parent):
+        for component in _components(table, index, path.parent, places):
             if component.name in components:
                 place = places.of(("component", index, "name"))
                 raise UsageError(f"two components are called {component.name!r}", where=place)
@@ -163,13 +176,20 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
     )
 
 
-def _components(table: ComponentTable, folder: Path) -> Iterator[ComponentSpec]:
+def _components(
+    table: ComponentTable, index: int, folder: Path, places: TomlPlaces
+) -> Iterator[ComponentSpec]:
+    own = [("model",), *(("constants", name) for name in table.constants)]
+    said = {".".join(key): places.of(("component", index, *key)) for key in own}
+    said |= {f"shapes.{name}": places.of(("component", index, "shapes", name)) for name in table.shapes}
     for bucket, shapes in (table.buckets or {"": {}}).items():
         yield ComponentSpec(
             name=f"{table.name}.{bucket}" if bucket else table.name,
             model=folder / table.model,
             shapes={**_shapes(table.shapes), **_shapes(shapes)},
             constants=table.constants,
+            places=said
+            | {f"shapes.{name}": places.of(("component", index, "buckets", bucket, name)) for name in shapes},
         )
 
 
@@ -214,23 +234,62 @@ def _option(value: str | int | bool) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def _told(error: ValidationError, places: TomlPlaces) -> UsageError:
+def _told(error: ValidationError, tables: object, places: TomlPlaces) -> UsageError:
+    issues: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for issue in error.errors(include_url=False, include_context=False):
+        loc = issue["loc"] if issue["type"] == "missing" else _within(tables, issue["loc"])
+        issues.setdefault(loc, []).append(issue)
     # A misspelt key is unknown and leaves another one missing: the first of the two is what to mend.
-    first = min(
-        error.errors(include_url=False, include_context=False),
-        key=lambda each: each["type"] != "extra_forbidden",
-    )
-    place = places.of(first["loc"])
-    more = error.error_count() - 1
-    also = f" (and {more} more)" if more else ""
+    loc, (first, *others) = min(issues.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden")
+    place = places.of(loc)
+    also = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
     if first["type"] == "extra_forbidden":
-        known = _keys_at(first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=3, cutoff=0.5) or known
+        known = _keys_at(loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), known, n=3, cutoff=0.5) or known
         return UsageError(f"unknown key{also}", where=place, hint=f"did you mean {', '.join(near)}?")
     if first["type"] == "missing":
         return UsageError(f"is missing{also}", where=place)
     found = repr(first["input"])
-    return UsageError(f"{first['msg']}{also}", where=place, found=found if len(found) <= 60 else None)
+    if loc in (("component",), ("target",)):
+        expected = f"[[{loc[0]}]] in front of each"
+    else:
+        expected = " or ".join(dict.fromkeys(map(_expected, (first, *others))))
+    return UsageError(
+        f"cannot be that{also}", where=place, found=found if len(found) <= 60 else None, expected=expected
+    )
+
+
+def _within(tables: object, loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """`loc` as far as it is in `tables`: pydantic goes on with which of several types it tried."""
+    for depth, part in enumerate(loc):
+        held = (
+            tables
+            if isinstance(tables, dict)
+            else dict(enumerate(tables))
+            if isinstance(tables, tuple)
+            else {}
+        )
+        if part not in held:
+            return loc[:depth]
+        tables = held[part]
+    return loc
+
+
+#: Pydantic's types of errors to what was expected, in words of TOML.
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a table",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "model_type": "a table",
+    "string_pattern_mismatch": NAME_RULE,
+    "string_type": "a text in quotes",
+    "tuple_type": "a list",
+}
+
+
+def _expected(issue: ErrorDetails) -> str:
+    return _EXPECTED.get(issue["type"], issue["msg"].removeprefix("Input should be "))
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:

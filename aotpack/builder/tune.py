@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from aotpack.builder.jobs.supervise import run_worker
+from aotpack.builder.jobs.worker import MeasureRequest
 from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
-from aotpack.builder.supervise import run_worker
-from aotpack.builder.worker import MeasureRequest
-from aotpack.machine import probe
+from aotpack.machine import Machine, probe
 from aotpack.manifest import Component, TensorInfo
 from aotpack.package import Package
 from aotpack.policy import Policy
@@ -37,7 +37,8 @@ def tune(
     """Measure what fits, and keep it in the cache for this machine and package.
 
     A variant that crashes, hangs or raises is remembered with the reason; every later choice on this machine
-    leaves it out. What was remembered before does not keep a variant from being measured again.
+    leaves it out. What was remembered before does not keep a variant from being measured again, and stays
+    for those that the policy leaves out this time.
 
     Args:
         package: an open package.
@@ -47,28 +48,39 @@ def tune(
         limits: of each process.
         on_measured: is told each measurement when it is done.
 
+    Returns:
+        All that is known of the component on this machine.
+
     Raises:
         OutputError: the cache cannot be written.
     """
     tuned = package.component(component)
-    machine, policy = probe(), policy or Policy()
+    machine, policy, store = probe(), policy or Policy(), TuningStore(package.cache.root)
     selection = select(tuned, machine, toolchains(), here=True, policy=policy)
     inputs = _inputs(package, tuned)
-    measurements = []
+    known = dict(store.read(package.digest, tuned.name, machine))
+    tuning = _tuning(package, tuned, machine, known)
     for candidate in selection.accepted:
         measurement = _measure(package, tuned, candidate, inputs, runs, limits or Limits(seconds=300.0))
-        measurements.append(measurement)
+        known[candidate.id] = measurement
+        tuning = _tuning(package, tuned, machine, known)
+        # Kept one by one: whoever is stopped on the way has those that were done.
+        store.write(tuning)
         if on_measured is not None:
             on_measured(measurement)
-    tuning = Tuning(
+    return tuning
+
+
+def _tuning(
+    package: Package, component: Component, machine: Machine, known: Mapping[str, Measurement]
+) -> Tuning:
+    return Tuning(
         package=package.manifest.name,
         digest=package.digest,
-        component=tuned.name,
+        component=component.name,
         machine=machine.key(),
-        measurements=tuple(measurements),
+        measurements=tuple(known[each.id] for each in component.variants if each.id in known),
     )
-    TuningStore(package.cache.root).write(tuning)
-    return tuning
 
 
 def _measure(

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aotpack.builder.bfloat16 import BFLOAT16
-from aotpack.builder.job import Done, Measured, PartDone
-from aotpack.builder.lowering import Lowered
-from aotpack.builder.numerics import TOLERANCES
+from aotpack.builder.jobs.job import Done, Measured, PartDone
+from aotpack.builder.models.bfloat16 import BFLOAT16
+from aotpack.builder.models.lowering import Lowered
+from aotpack.builder.models.numerics import TOLERANCES
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
 from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
@@ -109,7 +109,9 @@ def _finish(
     measured = part.measured
     if measured is not None and not measured.error <= allowed:
         found = f"an error of {measured.error:.3g}" if measured.error < _NOT_FINITE else "not finite"
-        reason = f"its numbers are off: {found} on seeded inputs; the tolerance is {allowed:g}"
+        reason = (
+            f"its numbers are off: {found} on seeded inputs ({measured.ran_on}); the tolerance is {allowed:g}"
+        )
         return failed(job, component, done, reason, why)
     numerics: Numerics | None = None
     if measured is not None:

@@ -1,4 +1,10 @@
-"""``aotpack add``."""
+"""``aotpack add``.
+
+::
+
+    aotpack add m.aotpack -t ort-cpu --shape input=1,576
+    aotpack add m.aotpack -t ort-cpu -o more.aotpack
+"""
 
 from __future__ import annotations
 

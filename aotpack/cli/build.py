@@ -1,4 +1,10 @@
-"""``aotpack build``."""
+"""``aotpack build``.
+
+::
+
+    aotpack build model.onnx -o m.aotpack -t ort-cpu --shape input=1,576
+    aotpack build aotpack.toml --report page.html --explain-rebuild
+"""
 
 from __future__ import annotations
 
@@ -27,6 +33,8 @@ __all__ = ["build", "run_build", "show_report"]
 
 #: Of the table of a build.
 _COLUMNS = ["target", "state", "time", "size", "adds", "error", "ran on"]
+#: Further ones where there is room, and the letters of a string that are worth a column.
+_MORE, _LEAST_OF_STRING = ["nodes", "compatibility string"], 27
 
 _MODEL = typer.Argument(metavar="MODEL", help="An ONNX model, or a build file (*.toml).", show_default=False)
 
@@ -90,7 +98,9 @@ def build(
     reuse: Annotated[
         bool, typer.Option("--reuse/--no-reuse", help="Take what earlier builds did, and keep this one's.")
     ] = True,
-    explain_rebuild: Annotated[bool, typer.Option(help="Say why each target was built anew.")] = False,
+    explain_rebuild: Annotated[
+        bool, typer.Option("--explain-rebuild", help="Say why each target was built anew.")
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page to look at, too.")
     ] = None,
@@ -101,7 +111,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Compile a model, or what a build file says, for each target."""
-    from aotpack.builder.build import one_model
+    from aotpack.builder.build import one_model, refuse_input
     from aotpack.builder.spec import parse_constants, parse_shape
     from aotpack.builder.spec_file import read_build_file
 
@@ -123,6 +133,7 @@ def build(
             constants=parse_constants(constant or []),
             name=name,
         )
+    refuse_input(out or spec.output, [model])
     memory = None if memory_limit is None else parse_size(memory_limit, "--memory-limit")
     changes: dict[str, Any] = {
         "output": out,
@@ -143,15 +154,15 @@ def build(
         raise UnknownName("kind of subgraph in --extract", extract, ["flex"])
     with ExitStack() as stack:
         if extract is not None:
-            from aotpack.builder.subgraphs import with_subgraphs
+            from aotpack.builder.models.subgraphs import with_subgraphs
 
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="aotpack-flex-"))
             spec = with_subgraphs(spec, Path(scratch))
         built = run_build(
             spec, as_json, executor=executor, keep_going=keep_going, page=report, explain=explain_rebuild
         )
-    _write_page(built, report)
     show_report(built, as_json, explain=explain_rebuild)
+    _write_page(built, report)
 
 
 def run_build(
@@ -175,8 +186,8 @@ def run_build(
             ) from None
         except BuildFailed as error:
             stack.close()
-            _write_page(error.report, page)
             show_report(error.report, as_json, explain=explain)
+            _write_page(error.report, page)
             raise
 
 
@@ -216,13 +227,22 @@ def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) ->
         return
     components = list(dict.fromkeys(row.component for row in report.rows))
     several = len(components) > 1
+    columns = [*_COLUMNS, *_MORE]
     lines: list[list[str]] = []
     for component in components:
         if several:
-            lines.append([component, *[""] * (len(_COLUMNS) - 1)])
+            lines.append([component, *[""] * (len(columns) - 1)])
         indent = "  " if several else ""
         lines += [_cells(row, indent) for row in report.rows if row.component == component]
-    output.table(_COLUMNS, lines, right=_COLUMNS[2:6])
+    # Between columns are two spaces.
+    taken = sum(max(map(len, column)) + 2 for column in list(zip(columns, *lines, strict=True))[:-1])
+    room = output.console().width - taken
+    if room < _LEAST_OF_STRING:
+        columns, lines = _COLUMNS, [cells[: len(_COLUMNS)] for cells in lines]
+    else:
+        for cells in lines:
+            cells[-1] = cells[-1] if len(cells[-1]) <= room else f"{cells[-1][: room - 1]}…"
+    output.table(columns, lines, right=[*_COLUMNS[2:6], "nodes"])
     told: dict[str, list[str]] = {}
     for row in report.rows:
         called = f"{row.component}/{row.target}" if several else row.target
@@ -248,5 +268,7 @@ def _cells(row: Row, indent: str) -> list[str]:
         output.size(row.size) if row.size is not None else "",
         output.size(row.adds) if row.adds is not None else "",
         f"{numerics.error:.1e}" if numerics is not None else "",
-        numerics.ran_on if numerics is not None else "",
+        numerics.ran_on if numerics is not None else "not run" if row.state == "built" else "",
+        f"{coverage.compiled}/{coverage.nodes}" if coverage is not None and coverage.partitions else "",
+        row.ep_string or "",
     ]

@@ -25,13 +25,14 @@ def build_progress(stack: ExitStack) -> Event:
 
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    console = output.stderr_console()
     progress = stack.enter_context(
         Progress(
-            SpinnerColumn(),
+            SpinnerColumn("line" if console.options.ascii_only else "dots"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             TimeElapsedColumn(),
-            console=output.stderr_console(),
+            console=console,
             transient=True,
         )
     )

@@ -1,4 +1,11 @@
-"""``aotpack cache list|prune|verify``."""
+"""``aotpack cache list|prune|verify``.
+
+::
+
+    aotpack cache list
+    aotpack cache prune --limit 2G
+    aotpack cache verify
+"""
 
 from __future__ import annotations
 

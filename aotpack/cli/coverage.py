@@ -1,4 +1,11 @@
-"""``aotpack coverage``."""
+"""``aotpack coverage``.
+
+::
+
+    aotpack coverage m.aotpack
+    aotpack coverage m.aotpack --machines rtx-40,avx2-desktop
+    aotpack coverage m.aotpack --machines profiles/
+"""
 
 from __future__ import annotations
 
@@ -68,24 +75,30 @@ def _show(covered: Coverage) -> None:
         ruler = _in_tens("".join(str((index + 1) % 10) for index in band))
         rows = []
         for name, selection in covered.selections.items():
-            chosen = selection.chosen
+            chosen = covered.gets(name)
             marks = {each.id: _mark(each, each is chosen) for each in selection.candidates}
-            gets = "nothing" if chosen is None else chosen.id
-            if chosen is not None and len(ids) > _FEW:
-                gets = str(ids.index(chosen.id) + 1)
+            gets = "nothing"
+            if chosen is not None:
+                gets = chosen.id if len(ids) <= _FEW else str(ids.index(chosen.id) + 1)
             rows.append([name, _in_tens("".join(marks[ids[index]] for index in band)), gets])
         output.table(["machine", ruler, "gets"], rows)
     output.print_text("> gets  + would take  ~ better compiled anew  ? not known  . does not fit")
     for what, names in (
         ("portable only", covered.portable_only),
         ("gets nothing", covered.without),
+        ("not known to get anything", covered.unsure),
         ("nobody gets", covered.unused),
     ):
         if names:
             output.paragraph(f"{what}: {', '.join(names)}")
     for index, item in enumerate(covered.helpful):
-        most = "would help most" if index == 0 else "would help"
+        most = "would help most" if index == 0 else "would then help"
         output.paragraph(f"{item.target.name} {most}: {', '.join(item.machines)}")
+    if covered.not_considered:
+        output.paragraph(
+            f"not installed here, so that nobody can say whether a target of theirs would help: "
+            f"{', '.join(covered.not_considered)}"
+        )
 
 
 def _in_tens(text: str) -> str:

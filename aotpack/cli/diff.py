@@ -1,4 +1,9 @@
-"""``aotpack diff``."""
+"""``aotpack diff``.
+
+::
+
+    aotpack diff old.aotpack new.aotpack
+"""
 
 from __future__ import annotations
 
@@ -29,6 +34,8 @@ def diff(
         found = compare(one, other)
     if as_json:
         output.print_json(found)
+    elif found.is_empty:
+        output.print_text("Both packages say and hold the same.")
     else:
         _show(found)
 

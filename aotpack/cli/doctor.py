@@ -1,4 +1,10 @@
-"""``aotpack doctor``."""
+"""``aotpack doctor``.
+
+::
+
+    aotpack doctor m.aotpack other.aotpack
+    aotpack doctor m.aotpack --machine rtx-40
+"""
 
 from __future__ import annotations
 
@@ -16,7 +22,7 @@ __all__ = ["doctor"]
 
 def doctor(
     packages: Annotated[
-        list[Path], typer.Argument(metavar="PACKAGE…", help="Packages to look at.", show_default=False)
+        list[Path], typer.Argument(metavar="PACKAGE", help="One or more.", show_default=False)
     ],
     machine: MachineName = None,
     as_json: AsJson = False,
@@ -47,6 +53,8 @@ def doctor(
             for item in document.findings
         ]
     )
+    if not document.findings:
+        output.print_text("Nothing was compiled: portable variants are never stale.")
     stale = sum(item.state == "stale" for item in document.findings)
     if stale:
         output.print_text(f"{stale} stale: `aotpack refresh PACKAGE -o NEW` builds them anew.")

@@ -1,4 +1,9 @@
-"""``aotpack extract``."""
+"""``aotpack extract``.
+
+::
+
+    aotpack extract m.aotpack --variant portable-8620cf6c -o files
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""``aotpack flex build|show``."""
+"""``aotpack flex build|show``.
+
+::
+
+    aotpack flex build --mod causal --shape 1,8,1024,64 -t ort-cpu -o a.aotpack
+    aotpack flex show model.onnx --png pictures
+"""
 
 from __future__ import annotations
 
@@ -29,7 +35,7 @@ flex = typer.Typer(
 )
 
 
-@flex.command()
+@flex.command(short_help="Build a package of one attention out of its shape and mods.")
 def build(
     out: NewPackage,
     shape: Annotated[str, typer.Option(metavar="B,H,L,E", help="Of the queries.", show_default=False)],
@@ -59,8 +65,8 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build a package of one attention, from nothing but its shape and its mods."""
+    from aotpack.builder.models.subgraphs import attention_components
     from aotpack.builder.spec import BuildSpec, TargetSpec
-    from aotpack.builder.subgraphs import attention_components
     from aotpack.flex import attention, buckets
     from aotpack.flex.named import parse_mods
 
@@ -99,7 +105,7 @@ def _sizes(texts: list[str]) -> dict[str, list[int]]:
     return sizes
 
 
-@flex.command()
+@flex.command(short_help="Draw the masks of a model, with the share that is skipped.")
 def show(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model.", show_default=False)],
     png: Annotated[
@@ -109,7 +115,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Draw the mask of each FlexAttention node, with the share of blocks that are skipped."""
-    from aotpack.builder.model import read_graph
+    from aotpack.builder.models.model import read_graph
     from aotpack.documents import FlexDocument, FlexNodeDocument
     from aotpack.flex import read, to_png, to_text, understand
 

@@ -1,7 +1,14 @@
-"""``aotpack init``."""
+"""``aotpack init``.
+
+::
+
+    aotpack init model.onnx
+    aotpack init model.onnx -o vad.toml
+"""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +26,17 @@ def init(
     ] = Path("aotpack.toml"),
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
-    """Write a build file for a model, with what was found in it."""
-    from aotpack.builder.build import package_name
+    """Write a build file for a model, with sizes that it runs with."""
+    from aotpack.builder.build import package_name, refuse_input
     from aotpack.builder.draft import draft
+    from aotpack.builder.guess import guess_inputs
+    from aotpack.builder.jobs.supervise import Workers
     from aotpack.errors import OutputError
     from aotpack.machine import probe
     from aotpack.target import catalogue
     from aotpack.toolchain import toolchains
 
+    refuse_input(out, [model])
     machine, known = probe(), toolchains()
     extra = [target for toolchain in known.values() for target in toolchain.targets()]
     usable = [
@@ -35,7 +45,9 @@ def init(
         # Whoever wants a single chip of a generation names it.
         if target.generation is None and known[target.toolchain].why_not_compile(target, machine) is None
     ]
-    text = draft(model, name=package_name(model), folder=out.parent, targets=usable)
+    with tempfile.TemporaryDirectory(prefix="aotpack-init-") as scratch, Workers() as workers:
+        guess = guess_inputs(model, Path(scratch), workers)
+    text = draft(model, guess, name=package_name(model), folder=out.parent, targets=usable)
     try:
         with out.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)

@@ -1,4 +1,10 @@
-"""``aotpack inspect``."""
+"""``aotpack inspect``.
+
+::
+
+    aotpack inspect m.aotpack
+    aotpack inspect m.aotpack --json
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""``aotpack machine``."""
+"""``aotpack machine``.
+
+::
+
+    aotpack machine > me.json
+    aotpack machine rtx-40
+    aotpack machine --list
+"""
 
 from __future__ import annotations
 
@@ -7,6 +14,7 @@ from typing import Annotated
 import typer
 
 from aotpack.cli import output
+from aotpack.errors import UsageError
 
 __all__ = ["machine"]
 
@@ -19,11 +27,17 @@ def machine(
         ),
     ] = None,
     names: Annotated[bool, typer.Option("--list", help="List the machines that are known by name.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The default: a profile is JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The list too; a profile always is.")] = False,
 ) -> None:
     """Print the profile of this computer, or of a machine by name."""
+    from aotpack.documents import MachinesDocument
     from aotpack.machine import find_machine, known, probe
 
+    if names and name is not None:
+        raise UsageError("--list takes no name", where="aotpack machine", found=name)
+    if names and as_json:
+        output.print_json(MachinesDocument(machines=known()))
+        return
     if names:
         for each in known():
             output.print_text(each)

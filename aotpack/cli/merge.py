@@ -1,4 +1,9 @@
-"""``aotpack merge``."""
+"""``aotpack merge``.
+
+::
+
+    aotpack merge linux.aotpack windows.aotpack -o all.aotpack
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,9 @@ __all__ = ["merge"]
 
 
 def merge(
-    packages: Annotated[list[Path], typer.Argument(metavar="PACKAGE...", help="Two packages or more.")],
+    packages: Annotated[
+        list[Path], typer.Argument(metavar="PACKAGE", help="Two or more.", show_default=False)
+    ],
     out: NewPackage,
     name: Annotated[str | None, typer.Option(help="By default the first one's.", show_default=False)] = None,
     version: Annotated[

@@ -14,12 +14,11 @@ __all__ = ["AsJson", "ComponentName", "Emulate", "NewPackage", "PackagePath", "p
 
 #: The package that a verb works on.
 PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="An .aotpack file.", show_default=False)]
-#: ``--json``.
 #: The package that a verb writes.
 NewPackage = Annotated[
     Path, typer.Option("--output", "-o", metavar="FILE", help="The package to write.", show_default=False)
 ]
-#: Every verb that prints a result has it.
+#: ``--json``. Every verb that prints a result has it.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (schemas/) instead of text.")]
 #: ``--component``.
 ComponentName = Annotated[

@@ -38,13 +38,30 @@ __all__ = [
 
 _stdout: IO[str] = sys.stdout
 
+#: Columns. In fewer, words stand as columns of letters: a terminal's own breaks are easier to read.
+_NARROWEST_TABLE = 60
+_NARROWEST_TEXT = 20
+
 
 def keep_stdout_to_ourselves() -> None:
     """Send whatever native code writes to descriptor 1 to the standard error; ours keeps a copy of it."""
     global _stdout
+    _open_closed_streams()
     sys.stdout.flush()
     sys.stdout = _stdout = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
     os.dup2(2, 1)
+
+
+def _open_closed_streams() -> None:
+    # The next file to be opened would otherwise take a closed one's place, and get what is printed.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.dup(descriptor), "w", encoding="utf-8"))
 
 
 def flush() -> None:
@@ -78,23 +95,29 @@ def print_written(package: Path, as_json: bool) -> None:
 
 def note(text: str) -> None:
     """A line for the user that is no result."""
-    print(printable(text), file=sys.stderr)  # noqa: T201
+    # Who closed the standard error does not want to know, and a build is not to fail for it.
+    with contextlib.suppress(OSError):
+        print(printable(text), file=sys.stderr)  # noqa: T201
 
 
 def console() -> Console:
     """For results."""
-    from rich.console import Console
-
-    return Console(file=_stdout, highlight=False, markup=False, width=None if _stdout.isatty() else _width())
+    return _console(_stdout)
 
 
 def stderr_console() -> Console:
     """For progress."""
+    return _console(sys.stderr)
+
+
+def _console(file: IO[str], narrowest: int = _NARROWEST_TEXT) -> Console:
     from rich.console import Console
 
-    return Console(
-        file=sys.stderr, highlight=False, markup=False, width=None if sys.stderr.isatty() else _width()
-    )
+    width = None if file.isatty() else _width()
+    made = Console(file=file, highlight=False, markup=False, width=width)
+    if made.width < narrowest:
+        made.width = narrowest
+    return made
 
 
 @contextlib.contextmanager
@@ -131,7 +154,7 @@ def table(
         drawn.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in rows:
         drawn.add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in row))
-    console().print(drawn)
+    _console(_stdout, _NARROWEST_TABLE).print(drawn)
 
 
 def entries(items: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:

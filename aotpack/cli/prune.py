@@ -1,4 +1,10 @@
-"""``aotpack prune``."""
+"""``aotpack prune``.
+
+::
+
+    aotpack prune m.aotpack --keep ort-cpu --keep portable -o small.aotpack
+    aotpack prune m.aotpack --machine rtx-40 -o rtx.aotpack
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,15 @@
-"""``aotpack refresh``."""
+"""``aotpack refresh``.
+
+::
+
+    aotpack refresh m.aotpack -o fresh.aotpack
+"""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 
+from aotpack.cli import output
 from aotpack.cli.build import show_report
 from aotpack.cli.build_progress import build_progress
 from aotpack.cli.choice import MachineName, machine_of
@@ -20,4 +26,7 @@ def refresh(
 
     with ExitStack() as stack:
         report = refresh_package(package, out, machine=machine_of(machine), on_event=build_progress(stack))
-    show_report(report, as_json)
+    if report.rows or as_json:
+        show_report(report, as_json)
+    else:
+        output.print_text(f"{out}: no variant is stale")

@@ -1,4 +1,11 @@
-"""``aotpack run``."""
+"""``aotpack run``.
+
+::
+
+    aotpack run m.aotpack
+    aotpack run m.aotpack --input x=x.npy --devices cpu
+    aotpack run m.aotpack --on-miss compile
+"""
 
 from __future__ import annotations
 
@@ -44,7 +51,10 @@ def run(
     measured: Measured = False,
     on_miss: Annotated[
         str,
-        typer.Option(metavar="WHAT", help="At nothing but portable: portable, compile or error."),
+        typer.Option(
+            metavar="WHAT",
+            help="At nothing but portable: portable, compile, compile-in-background or error.",
+        ),
     ] = "portable",
     emulate: Emulate = False,
     as_json: AsJson = False,
@@ -98,6 +108,10 @@ def run(
         output.print_json(document)
     else:
         _show(document)
+    if loaded.compiling is not None:
+        output.flush()
+        output.note("compiling for this machine, for the next load")
+        loaded.compiling.join()
 
 
 def _show(document: RunDocument) -> None:
@@ -115,7 +129,7 @@ def _show(document: RunDocument) -> None:
 
 
 def _feeds(session: onnxruntime.InferenceSession, given: Sequence[str]) -> dict[str, Any]:
-    from aotpack.builder.numerics import seeded_inputs
+    from aotpack.builder.models.numerics import seeded_inputs
 
     wanted = {value.name: value for value in session.get_inputs()}
     arrays = dict(_read(text) for text in given)

@@ -1,4 +1,10 @@
-"""``aotpack select``."""
+"""``aotpack select``.
+
+::
+
+    aotpack select m.aotpack --compared
+    aotpack select m.aotpack --machine rtx-40 --devices gpu,cpu
+"""
 
 from __future__ import annotations
 
@@ -61,7 +67,7 @@ def select(
 
 
 def _show(selection: Selection, compared: bool) -> None:
-    from aotpack.explain import LAST_RESORT, NOTHING_FITS, rows, side_by_side
+    from aotpack.explain import remarks, rows, side_by_side
 
     output.entries(
         [
@@ -72,7 +78,5 @@ def _show(selection: Selection, compared: bool) -> None:
             for row in rows(selection)
         ]
     )
-    if selection.chosen is None:
-        output.print_text(NOTHING_FITS)
-    elif selection.last_resort:
-        output.print_text(LAST_RESORT)
+    for remark in remarks(selection):
+        output.paragraph(remark)

@@ -1,4 +1,10 @@
-"""``aotpack targets``."""
+"""``aotpack targets``.
+
+::
+
+    aotpack targets
+    aotpack targets --json
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""``aotpack tune``."""
+"""``aotpack tune``.
+
+::
+
+    aotpack tune m.aotpack
+    aotpack tune m.aotpack --runs 200 --json
+"""
 
 from __future__ import annotations
 
@@ -45,10 +51,13 @@ def tune(
         return
     order = sorted(tuning.measurements, key=lambda item: (item.run_seconds is None, item.run_seconds or 0.0))
     output.table(
-        ["variant", "load", "first run", "then", "memory", "failure"],
+        ["variant", "load", "first run", "then", "memory"],
         [_cells(item) for item in order],
         right=["load", "first run", "then", "memory"],
     )
+    for item in order:
+        if item.failure is not None:
+            output.paragraph(f"{item.variant}: {item.failure}")
 
 
 def _cells(item: Measurement) -> list[str]:
@@ -57,5 +66,4 @@ def _cells(item: Measurement) -> list[str]:
         item.variant,
         *("" if seconds is None else f"{seconds * 1e3:.2f} ms" for seconds in times),
         "" if item.peak_memory is None else output.size(item.peak_memory),
-        item.failure or "",
     ]

@@ -1,4 +1,9 @@
-"""``aotpack verify``."""
+"""``aotpack verify``.
+
+::
+
+    aotpack verify m.aotpack
+"""
 
 from __future__ import annotations
 

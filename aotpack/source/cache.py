@@ -208,7 +208,8 @@ class Cache:
         if stamp is None or [file.path for file in stamp.files] != [file.path for file in variant.files]:
             return False
         if not all(file.is_unchanged(entry / "files") for file in stamp.files):
-            return False
+            # Copied here, as into the image of a container, and only to be read: no new stamp can be written.
+            return not os.access(self.root, os.W_OK) and _is_whole(entry, stamp)
         # For the order of removal. A cache that can only be read is as good to load from.
         with contextlib.suppress(OSError):
             os.utime(entry / "stamp.json")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import NoReturn
 
-from aotpack.errors import PackageError, PackageNotFound
+from aotpack.errors import PackageError, PackageNotFound, UsageError
 from aotpack.source import positional
 
 __all__ = ["FileSource"]
@@ -52,11 +53,22 @@ class FileSource:
         return os.fstat(self._fd).st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Bytes ``offset`` to ``offset + length``; fewer only where the file ends before that."""
+        """Bytes ``offset`` to ``offset + length``; fewer only where the file ends before that.
+
+        Raises:
+            UsageError: the file was closed.
+            PackageError: the disk cannot read it.
+        """
+        if self._fd < 0:
+            raise UsageError("is closed", where=self._path, hint="open the package again")
         try:
             return positional.read_at(self._fd, offset, length)
         except OSError as error:
             raise PackageError(f"cannot be read: {error.strerror}", where=self._path) from None
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would close a descriptor that is another file's by then.
+        raise TypeError("an open package cannot be copied or pickled; its path can")
 
     def close(self) -> None:
         """Close the file."""

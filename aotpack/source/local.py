@@ -2,7 +2,8 @@
 
 Their files lie in the cache like those of any other variant. A note beside them,
 ``<cache>/compiled/<key>.json``, holds the variant and says where. Its key is made of the package's digest,
-the component and the machine's key, so another driver, EP or onnxruntime makes the variant stale.
+the component, the machine's key, so that another driver, EP or onnxruntime makes the variant stale, and of
+the devices and EPs that the policy took.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
+from aotpack.policy import Policy
 from aotpack.source.cache import Cache
 from aotpack.source.notes import COMPILED, write_note
 
@@ -37,9 +39,11 @@ class LocalVariants:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
 
-    def find(self, digest: str, component: str, machine: Machine) -> tuple[Variant, Path] | None:
+    def find(
+        self, digest: str, component: str, machine: Machine, policy: Policy
+    ) -> tuple[Variant, Path] | None:
         """The variant for this machine and the folder of its files; None if there is none that is whole."""
-        path = self._path(digest, component, machine)
+        path = self._path(digest, component, machine, policy)
         try:
             note = _Note.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
@@ -52,7 +56,13 @@ class LocalVariants:
         return note.variant, folder
 
     def keep(
-        self, digest: str, component: str, machine: Machine, built: PackageReader, compiled: Component
+        self,
+        digest: str,
+        component: str,
+        machine: Machine,
+        policy: Policy,
+        built: PackageReader,
+        compiled: Component,
     ) -> tuple[Variant, Path]:
         """Take the only variant of a component in, in place of an earlier one.
 
@@ -60,6 +70,7 @@ class LocalVariants:
             digest: of the package that had none that fits, and
             component: the name of its component.
             machine: this one.
+            policy: by which the target was chosen.
             built: the package that was made here, and
             compiled: its component.
 
@@ -70,13 +81,15 @@ class LocalVariants:
         named = compiled.model_copy(update={"name": component})
         folder = self._cache.materialise(built, named, variant)
         note = _Note(key=folder.parent.name, variant=variant)
-        path = self._path(digest, component, machine)
+        path = self._path(digest, component, machine, policy)
         try:
             write_note(path, note.model_dump_json())
         except OSError as error:
             raise OutputError(error.strerror or str(error), where=path) from None
         return variant, folder
 
-    def _path(self, digest: str, component: str, machine: Machine) -> Path:
-        key = hashlib.sha256(f"{digest}\n{component}\n{machine.key()}".encode()).hexdigest()
+    def _path(self, digest: str, component: str, machine: Machine, policy: Policy) -> Path:
+        eps = "any" if policy.eps is None else ",".join(sorted(policy.eps))
+        said = (digest, component, machine.key(), ",".join(policy.device_order), eps)
+        key = hashlib.sha256("\n".join(said).encode()).hexdigest()
         return self._cache.root / COMPILED / f"{key}.json"

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Hashable, Mapping
 from importlib import import_module, metadata
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from aotpack.machine import Machine
 from aotpack.manifest import Variant
 from aotpack.target import Precision, Target
 from aotpack.toolchain.base import RunsHere
+from aotpack.toolchain.file_version import file_version
 from aotpack.toolchain.openvino_devices import has_device, judge_device, virtual_npus, why_not
 from aotpack.toolchain.openvino_string import (
     CAP,
@@ -22,10 +24,10 @@ from aotpack.toolchain.openvino_string import (
     EP,
     FORMER_CAP,
     ISA_CLASSES,
-    OpenVinoString,
     cap_of,
     isa_class,
     judge,
+    parsed,
     string_for,
 )
 from aotpack.toolchain.plugin import PluginToolchain
@@ -35,9 +37,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 __all__ = ["OpenVinoToolchain"]
-
-#: Most variants of a package have the string of another one.
-_parsed = functools.lru_cache(maxsize=1024)(OpenVinoString.parse)
 
 _BY_CAP = {known.cap: known for known in ISA_CLASSES}
 
@@ -128,7 +127,7 @@ class OpenVinoToolchain(PluginToolchain):
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """The EP's rules on its string, as far as they are known: for CPUs (`openvino_string.judge`)."""
         if variant.device != "cpu":
-            return judge_device(variant.device, machine)
+            return judge_device(variant.device, variant.built_with.get("openvino"), machine)
         return judge(variant.compatibility.ep_string, machine)
 
     def compile_options(self, target: Target) -> onnxruntime.SessionOptions:
@@ -144,14 +143,15 @@ class OpenVinoToolchain(PluginToolchain):
         return options
 
     def looks_at(self, variant: Variant) -> Hashable:
-        """Its string taken apart: the EP's own version in it does not count."""
+        """Its string without the EP's own version, which does not count; for devices what built it."""
         text = variant.compatibility.ep_string
-        return text and _parsed(text)
+        string = text and parsed(text)
+        return string if variant.device == "cpu" else (string, variant.built_with.get("openvino"))
 
     def forget(self) -> None:
         """Ask the EP again, and read strings anew."""
         super().forget()
-        _parsed.cache_clear()
+        parsed.cache_clear()
 
     def foreseen(self, target: Target) -> str | None:
         """The string for the target's ISA class and the installed release."""
@@ -174,9 +174,10 @@ def _precisions(target: Target) -> tuple[Precision, ...]:
 
 @functools.cache
 def _bundled_release() -> str | None:
-    """The release in the soname of the package's libopenvino: ``libopenvino.so.2641`` is 2026.4.1.
+    """The release of the package's OpenVINO; its string has it too, but only the loaded library writes one.
 
-    Its string has the release too, but only the loaded library writes one.
+    On Linux it is in a soname, ``libopenvino.so.2641`` for 2026.4.1; on Windows openvino.dll has it as its
+    version.
     """
     try:
         files = metadata.files(OpenVinoToolchain.distribution) or []
@@ -185,4 +186,6 @@ def _bundled_release() -> str | None:
     for file in files:
         if match := re.fullmatch(r"libopenvino\.so\.(\d\d)(\d)(\d)", file.name):
             return f"20{match[1]}.{match[2]}.{match[3]}"
+        if file.name == "openvino.dll" and (version := file_version(Path(str(file.locate())))):
+            return ".".join(map(str, version[:3]))
     return None

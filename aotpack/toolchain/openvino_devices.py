@@ -14,6 +14,7 @@ from typing import Any
 
 from aotpack.machine import Machine
 from aotpack.target import Target
+from aotpack.toolchain.openvino_string import EP
 from aotpack.verdict import Code, Comparison, Grade, Verdict
 
 __all__ = ["has_device", "has_npu_compiler", "judge_device", "virtual_npus", "why_not"]
@@ -60,8 +61,18 @@ def why_not(target: Target, machine: Machine, distribution: str) -> str | None:
     )
 
 
-def judge_device(device: str, machine: Machine) -> Verdict:
-    """What can be said of a blob for a ``gpu`` or ``npu`` without asking the EP: whether there is one."""
+def judge_device(device: str, built_by: str | None, machine: Machine) -> Verdict:
+    """What can be said of a blob for a ``gpu`` or ``npu`` without asking the EP: whether there is one.
+
+    Args:
+        device: its type.
+        built_by: the release of OpenVINO that compiled it. The same one loads it; of another nobody can say.
+        machine: whom for.
+    """
+    installed = (machine.eps or {}).get(EP)
+    release = installed.details.get("openvino") if installed else None
+    same = True if release is not None and release == built_by else None
+    runtime = Comparison("OpenVINO", release, built_by or "not known", same)
     name = device.upper()
     listed = machine.gpus if device == "gpu" else machine.npus
     if listed is None:
@@ -69,14 +80,14 @@ def judge_device(device: str, machine: Machine) -> Verdict:
             Grade.UNKNOWN,
             Code.NOT_IN_PROFILE,
             f"The machine profile does not say its {name}.",
-            (Comparison(name, None, f"an Intel {name}", None),),
+            (runtime, Comparison(name, None, f"an Intel {name}", None)),
         )
     own = [each.name or each.vendor for each in listed if each.vendor == _MAKER]
-    compared = (Comparison(name, ", ".join(own) or f"no Intel {name}", f"an Intel {name}", bool(own)),)
+    found = Comparison(name, ", ".join(own) or f"no Intel {name}", f"an Intel {name}", bool(own))
     if not own:
-        return Verdict(Grade.UNSUPPORTED, Code.NO_DEVICE, f"It needs an Intel {name}.", compared)
+        return Verdict(Grade.UNSUPPORTED, Code.NO_DEVICE, f"It needs an Intel {name}.", (runtime, found))
     sentence = f"It was compiled for an Intel {name}; only the EP on a machine with one can say which."
-    return Verdict(Grade.UNKNOWN, Code.STRING_NOT_APPLICABLE, sentence, compared)
+    return Verdict(Grade.UNKNOWN, Code.STRING_NOT_APPLICABLE, sentence, (runtime, found))
 
 
 def virtual_npus(ep: str, library: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ __all__ = [
     "cap_of",
     "isa_class",
     "judge",
+    "parsed",
     "string_for",
 ]
 
@@ -57,6 +58,9 @@ _USUAL = re.compile(
     r'\{"ovep_compat_ver":"([0-9.]*)","ovep_ver":"[0-9A-Za-z.+-]*",'
     r'"ovep_bin_ver":"([0-9.]*)","ov_compat_string":"([^"\\\x00-\x1f\ud800-\udfff]*)"\}'
 )
+
+#: What is wrong where OpenVINO's release, the CPU's vendor or the ISA class is another one.
+_CODES = (Code.RUNTIME_VERSION, Code.NO_DEVICE, Code.ISA)
 
 _INNER = re.compile(r"meta=1\.0;ov=([^;]*);isa=([^;]*)")
 
@@ -156,6 +160,10 @@ class OpenVinoString(NamedTuple):
             return None
 
 
+#: `OpenVinoString.parse`, remembered: most variants of a package have the string of another one.
+parsed = functools.lru_cache(maxsize=1024)(OpenVinoString.parse)
+
+
 def string_for(release: str, isa: IsaClass) -> str:
     """What an EP with this release of OpenVINO writes for a blob of this class, its own version left out."""
     inner = f"meta=1.0;ov={release};isa={isa.described}"
@@ -172,7 +180,7 @@ def judge(text: str | None, machine: Machine) -> Verdict:
         text: the compatibility string of a blob for CPUs; None if the blob has none.
         machine: of whose EP the detail ``openvino`` is the release inside it.
     """
-    string = OpenVinoString.parse(text) if text else None
+    string = parsed(text) if text else None
     if string is None:
         return Verdict(
             Grade.UNSUPPORTED, Code.STRING_MALFORMED, "OpenVINO cannot read its compatibility string."
@@ -199,28 +207,16 @@ def _comparing(machine: Machine) -> Callable[[str], Verdict]:
     if machine.cpu.features is not None:
         isa = isa_class(machine.cpu.features, cap_of(machine))
         described = isa.described if isa else "none"
-    remember = functools.lru_cache(maxsize=1024)
-    judging = functools.partial(
-        _compare,
-        # Few releases and classes make many strings.
-        of_release=remember(functools.partial(_same, "OpenVINO", release)),
-        maker=_same("CPU vendor", machine.cpu.vendor, CPU_VENDOR),
-        of_class=remember(functools.partial(_same, "ISA class", described)),
-    )
-    return remember(judging)
+    maker = _same("CPU vendor", machine.cpu.vendor, CPU_VENDOR)
+    # Few releases and classes make many strings.
+    return functools.lru_cache(maxsize=1024)(lambda inner: _compare(inner, release, maker, described))
 
 
 def _same(what: str, found: str | None, needed: str) -> Comparison:
     return Comparison(what, found, needed, None if found is None else found == needed)
 
 
-def _compare(
-    inner: str,
-    *,
-    of_release: Callable[[str], Comparison],
-    maker: Comparison,
-    of_class: Callable[[str], Comparison],
-) -> Verdict:
+def _compare(inner: str, release: str | None, maker: Comparison, described: str | None) -> Verdict:
     parts = _INNER.fullmatch(inner)
     if parts is None:
         return Verdict(
@@ -228,8 +224,8 @@ def _compare(
             Code.STRING_NEWER,
             "OpenVINO's part of its compatibility string is of another form than this release writes.",
         )
-    compared = of_release(parts[1]), maker, of_class(parts[2])
-    for item, code in zip(compared, (Code.RUNTIME_VERSION, Code.NO_DEVICE, Code.ISA), strict=True):
+    compared = _same("OpenVINO", release, parts[1]), maker, _same("ISA class", described, parts[2])
+    for item, code in zip(compared, _CODES, strict=True):
         if item.fits is False:
             sentence = (
                 f"The OpenVINO EP takes Intel CPUs only; the vendor of this one is {item.found}."

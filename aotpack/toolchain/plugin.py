@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import logging
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from aotpack.flex.capabilities import Capabilities
     from aotpack.toolchain.asking import AskWorker
 
-__all__ = ["MODEL_NAME", "PluginToolchain", "installed_version", "one_of_type"]
+__all__ = ["MODEL_NAME", "PluginToolchain", "installed_version", "of_type"]
 
 #: What the ONNX of every compiled variant is called; sidecars are named after it.
 MODEL_NAME = "model.onnx"
@@ -78,8 +79,10 @@ class PluginToolchain(Toolchain):
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str], Grade | None] = {}
         self._asking: AskWorker | None = None
-        #: The check of the EP's device of each type.
-        self._asked: dict[str, Callable[[str], Any]] = {}
+        #: The checks of the EP's devices of each type.
+        self._checks: dict[str, list[Callable[[str], Any]]] = {}
+        #: What the answers are worth.
+        self._grades: Mapping[Any, Grade] = {}
 
     def targets(self) -> tuple[Target, ...]:
         """None: the built-in catalogue has them."""
@@ -158,21 +161,29 @@ class PluginToolchain(Toolchain):
         self._answers.clear()
 
     def ask_here(self, ep_string: str, device: str) -> Grade | None:
-        """The EP's own check, in this process.
+        """The EP's own check, in this process; the best answer of its devices of that type.
 
         Its NOT_APPLICABLE is a refusal: such blobs do not load (FACTS.md, 1).
         """
         try:
-            if device not in self._asked:
-                from onnxruntime.capi import _pybind_state as state
-
-                devices = one_of_type(self.devices(), device)
-                self._asked[device] = functools.partial(state.get_model_compatibility_for_ep_devices, devices)
-            return _GRADES[self._asked[device](ep_string).name]
+            return min(self._said(ep_string, device), key=_rank, default=None)
         except Exception as error:
             # Some EPs raise on what they cannot read, others where they find no device of their kind.
             _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)
             return None
+
+    def _said(self, ep_string: str, device: str) -> list[Grade]:
+        """What the check says for each of the EP's devices of that type."""
+        if device not in self._checks:
+            from onnxruntime.capi import _pybind_state as state
+
+            check = state.get_model_compatibility_for_ep_devices
+            found = of_type(self.devices(), device)
+            self._checks[device] = [functools.partial(check, [each]) for each in found]
+            # By the members themselves: to look up the name of one takes as long as half a check.
+            members = state.OrtCompiledModelCompatibility.__members__
+            self._grades = {members[name]: grade for name, grade in _GRADES.items()}
+        return [self._grades[check(ep_string)] for check in self._checks[device]]
 
     def own_options(self) -> Mapping[str, str]:
         """Provider options that name something on this machine, so that no package can hold them."""
@@ -238,7 +249,10 @@ class PluginToolchain(Toolchain):
 
     def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
         """Options with the EP's device, the variant's provider options and this machine's own."""
-        return self._options({**variant.session.provider_options, **self.own_options()}, variant.device)
+        ep_string = variant.compatibility.ep_string
+        return self._options(
+            {**variant.session.provider_options, **self.own_options()}, variant.device, ep_string
+        )
 
     def devices(self) -> list[Any]:
         """The EP's devices on this machine, the library registered.
@@ -268,24 +282,35 @@ class PluginToolchain(Toolchain):
 
         return [device for device in ort.get_ep_devices() if device.ep_name == self.ep]
 
-    def _options(self, provider_options: Mapping[str, str], device: str) -> onnxruntime.SessionOptions:
+    def _options(
+        self, provider_options: Mapping[str, str], device: str, ep_string: str | None = None
+    ) -> onnxruntime.SessionOptions:
         import onnxruntime as ort
 
-        chosen = one_of_type(self.devices(), device)
+        chosen = of_type(self.devices(), device)
         if not chosen:
             raise ToolchainError(f"has no {device} on this machine", where=self.ep)
+        if len(chosen) > 1 and ep_string and not self.ask_in_worker:
+            # A machine can have GPUs of several generations.
+            with contextlib.suppress(Exception):
+                said = self._said(ep_string, device)
+                chosen = [chosen[said.index(min(said, key=_rank))]]
         options = ort.SessionOptions()
-        options.add_provider_for_devices(chosen, dict(provider_options))
+        options.add_provider_for_devices(chosen[:1], dict(provider_options))
         return options
 
 
-def one_of_type(devices: Sequence[Any], device: str) -> list[Any]:
-    """The first of an EP's devices that is a ``cpu``, ``gpu`` or ``npu``; some EPs list several types.
+def of_type(devices: Sequence[Any], device: str) -> list[Any]:
+    """Those of an EP's devices that are a ``cpu``, ``gpu`` or ``npu``; some EPs list several types.
 
     An emulated GPU or NPU is listed as what it runs on.
     """
     same = [each for each in devices if each.device.type.name.lower() == device]
-    return (same if same or device == "cpu" else list(devices))[:1]
+    return same if same or device == "cpu" else list(devices)[:1]
+
+
+def _rank(grade: Grade) -> int:
+    return grade.rank
 
 
 def _minor(version: str) -> str:

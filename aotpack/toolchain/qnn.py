@@ -34,8 +34,8 @@ _SEVERAL = re.compile(r"qnn-htp-(v\d{2}(?:\+v\d{2})+)")
 
 _FLAG = "0|1"
 
-#: Of the EP in onnxruntime-qnn 2.7.0 (the strings of its library), without those that name files or other
-#: backends than HTP, which no package can hold.
+#: Of the EP in onnxruntime-qnn 2.7.0 (the strings of its library and its log), without those that name files
+#: or other backends than HTP, which no package can hold, and those that are for its developers.
 _OPTIONS = MappingProxyType(
     {
         "soc_model": r"[0-9]{1,3}(,[0-9]{1,3})*",
@@ -45,7 +45,7 @@ _OPTIONS = MappingProxyType(
         "htp_performance_mode": "burst|balanced|default|high_performance|high_power_saver|low_balanced|"
         "low_power_saver|power_saver|extreme_power_saver|sustained_high_performance",
         "htp_graph_finalization_optimization_mode": "0|1|2|3",
-        "qnn_context_priority": "low|normal|normal_high|high",
+        "qnn_context_priority": "low|normal_low|normal|normal_high|high|high_plus|critical|critical_plus",
         "rpc_control_latency": r"[0-9]{1,6}",
         "enable_htp_fp16_precision": _FLAG,
         "enable_htp_fp16_clamp_overflow": _FLAG,
@@ -54,6 +54,10 @@ _OPTIONS = MappingProxyType(
         "enable_htp_spill_fill_buffer": _FLAG,
         "enable_htp_shared_memory_allocator": _FLAG,
         "enable_htp_graph_splitting": _FLAG,
+        "htp_graph_splitting_num_prepare_threads": r"[0-9]{1,4}",
+        "htp_reused_io_limit_mb": r"[0-9]{1,6}",
+        # It takes no 0: who does not want it leaves it out.
+        "htp_share_resource_optimization": "1",
         "enable_htp_monolithic_lstm": _FLAG,
         "enable_block_quant_weight_optimization": _FLAG,
         "enable_vtcm_backup_buffer_sharing": _FLAG,
@@ -184,14 +188,18 @@ class QnnToolchain(PluginToolchain):
         return variant.compatibility.ep_string, _shares(variant)
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
-        """The EP's rules on its string (`aotpack.toolchain.qnn_string.judge`)."""
-        if _shares(variant) and machine.npus == ():
-            return Verdict(
-                Grade.UNSUPPORTED,
-                Code.NO_DEVICE,
-                "It shares its blob with other models, which the x86 emulator cannot load: it needs an NPU.",
-            )
-        return judge(variant.compatibility.ep_string, machine, emulate=emulate)
+        """The EP's rules on its string (`aotpack.toolchain.qnn_string.judge`); no sharing is emulated."""
+        verdict = judge(variant.compatibility.ep_string, machine, emulate=emulate)
+        needs_npu = _shares(variant) and machine.npus is not None and _hexagon(machine) is None
+        if not needs_npu or (
+            verdict.grade is Grade.UNSUPPORTED and verdict.code is not Code.EMULATION_NOT_ASKED
+        ):
+            return verdict
+        return verdict._replace(
+            grade=Grade.UNSUPPORTED,
+            code=Code.NO_DEVICE,
+            reason="It shares its blob with other models, which the emulator cannot load: it needs an NPU.",
+        )
 
     def foreseen(self, target: Target) -> str | None:
         """The string for the target's architecture and SoC and the installed release."""

@@ -84,7 +84,8 @@ def judge(text: str | None, machine: Machine, *, emulate: bool) -> Verdict:
     whose NPU has a user driver (the EP's detail ``user-driver``, its version) the SDK is compared with that
     instead. Exactly the same architecture and VTCM is OPTIMAL, so a blob that was compiled offline, without
     a VTCM size, never is. A lower architecture is PREFER_RECOMPILATION, but not across v73; the SoC is not
-    compared.
+    compared. In two things this is stricter than the EP, which does not look at v73 where a string is of the
+    first form, though what it takes then does not run, and which passes over empty fields.
 
     Args:
         text: the compatibility string; None if the blob has none.
@@ -99,6 +100,9 @@ def judge(text: str | None, machine: Machine, *, emulate: bool) -> Verdict:
     if string is None or string.backend != _HTP:
         return Verdict(Grade.UNSUPPORTED, Code.STRING_MALFORMED, "QNN cannot read its compatibility string.")
     version = _version_comparison(string, machine)
+    if lie := _contradiction(machine):
+        sentence = f"The machine profile contradicts itself: {lie}."
+        return Verdict(Grade.UNKNOWN, Code.PROFILE_CONTRADICTS, sentence, (version._replace(fits=None),))
     if version.fits is False:
         return Verdict(
             Grade.UNSUPPORTED,
@@ -112,6 +116,15 @@ def judge(text: str | None, machine: Machine, *, emulate: bool) -> Verdict:
     if version.fits is None:
         return not_in_profile(version.what, (version,))
     return _on_npu(string, npu, version)
+
+
+def _contradiction(machine: Machine) -> str | None:
+    installed = (machine.eps or {}).get(EP)
+    known = BACKEND_API.get(installed.version) if installed else None
+    told = installed.details.get("qnn-backend-api", known) if installed else None
+    if installed is None or told == known or known is None:
+        return None
+    return f"the QNN EP {installed.version} has backend API {known} and not {told}"
 
 
 def _version_comparison(string: QnnString, machine: Machine) -> Comparison:

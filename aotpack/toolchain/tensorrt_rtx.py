@@ -2,17 +2,19 @@
 
 The EP's own route to an engine is compiled out of its Linux build (FACTS.md, 1, TensorRT for RTX), so the
 engine is built with the vendor's Python API and wrapped in the EPContext model that the EP would have
-written (onnxruntime, nv_tensorrt_rtx/onnx_ctx_model_helper.cc). It runs only on a GPU; what can be checked
+written (NVIDIA/TensorRT-RTX-EP-ABI, src/onnx_ctx_model_helper.cc). It runs only on a GPU; what can be checked
 without one is the engine's header: the format, the length, and the compute capabilities that were asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Hashable, Mapping
 from importlib import metadata, util
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from aotpack.errors import CompileError, ToolchainMissing
@@ -22,7 +24,9 @@ from aotpack.system import System
 from aotpack.target import Target
 from aotpack.toolchain import nvidia_gpus
 from aotpack.toolchain.base import Compiled, RunsHere
+from aotpack.toolchain.file_version import file_version
 from aotpack.toolchain.generations import read_generations
+from aotpack.toolchain.ort import write_optimised
 from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain, installed_version
 from aotpack.toolchain.tensorrt_rtx_string import EP, HEADER_SIZE, EngineHeader, judge, string_for
 from aotpack.verdict import Verdict
@@ -35,6 +39,10 @@ __all__ = ["TensorRtRtxToolchain"]
 _BUILDER = "tensorrt-rtx-cu12"
 _BUILDER_MODULE = "tensorrt_rtx"
 _ENGINE_NAME = "model.engine"
+#: The EP that ORT optimises for when no other is asked.
+_CPU = "CPUExecutionProvider"
+#: Of EPContext nodes.
+_DOMAIN = "com.microsoft"
 
 #: Those that the EP loads on, of which the catalogue has targets.
 _LOADABLE = ("86", "89", "120", "121")
@@ -50,6 +58,8 @@ class TensorRtRtxToolchain(PluginToolchain):
     module = "onnxruntime_ep_nv_tensorrt_rtx"
     extra = "tensorrt-rtx"
     needs_fixed_shapes = True
+    # Its parser takes no integers of 2 bits and no unsigned ones of 4, and no zero point but zero.
+    widens = MappingProxyType({"INT2": "INT4", "UINT2": "INT4", "UINT4": "INT4"})
 
     def target_named(self, name: str) -> Target | None:
         """One engine for several generations: ``tensorrt-rtx-sm86+sm89``."""
@@ -74,11 +84,19 @@ class TensorRtRtxToolchain(PluginToolchain):
         return f"pip install {self.distribution}"
 
     def runtime_details(self) -> Mapping[str, str]:
-        """The release of TensorRT-RTX beside the EP, by the name of its library."""
+        """The release of TensorRT-RTX beside the EP.
+
+        On Linux it is in a name, ``libtensorrt_rtx.so.1.7.1``; ``tensorrt_rtx_1_7.dll`` on Windows says
+        only a part of it there, and has the rest as its version.
+        """
         with contextlib.suppress(metadata.PackageNotFoundError):
             for file in metadata.files(self.distribution) or ():
-                if match := re.search(r"tensorrt_rtx(?:\.so\.|_)(\d+(?:[._]\d+){1,3})", file.name):
-                    return {"tensorrt-rtx": match[1].replace("_", ".")}
+                if match := re.fullmatch(r"libtensorrt_rtx\.so\.(\d+(?:\.\d+){2,3})", file.name):
+                    return {"tensorrt-rtx": match[1]}
+                if re.fullmatch(r"tensorrt_rtx_\d+_\d+\.dll", file.name) and (
+                    version := file_version(Path(str(file.locate())))
+                ):
+                    return {"tensorrt-rtx": ".".join(map(str, version))}
         return {}
 
     def built_with(self) -> Mapping[str, str]:
@@ -124,7 +142,7 @@ class TensorRtRtxToolchain(PluginToolchain):
 
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
         """Build one engine for the target's compute capabilities, and wrap it."""
-        engine = self._build(target, model)
+        engine = self._engine(target, model, folder)
         ep_string = engine[:HEADER_SIZE].hex()
         header = EngineHeader.parse(ep_string)
         if header is None or header.length > len(engine):
@@ -138,9 +156,29 @@ class TensorRtRtxToolchain(PluginToolchain):
                 expected=", ".join(asked),
             )
         (folder / _ENGINE_NAME).write_bytes(engine)
-        _wrap(model, folder / MODEL_NAME, self.ep, target.architectures, ep_string)
+        _wrap(model, folder / MODEL_NAME, self.ep, engine)
         files = tuple((name, folder / name) for name in (MODEL_NAME, _ENGINE_NAME))
         return Compiled(files=files, ep_string=ep_string)
+
+    def _engine(self, target: Target, model: Path, folder: Path) -> bytes:
+        """Of the model as it is or, where the builder refuses that, as the EP would have got it from ORT.
+
+        The parser takes no branches that depend on shapes, which ORT decides where shapes are fixed.
+        """
+        import onnxruntime as ort
+
+        try:
+            return self._build(target, model)
+        except CompileError as refused:
+            options = ort.SessionOptions()
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+            optimised = folder / "optimised"
+            optimised.mkdir()
+            try:
+                write_optimised(model, options, optimised, where=target.name, providers=[_CPU])
+                return self._build(target, optimised / MODEL_NAME)
+            except CompileError:
+                raise refused from None
 
     def _build(self, target: Target, model: Path) -> bytes:
         trt = _builder()
@@ -200,30 +238,33 @@ def _dotted(architecture: str) -> str:
     return f"{architecture[:-1]}.{architecture[-1]}"
 
 
-def _wrap(model: Path, output: Path, ep: str, architectures: tuple[str, ...], ep_string: str) -> None:
-    """Write the model with one EPContext node that the EP loads the engine by."""
+def _wrap(model: Path, output: Path, ep: str, engine: bytes) -> None:
+    """Write the model with one EPContext node that the EP loads the engine by, as the EP writes it."""
     import onnx
     from onnx import helper
 
     source: onnx.ModelProto = onnx.load(model, load_external_data=False)
     initializers = {tensor.name for tensor in source.graph.initializer}
     inputs = [value for value in source.graph.input if value.name not in initializers]
-    name = f"{ep}_{source.graph.name or 'graph'}_0"
+    # The EP calls its cache of kernels after it: no two engines may have one name.
+    name = f"{ep}_{hashlib.sha256(engine).hexdigest()[:16]}_0"
     node = helper.make_node(
         "EPContext",
         [value.name for value in inputs],
         [value.name for value in source.graph.output],
         name=name,
-        domain="com.microsoft",
+        domain=_DOMAIN,
         # Each has an engine of its own, as far as the EP is concerned.
         main_context=0,
         embed_mode=0,
         ep_cache_context=_ENGINE_NAME,
         source=ep,
-        hardware_architecture=",".join(architectures),
+        # Two that the EP writes for every engine; which GPUs this one is for is in its header.
+        hardware_architecture="80+",
+        ep_sdk_version="1.0",
+        ep_context_op_domain=_DOMAIN,
         partition_name=name,
-        onnx_model_filename=MODEL_NAME,
-        ep_sdk_version=installed_version(_BUILDER) or "",
+        onnx_model_filename=model.name,
     )
     graph = helper.make_graph([node], source.graph.name or "graph", inputs, list(source.graph.output))
     wrapped = helper.make_model(
@@ -231,8 +272,8 @@ def _wrap(model: Path, output: Path, ep: str, architectures: tuple[str, ...], ep
         ir_version=source.ir_version,
         opset_imports=[
             *(opset for opset in source.opset_import if opset.domain in ("", "ai.onnx")),
-            helper.make_opsetid("com.microsoft", 1),
+            helper.make_opsetid(_DOMAIN, 1),
         ],
     )
-    helper.set_model_props(wrapped, {f"ep_compatibility_info.{ep}": ep_string})
+    helper.set_model_props(wrapped, {f"ep_compatibility_info.{ep}": engine[:HEADER_SIZE].hex()})
     onnx.save(wrapped, output)

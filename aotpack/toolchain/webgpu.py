@@ -10,6 +10,7 @@ import os
 from collections.abc import Hashable
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
@@ -35,6 +36,8 @@ class WebGpuToolchain(PluginToolchain):
     module = "onnxruntime_ep_webgpu"
     extra = "webgpu"
     environment = (_SOFTWARE, _DRIVERS)
+    # None of its kernels computes in it.
+    widens = MappingProxyType({"BFLOAT16": "FLOAT"})
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         """It optimises for a device, so there must be one, of hardware or of software."""

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import aotpack
-from aotpack.builder.model import read_model
+from aotpack.builder.models.model import read_model
 from aotpack.builder.report import BuildReport
 from aotpack.builder.variant import Built
 from aotpack.errors import ModelError

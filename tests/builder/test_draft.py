@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from aotpack.builder.draft import draft
+from aotpack.builder.guess import Guess
+from aotpack.builder.models.model import tensor_infos
 from aotpack.builder.spec import BuildSpec
 from aotpack.builder.spec_file import read_build_file
 from aotpack.errors import ModelError
@@ -22,11 +24,16 @@ from samples.made_models import cnn
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
-def drafted(folder: Path, model: onnx.ModelProto, *targets: str) -> tuple[str, BuildSpec]:
+NOTHING = Guess(shapes={}, constants={}, runs=True)
+
+
+def drafted(
+    folder: Path, model: onnx.ModelProto, *targets: str, guess: Guess = NOTHING
+) -> tuple[str, BuildSpec]:
     path = folder / "models" / "m.onnx"
     path.parent.mkdir(exist_ok=True)
     onnx.save(model, path)
-    text = draft(path, name="p", folder=folder, targets=map(find, targets))
+    text = draft(path, guess, name="p", folder=folder, targets=map(find, targets))
     (folder / "aotpack.toml").write_text(text, encoding="utf-8")
     return text, read_build_file(folder / "aotpack.toml")
 
@@ -52,10 +59,16 @@ def test_what_was_found_is_in_it_and_it_builds_what_it_says(tmp_path: Path) -> N
     assert spec.output == tmp_path / "p.aotpack"
 
 
-def test_open_sizes_are_guessed_to_be_one(tmp_path: Path) -> None:
-    text, spec = drafted(tmp_path, passing({"x": ["batch", 3], "y": ["batch", "n"], "z": [None, 4]}))
-    assert spec.components[0].shapes == {"batch": (1,), "n": (1,), "z": (1, 4)}
-    assert "1 is a guess" in text
+@pytest.mark.parametrize(
+    ("runs", "says"), [(True, "the first that it runs with"), (False, "it did not run with it")]
+)
+def test_what_was_guessed_is_in_it_and_how_far_to_trust_it(tmp_path: Path, runs: bool, says: str) -> None:
+    guess = Guess(shapes={"batch": (1,), "z": (1, 4)}, constants={"rate": 16000}, runs=runs)
+    model = passing({"x": ["batch", 3], "z": [None, 4], "rate": []})
+    text, spec = drafted(tmp_path, model, guess=guess)
+    assert spec.components[0].shapes == guess.shapes
+    assert spec.components[0].constants == guess.constants
+    assert says in text
 
 
 @given(
@@ -65,14 +78,16 @@ def test_no_name_gets_out_of_its_place(
     tmp_path_factory: pytest.TempPathFactory, names: dict[str, list[int | str | None]]
 ) -> None:
     """A model may come from anywhere: its words are data, also in comments."""
-    text, spec = drafted(tmp_path_factory.mktemp("draft"), passing(names), "ort-cpu")
+    model = passing(names)
+    listed = {info.name: (1,) * len(info.shape or ()) for info in tensor_infos(model)}
+    guess = Guess(shapes=listed, constants=dict.fromkeys(names, 1), runs=True)
+    text, spec = drafted(tmp_path_factory.mktemp("draft"), model, "ort-cpu", guess=guess)
     tables = tomllib.loads(text)
     assert set(tables) == {"name", "version", "component", "target"}
     assert len(tables["component"]) == len(tables["target"]) == 1
-    symbols = {size for shape in names.values() for size in shape if isinstance(size, str)}
-    assert set(spec.components[0].shapes) == symbols
+    assert set(spec.components[0].shapes) == set(spec.components[0].constants) == set(names)
 
 
 def test_a_model_that_cannot_be_read_gives_none(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No such file"):
-        draft(tmp_path / "none.onnx", name="p", folder=tmp_path, targets=())
+        draft(tmp_path / "none.onnx", NOTHING, name="p", folder=tmp_path, targets=())

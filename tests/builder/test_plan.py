@@ -99,6 +99,20 @@ def test_an_id_changes_with_the_toolchain(small_model: Path) -> None:
     assert dataclasses.replace(job, target=target).variant_id(job.components[0]) != before
 
 
+def test_an_id_changes_with_our_release_unless_it_is_the_source_as_it_is(
+    small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is prepared and wrapped here is another thing in another release."""
+
+    def ids() -> list[str]:
+        return [job.variant_id(job.components[0]) for job in planned(small_model, "qnn-htp-v73").jobs]
+
+    compiled, portable = ids()
+    monkeypatch.setattr("aotpack.builder.plan.VERSION", "9.9")
+    assert ids()[0] != compiled
+    assert ids()[1] == portable
+
+
 @pytest.mark.parametrize(
     ("text", "shape"),
     [

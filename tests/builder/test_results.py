@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aotpack.builder.job import Done, PartDone
+from aotpack.builder.jobs.job import Done, PartDone
 from aotpack.builder.results import Results
 from aotpack.errors import OutputError
 from aotpack.manifest import Coverage

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aotpack.builder.job import Done, Reference, References, Task
+from aotpack.builder.jobs.job import Done, Reference, References, Task
+from aotpack.builder.jobs.pools import Here, jobs_at_once
+from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.plan import Plan, plan
-from aotpack.builder.pools import Here, jobs_at_once
 from aotpack.builder.schedule import do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
-from aotpack.builder.supervise import Workers
 from aotpack.builder.variant import Built
 from aotpack.errors import FarmError
 from aotpack.machine import probe
@@ -156,20 +156,20 @@ def test_what_goes_wrong_here_stops_the_place(small_model: Path, sources: Source
 @given(
     sizes=st.lists(st.integers(0, 10**10), max_size=20),
     available=st.integers(0, 10**12),
-    cores=st.one_of(st.none(), st.integers(1, 256)),
+    cores=st.integers(1, 256),
 )
 def test_never_more_at_once_than_cores_memory_and_jobs_allow(
-    sizes: list[int], available: int, cores: int | None
+    sizes: list[int], available: int, cores: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": available}))
-        patch.setattr("os.cpu_count", lambda: cores)
+        patch.setattr("aotpack.builder.jobs.pools.memory_left", lambda: available)
+        patch.setattr("aotpack.builder.jobs.pools.cores", lambda: cores)
         found = jobs_at_once(sizes)
         assert jobs_at_once(sizes, 7) == 7, "who says how many gets as many"
-    assert 1 <= found <= max(1, min(cores or 1, len(sizes)))
+    assert 1 <= found <= max(1, min(cores, len(sizes)))
     # One is always done: it may fit after all, and there is its limit.
     assert found == 1 or found * (512 * 1024**2 + 10 * max(sizes)) <= available
-    if sizes and found < min(cores or 1, len(sizes)):
+    if sizes and found < min(cores, len(sizes)):
         assert (found + 1) * (512 * 1024**2 + 10 * max(sizes)) > available
 
 

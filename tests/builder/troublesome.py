@@ -21,7 +21,7 @@ import psutil
 from aotpack.machine import Machine
 from aotpack.manifest import Variant
 from aotpack.target import Target
-from aotpack.toolchain.base import Compiled
+from aotpack.toolchain.base import Compiled, RunsHere
 from aotpack.toolchain.ort import OrtToolchain
 
 if TYPE_CHECKING:
@@ -71,7 +71,12 @@ class Troublesome(OrtToolchain):
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         if target.name == "trouble-raise-when-asked":
             raise RuntimeError("no answer")
-        return None
+        return "its compiler is gone" if os.environ.get("TROUBLESOME_WITHOUT_COMPILER") else None
+
+    def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
+        if os.environ.get("TROUBLESOME_UNPLUGGED"):
+            return RunsHere(None, "it is not plugged in")
+        return super().how_to_run(target, machine)
 
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
         print(f"troublesome: compiling for {target.name}", flush=True)

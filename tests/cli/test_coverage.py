@@ -8,6 +8,7 @@ import pytest
 
 from aotpack.cli import coverage, output
 from aotpack.fleet import Coverage, cover, machines_of
+from aotpack.machine import Machine
 from aotpack.target import PORTABLE, catalogue
 from aotpack.toolchain.qnn_string import string_for
 from tests.made_packages import component, portable, variant
@@ -54,3 +55,10 @@ def test_every_variant_has_its_mark_in_80_columns(count: int, monkeypatch: pytes
         number = [each.id for each in covered.component.variants].index(selection.chosen.id)
         assert marks.index(">") == number
         assert {cells[-1] for cells in rows} == {selection.chosen.id if count <= 20 else str(number + 1)}
+
+
+def test_a_machine_of_which_nobody_can_say_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown(cover(component(V73), {"blank": Machine()}), monkeypatch)
+    assert [" ".join(line.split()) for line in lines if line.startswith("blank")] == ["blank ? nothing"]
+    assert "not known to get anything: blank" in lines
+    assert not any("would help" in line for line in lines)

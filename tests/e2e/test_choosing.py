@@ -197,9 +197,12 @@ def test_a_package_with_nothing_for_this_machine_says_so(vad: BuiltPackage, tmp_
 
 def test_measuring_decides_where_it_is_asked_to(vad: BuiltPackage, tmp_path: Path) -> None:
     own = {"AOTPACK_CACHE": str(tmp_path / "cache")}
+    before = aotpack("select", vad.path, "--measured", env=own).out
+    assert "Nothing was measured on this machine" in before
     assert aotpack("tune", vad.path, env=own).status == 0
     selection = aotpack("select", vad.path, "--measured", "--json", env=own).document("selection")
     plain = aotpack("select", vad.path, "--json", env=own).document("selection")
+    assert selection["measured"] is True
     accepted = [each["id"] for each in selection["candidates"] if each["accepted"]]
     assert sorted(accepted) == sorted(each["id"] for each in plain["candidates"] if each["accepted"])
     measured = aotpack("tune", vad.path, "--json", env=own)

@@ -12,13 +12,14 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import aotpack as front_door
-from aotpack.builder.model import read_graph, tensor_infos
-from aotpack.builder.numerics import TOLERANCES, difference, seeded_inputs
+from aotpack.builder.models.model import read_graph, tensor_infos
+from aotpack.builder.models.numerics import TOLERANCES, difference, seeded_inputs
 from aotpack.machine import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 from samples.made_models import of_element_type, quantised
 from tests.command_line import Done, aotpack
+from tests.hardware import software_gpu
 
 #: Scales for one or for several values, with and without a zero point: compilers treat each in its own way.
 MODELS = {
@@ -35,6 +36,24 @@ MODELS = {
     "qdq": of_element_type("QDQ"),
 }
 TARGETS = ("ort-cpu", "openvino-cpu-avx2", "openvino-cpu-avx512", "openvino-cpu-avx512-bf16", "qnn-htp-v73")
+
+#: What each of these makes of them: INT2 and so on in wider types, and what its compiler does not take.
+ELSEWHERE = {
+    "tensorrt-rtx-sm89": {
+        "int2-tensor": "Weights stored wider, exactly: 2 INT2 as INT4. Not run",
+        "int2-block": "Weights stored wider, exactly: 2 INT2 as INT4. Not run",
+        "uint2-channel": "Weights stored wider, exactly: 2 UINT2 as INT4. Not run",
+        "uint2-tensor": "Weights stored wider, exactly: 2 UINT2 as INT4. Not run",
+        "uint4-channel": "Weights stored wider, exactly: 2 UINT4 as INT4. Not run",
+        # Its values are quantised around another number than zero, which nothing exact makes up for.
+        "qdq": "TensorRT-RTX tensorrt-rtx-sm89: Assertion failed: shiftIsAllZeros(zeroPoint)",
+    },
+    "webgpu": {
+        "bfloat16": "Computed in float32, for it takes no bfloat16.",
+        # A GPU in software has no arithmetic of 16 bits.
+        "float16": "it compiled, but does not run (emulator): Fail",
+    },
+}
 
 
 def compilable(*names: str) -> list[str]:
@@ -89,6 +108,28 @@ def test_it_builds_and_its_numbers_hold(
         assert note is None, "what the compiler takes is left as it is"
     if not target.startswith("qnn"):
         assert row["coverage"]["left_on_cpu"] == {}
+
+
+@pytest.mark.parametrize("target", ELSEWHERE)
+def test_on_gpus_it_builds_or_the_vendor_says_why_not(target: str, tmp_path: Path) -> None:
+    env = software_gpu() if target == "webgpu" else {}
+    if target not in (*compilable(target), "webgpu") or toolchains()["webgpu"].version() is None:
+        pytest.skip(f"nothing compiles for {target} here")
+    lines = ['name = "types"', f'[[target]]\ntarget = "{target}"']
+    for name, model in MODELS.items():
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        lines.append(f'[[component]]\nname = "{name}"\nmodel = "{name}.onnx"')
+    (tmp_path / "aotpack.toml").write_text("\n".join(lines), encoding="utf-8")
+    done = aotpack("build", tmp_path / "aotpack.toml", "--json", "--keep-going", env=env)
+    rows = [row for row in done.document("build-report")["rows"] if row["target"] == target]
+    assert len(rows) == len(MODELS)
+    for row in rows:
+        told = ELSEWHERE[target].get(row["component"])
+        assert row["state"] == ("failed" if told and ":" in told.split("exactly:")[0] else "built"), row
+        assert (row["reason"] or "").startswith(told or ("" if target == "webgpu" else "Not run here")), row
+        if row["state"] == "built" and target == "webgpu":
+            assert row["numerics"]["error"] <= row["numerics"]["tolerance"]
+            assert row["coverage"]["left_on_cpu"] == {}
 
 
 def test_an_untouched_model_that_no_cpu_runs_is_not_said_to_have_run(

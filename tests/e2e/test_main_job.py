@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 from aotpack import verdict
-from aotpack.builder.model import read_model
-from aotpack.builder.numerics import TOLERANCES, difference, seeded_inputs
+from aotpack.builder.models.model import read_model
+from aotpack.builder.models.numerics import TOLERANCES, difference, seeded_inputs
 from aotpack.machine import probe
 from aotpack.manifest import Manifest, parse
 from aotpack.target import catalogue, find

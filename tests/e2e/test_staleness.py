@@ -12,11 +12,14 @@ import onnx
 import pytest
 
 import aotpack as api
+from aotpack.builder.tune import tune
 from aotpack.events import Event, EventCode
+from aotpack.manifest import Variant
+from aotpack.tuning import Measurement
 from samples.made_models import cnn
 from tests.command_line import aotpack, environment
 from tests.hardware import compilable, needs
-from tests.repack import repack
+from tests.repack import repack, with_string
 from tests.toolchain.venvs import python_with
 
 #: Another release than the one that is required, and one that ONNX Runtime 1.32 loads.
@@ -177,6 +180,91 @@ def test_a_runtime_refuses_what_a_newer_one_compiled_and_refresh_compiles_it_ane
     assert run["target"] == "qnn-htp-v73"
 
 
+#: A target with a name and options of its own, and one with options alone, as build files have them.
+CHANGED = """
+name = "small"
+[[component]]
+name = "main"
+model = "small.onnx"
+[[target]]
+target = "qnn-htp-v73"
+name = "small-vtcm"
+options = { vtcm_mb = 4 }
+[[target]]
+target = "qnn-htp-v75"
+options = { vtcm_mb = 2 }
+[[target]]
+target = "ort-cpu"
+"""
+
+
+@needs("qnn-htp-v73")
+def test_refreshing_keeps_what_a_build_file_said_of_a_target_and_the_order(tmp_path: Path) -> None:
+    onnx.save(cnn(layers=2, channels=4, size=8), tmp_path / "small.onnx")
+    (tmp_path / "spec.toml").write_text(CHANGED, encoding="utf-8")
+    built = tmp_path / "small.aotpack"
+    assert aotpack("build", tmp_path / "spec.toml", "-o", built).status == 0
+
+    def aged(variant: Variant) -> Variant:
+        text = variant.compatibility.ep_string
+        return with_string(variant, text.replace(":5.51.0:", ":9.99.0:")) if text else variant
+
+    def told(path: Path) -> list[tuple[str, str | None, dict[str, str]]]:
+        with api.open(path) as package:
+            return [
+                (each.target, each.compatibility.ep_string, each.session.provider_options)
+                for each in package.component().variants
+            ]
+
+    done = aotpack("refresh", repack(built, tmp_path / "aged.aotpack", aged), "-o", tmp_path / "new.aotpack")
+    assert done.status == 0, done.err
+    assert told(tmp_path / "new.aotpack") == told(built)
+    assert aotpack("verify", tmp_path / "new.aotpack").status == 0
+
+    def of_nobody(variant: Variant) -> Variant:
+        named = variant.target == "small-vtcm"
+        return aged(variant).model_copy(update={"specificity": 1} if named else {})
+
+    other = repack(built, tmp_path / "other.aotpack", of_nobody)
+    done = aotpack("refresh", other, "-o", tmp_path / "newer.aotpack", "--json")
+    rows = {row["target"]: row for row in done.document("build-report")["rows"]}
+    assert (rows["small-vtcm"]["state"], rows["qnn-htp-v75"]["state"]) == ("failed", "built")
+    assert "its target is none that is known here" in rows["small-vtcm"]["reason"]
+    kept, renewed, *_ = told(tmp_path / "newer.aotpack")
+    assert kept == told(other)[0]
+    assert renewed == told(built)[1]
+
+
+SHARING = """
+name = "pair"
+[[component]]
+name = "one"
+model = "one.onnx"
+[[component]]
+name = "two"
+model = "two.onnx"
+[[target]]
+target = "qnn-htp-v73"
+share_weights = true
+"""
+
+
+@needs("qnn-htp-v73")
+def test_refreshing_says_that_components_share_no_weights_any_more(other: Path, tmp_path: Path) -> None:
+    for layers, name in enumerate(("one", "two"), start=2):
+        onnx.save(cnn(layers=layers, channels=4, size=8), tmp_path / f"{name}.onnx")
+    (tmp_path / "spec.toml").write_text(SHARING, encoding="utf-8")
+    assert aotpack("build", tmp_path / "spec.toml", "-o", tmp_path / "pair.aotpack").status == 0
+    new = tmp_path / "new.aotpack"
+    done = aotpack("refresh", tmp_path / "pair.aotpack", "-o", new, "--json", python=other)
+    assert done.status == 0, done.err
+    rows = done.document("build-report")["rows"]
+    assert [(row["component"], row["state"]) for row in rows] == [("one", "built"), ("two", "built")]
+    assert all("shares no weights with other components any more" in row["reason"] for row in rows)
+    run = aotpack("run", new, "--component", "two", "--emulate", "--runs", 1, "--json", python=other)
+    assert run.document("run")["target"] == "qnn-htp-v73"
+
+
 SHARED = """
 import os, sys
 from pathlib import Path
@@ -229,6 +317,29 @@ def test_a_variant_that_crashes_is_remembered_and_left_out_with_the_reason(
         assert "SIGSEGV" in str(row["reason"])
     run = aotpack("run", crashing, "--emulate", "--runs", 1, "--json").document("run")
     assert run["target"] == "ort-cpu"
+    shown = aotpack("tune", crashing, "--emulate", "--runs", 3).out.splitlines()
+    assert max(map(len, shown)) <= 80
+    (told,) = [line for line in shown if line.startswith(f"{measurements['qnn-htp-v73']['variant']}: ")]
+    assert "SIGSEGV" in " ".join(shown[shown.index(told) :])
+    # Measuring some of them anew forgets nothing of the others.
+    again = aotpack("tune", crashing, "--emulate", "--devices", "cpu", "--runs", 3, "--json")
+    kept = {item["target"]: item for item in again.document("tuning")["measurements"]}
+    assert "SIGSEGV" in kept["qnn-htp-v73"]["failure"]
+    assert kept["portable"] != measurements["portable"]
+    assert candidates()["qnn-htp-v73"]["code"] == "crashed"
+
+
+def test_who_is_stopped_while_measuring_keeps_what_was_measured(package: Path, cache: Path) -> None:
+    with api.open(package) as opened:
+        first, *others = [item.id for item in opened.select().accepted]
+
+        def stop(measurement: Measurement) -> None:
+            raise KeyboardInterrupt(measurement.variant)
+
+        with pytest.raises(KeyboardInterrupt, match=first):
+            tune(opened, runs=3, on_measured=stop)
+    assert others
+    assert measured(sys.executable, package) == [first]
 
 
 def test_every_event_is_a_line_of_the_log(

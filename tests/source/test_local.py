@@ -11,6 +11,7 @@ import pytest
 from aotpack.container.reader import PackageReader
 from aotpack.machine import Machine, probe
 from aotpack.manifest import Variant
+from aotpack.policy import Policy
 from aotpack.source.cache import Cache
 from aotpack.source.local import LocalVariants
 from aotpack.tuning import Measurement, Tuning, TuningStore
@@ -34,7 +35,7 @@ def cache(tmp_path: Path) -> Cache:
 def keep(cache: Cache, machine: Machine, folder: Path) -> tuple[Variant, Path]:
     with PackageReader.open(package(folder, FILES, name="vad")) as built:
         (component,) = built.manifest.components
-        return LocalVariants(cache).keep(DIGEST, "encoder", machine, built, component)
+        return LocalVariants(cache).keep(DIGEST, "encoder", machine, Policy(), built, component)
 
 
 def measure(cache: Cache, machine: Machine) -> Path:
@@ -46,14 +47,18 @@ def measure(cache: Cache, machine: Machine) -> Path:
 
 def test_what_was_compiled_here_is_found_again(cache: Cache, machine: Machine, tmp_path: Path) -> None:
     local = LocalVariants(cache)
-    assert local.find(DIGEST, "encoder", machine) is None
+    assert local.find(DIGEST, "encoder", machine, Policy()) is None
     variant, folder = keep(cache, machine, tmp_path)
-    assert local.find(DIGEST, "encoder", machine) == (variant, folder)
+    assert local.find(DIGEST, "encoder", machine, Policy()) == (variant, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES["main"]["here"]
-    assert local.find(DIGEST, "decoder", machine) is None
-    assert local.find("6" * 64, "encoder", machine) is None
+    assert local.find(DIGEST, "decoder", machine, Policy()) is None
+    assert local.find("6" * 64, "encoder", machine, Policy()) is None
     other = machine.model_copy(update={"toolchains": {}, "onnxruntime": "0.1"})
-    assert local.find(DIGEST, "encoder", other) is None
+    assert local.find(DIGEST, "encoder", other, Policy()) is None
+    for narrower in (Policy(devices=["npu"]), Policy(eps=frozenset({"QNNExecutionProvider"}))):
+        assert local.find(DIGEST, "encoder", machine, narrower) is None
+    # What has no say in what is compiled makes no other key.
+    assert local.find(DIGEST, "encoder", machine, Policy(memory_limit=1, measured=True)) is not None
 
 
 def test_it_is_listed_counted_and_removed_like_others(cache: Cache, machine: Machine, tmp_path: Path) -> None:
@@ -62,7 +67,7 @@ def test_it_is_listed_counted_and_removed_like_others(cache: Cache, machine: Mac
     assert (entry.package, entry.component, entry.variant, entry.size) == ("vad", "encoder", "here", SIZE)
     assert SIZE < cache.size() < SIZE + 5000
     assert cache.prune(1000) == [entry]
-    assert LocalVariants(cache).find(DIGEST, "encoder", machine) is None
+    assert LocalVariants(cache).find(DIGEST, "encoder", machine, Policy()) is None
     assert cache.size() == 0
     assert list((cache.root / "compiled").iterdir()) == []
 
@@ -71,10 +76,10 @@ def test_one_that_is_damaged_is_not_found(cache: Cache, machine: Machine, tmp_pa
     _, folder = keep(cache, machine, tmp_path)
     damaged = folder / "m.bin"
     os.utime(damaged, ns=(1, 1))
-    assert LocalVariants(cache).find(DIGEST, "encoder", machine) is not None
+    assert LocalVariants(cache).find(DIGEST, "encoder", machine, Policy()) is not None
     damaged.chmod(0o644)
     damaged.write_bytes(damaged.read_bytes()[::-1])
-    assert LocalVariants(cache).find(DIGEST, "encoder", machine) is None
+    assert LocalVariants(cache).find(DIGEST, "encoder", machine, Policy()) is None
     assert [entry.variant for entry in cache.verify()] == ["here"]
     assert cache.size() == 0
 

@@ -1,4 +1,4 @@
-"""What an EP's own check says of strings: a JSON list on the standard input, and a list of grades out.
+"""What an EP's own check says of strings: a JSON list a line on the standard input, a list of grades out.
 
 The check is asked in a process of its own, so that its environment can make another machine of this one.
 """
@@ -10,35 +10,54 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 from tests.command_line import environment
 
 
-def answers(
-    toolchain: str,
-    strings: Sequence[str],
-    env: Mapping[str, str],
-    python: str = sys.executable,
-    emulator: Sequence[str] = (),
-) -> list[str | None]:
-    """A grade for each string; None where the check raised."""
-    done = subprocess.run(
-        [*emulator, python, "-m", "tests.toolchain.ep_answers", toolchain],
-        input=json.dumps(list(strings)),
-        env=environment(env),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    said: list[str | None] = json.loads(done.stdout.splitlines()[-1])
-    return said
+class Asking:
+    """A process that asks the check of one toolchain's EP; a context manager.
+
+    Args:
+        toolchain: its name.
+        env: environment variables for it.
+        emulator: the command in front of it.
+    """
+
+    def __init__(self, toolchain: str, env: Mapping[str, str], emulator: Sequence[str] = ()) -> None:
+        self._process = subprocess.Popen(
+            [*emulator, sys.executable, "-m", "tests.toolchain.ep_answers", toolchain],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(env),
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._process.communicate()
+
+    def __call__(self, *strings: str) -> list[str | None]:
+        """A grade for each string; None where the check raised."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(strings) + "\n")
+        self._process.stdin.flush()
+        said: list[str | None] = json.loads(self._process.stdout.readline())
+        return said
 
 
 if __name__ == "__main__":
     from aotpack.toolchain import toolchains
     from aotpack.toolchain.plugin import PluginToolchain
 
+    # The EP's library may print what it likes.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     asked = toolchains()[sys.argv[1]]
     assert isinstance(asked, PluginToolchain)
-    print("\n" + json.dumps([asked.ask_here(text, "cpu") for text in json.load(sys.stdin)]), flush=True)
+    for line in sys.stdin:
+        print(json.dumps([asked.ask_here(text, "cpu") for text in json.loads(line)]), file=out, flush=True)
     os._exit(0)

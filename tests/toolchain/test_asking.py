@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import onnx
+import onnxruntime as ort
 import psutil
 import pytest
+from onnxruntime.capi import _pybind_state
 
 from aotpack.machine import Ep, Machine, Npu, probe
 from aotpack.manifest import Compatibility, Component, Source, Variant
@@ -20,7 +22,8 @@ from aotpack.source.cache import Cache
 from aotpack.toolchain import asking, toolchains
 from aotpack.toolchain.answers import MAX_ANSWERS, KnownAnswers
 from aotpack.toolchain.asking import AskWorker
-from aotpack.toolchain.plugin import one_of_type
+from aotpack.toolchain.openvino import OpenVinoToolchain
+from aotpack.toolchain.plugin import of_type
 from aotpack.toolchain.qnn import QnnToolchain
 from aotpack.toolchain.qnn_string import EP, string_for
 from aotpack.verdict import Code, Grade
@@ -197,7 +200,7 @@ def test_where_the_check_gives_no_answer_the_rules_decide_and_the_explanation_sa
     assert "? the EP's own check: not known | needs an answer" in selection.explain()
 
 
-@dataclass
+@dataclass(eq=False)
 class Listed:
     device: SimpleNamespace
 
@@ -211,7 +214,7 @@ def listed(*types: str) -> list[Listed]:
     [
         (("CPU", "GPU", "NPU"), "npu", "NPU"),
         (("NPU", "GPU", "CPU"), "cpu", "CPU"),
-        (("GPU", "GPU"), "gpu", "GPU"),
+        (("GPU", "CPU", "GPU"), "gpu", "GPU"),
         # An emulator runs on the CPU.
         (("CPU",), "npu", "CPU"),
         # A blob for CPUs is for nothing else.
@@ -221,8 +224,53 @@ def listed(*types: str) -> list[Listed]:
 )
 def test_a_blob_goes_to_a_device_of_its_type(types: tuple[str, ...], device: str, chosen: str | None) -> None:
     """As EPs list their devices where there are several; this machine has none but a CPU."""
-    found = one_of_type(listed(*types), device)
-    assert [each.device.type.name for each in found] == ([chosen] if chosen else [])
+    found = of_type(listed(*types), device)
+    assert [each.device.type.name for each in found][:1] == ([chosen] if chosen else [])
+    assert {each.device.type.name for each in found} <= {chosen}
+
+
+class Options:
+    """Session options that remember their devices."""
+
+    def add_provider_for_devices(self, devices: list[Listed], options: dict[str, str]) -> None:
+        self.devices = devices
+
+
+@pytest.mark.parametrize(
+    ("answers", "grade", "at"),
+    [
+        (["EP_UNSUPPORTED", "EP_SUPPORTED_OPTIMAL"], Grade.OPTIMAL, 1),
+        (["EP_SUPPORTED_PREFER_RECOMPILATION", "EP_SUPPORTED_OPTIMAL"], Grade.OPTIMAL, 1),
+        (["EP_SUPPORTED_OPTIMAL", "EP_SUPPORTED_OPTIMAL"], Grade.OPTIMAL, 0),
+        (["EP_NOT_APPLICABLE", "EP_UNSUPPORTED"], Grade.UNSUPPORTED, 0),
+        (["raises", "EP_SUPPORTED_OPTIMAL"], None, 0),
+    ],
+)
+def test_of_several_gpus_the_one_that_takes_a_blob_best_is_asked_and_loads_it(
+    answers: list[str], grade: Grade | None, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine has no GPU: the answers are made up, and what is done with them is not."""
+    gpus = listed(*("GPU" for _ in answers))
+    toolchain = OpenVinoToolchain()
+    monkeypatch.setattr(toolchain, "devices", lambda: [*listed("CPU"), *gpus])
+
+    def check(devices: list[Listed], text: str) -> object:
+        (each,) = devices
+        return _pybind_state.OrtCompiledModelCompatibility.__members__[answers[gpus.index(each)]]
+
+    monkeypatch.setattr(_pybind_state, "get_model_compatibility_for_ep_devices", check)
+    monkeypatch.setattr(ort, "SessionOptions", Options)
+    assert toolchain.ask("text", "gpu") is grade
+    variant = Variant(
+        id="gpu",
+        target="t",
+        toolchain="openvino",
+        ep=toolchain.ep,
+        device="gpu",
+        compatibility=Compatibility(ep_string="text"),
+    )
+    options = toolchain.session_options(variant, emulate=False)
+    assert [each is gpus[at] for each in options.devices] == [True]
 
 
 def test_answers_count_towards_the_caches_limit_and_go_when_room_is_needed(cache: Path) -> None:

@@ -28,7 +28,7 @@ from aotpack.verdict import Code, Grade
 from tests.conftest import BuiltPackage
 from tests.e2e.test_main_job import manifest_of
 from tests.hardware import EMULATOR, INTEL, needs
-from tests.toolchain.ep_answers import answers
+from tests.toolchain.ep_answers import Asking
 
 TOOLCHAIN = OpenVinoToolchain()
 
@@ -122,19 +122,27 @@ def theirs(said: str | None) -> Grade:
     return Grade.UNSUPPORTED if said is None else Grade(said)
 
 
-@asks_the_ep
-@given(strings)
-@example(FITTING)
-@example("\ufeff" + FITTING)
-@example(FITTING + "\0junk")
-@example(FITTING[:-1] + ', "x": NaN}')
-@example(FITTING[:-1] + ', "x": 1e999}')
-@example(FITTING[:-1] + ', "x": "\\ud800"}')
-@example(FITTING[:-1] + ', "ovep_bin_ver": "9.9"}')
-@example(FITTING[:-1] + ', "x": -0, "y": 123456789012345678901234567890}')
+@pytest.fixture(scope="module")
+def ep() -> Iterator[Asking]:
+    """The EP's check, on this machine if its CPU is Intel's."""
+    with Asking(TOOLCHAIN.name, {}, EMULATOR or ()) as asking:
+        yield asking
+
+
+@asks_an_ep
+@given(string=strings)
+@example(string=FITTING)
+@example(string="\ufeff" + FITTING)
+@example(string=FITTING + "\0junk")
+@example(string=FITTING[:-1] + ', "x": NaN}')
+@example(string=FITTING[:-1] + ', "x": 1e999}')
+@example(string=FITTING[:-1] + ', "x": "\\ud800"}')
+@example(string=FITTING[:-1] + ', "ovep_bin_ver": "9.9"}')
+@example(string=FITTING[:-1] + ', "x": -0, "y": 123456789012345678901234567890}')
 @settings(max_examples=3000)
-def test_no_string_finds_our_rules_and_the_eps_check_apart(string: str) -> None:
-    assert our(string, probe()) is theirs(TOOLCHAIN.ask_here(string, "cpu"))
+def test_no_string_finds_our_rules_and_the_eps_check_apart(ep: Asking, string: str) -> None:
+    (said,) = ep(string)
+    assert our(string, INTEL) is theirs(said)
 
 
 def test_the_fitting_string_fits() -> None:
@@ -143,10 +151,10 @@ def test_the_fitting_string_fits() -> None:
     assert our(string_for(RELEASE, OWN), INTEL) is Grade.OPTIMAL
 
 
-@asks_the_ep
-def test_the_fitting_string_fits_by_the_eps_check_too() -> None:
+@asks_an_ep
+def test_the_fitting_string_fits_by_the_eps_check_too(ep: Asking) -> None:
     assert OWN is not None
-    assert TOOLCHAIN.ask_here(string_for(RELEASE, OWN), "cpu") is Grade.OPTIMAL
+    assert ep(string_for(RELEASE, OWN), FITTING) == [Grade.OPTIMAL, Grade.OPTIMAL]
 
 
 def test_no_string_fits_a_cpu_that_the_ep_does_not_list() -> None:
@@ -195,7 +203,8 @@ def some_strings(seed: int, count: int) -> Iterator[str]:
 def test_a_capped_machine_is_judged_as_the_ep_judges_it(variable: str, cap: str) -> None:
     asked = list(some_strings(seed=len(cap), count=500))
     machine = INTEL.model_copy(update={"environment": {variable: cap}})
-    said = answers(TOOLCHAIN.name, asked, {variable: cap}, emulator=EMULATOR or ())
+    with Asking(TOOLCHAIN.name, {variable: cap}, EMULATOR or ()) as asking:
+        said = asking(*asked)
     wrong = [
         (string, grade)
         for string, grade in zip(asked, said, strict=True)
@@ -212,7 +221,8 @@ def test_real_blobs_of_every_class_that_was_compiled(vad: BuiltPackage) -> None:
     written = [variant.compatibility.ep_string or "" for variant in blobs]
     for cap in ("AVX2", "AVX512_CORE", "AVX512_CORE_AMX"):
         machine = probe().model_copy(update={"environment": {CAP: cap}})
-        said = answers(TOOLCHAIN.name, written, {CAP: cap})
+        with Asking(TOOLCHAIN.name, {CAP: cap}) as asking:
+            said = asking(*written)
         assert [our(string, machine) for string in written] == [theirs(grade) for grade in said]
     for variant, string in zip(blobs, written, strict=True):
         parsed, foreseen = OpenVinoString.parse(string), TOOLCHAIN.foreseen(find(variant.target))

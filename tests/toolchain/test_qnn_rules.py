@@ -118,6 +118,17 @@ def test_any_text_gets_a_verdict_and_only_v73_fits_v73(written: str) -> None:
         assert 73 in parsed.archs
 
 
+def test_a_profile_whose_release_has_another_backend_api_than_it_says_is_not_believed() -> None:
+    honest, lying = phone("v73"), phone("v73", api="9.99.0")
+    for machine, grade in ((honest, Grade.OPTIMAL), (lying, Grade.UNKNOWN)):
+        eps = {EP: Ep(version="2.7.0", details=(machine.eps or {})[EP].details)}
+        verdict = judge(string("73", "8"), machine.model_copy(update={"eps": eps}), emulate=False)
+        assert verdict.grade is grade
+    assert verdict.code is Code.PROFILE_CONTRADICTS
+    assert verdict.reason.endswith("the QNN EP 2.7.0 has backend API 5.51.0 and not 9.99.0.")
+    assert [item.fits for item in verdict.compared] == [None]
+
+
 def test_the_emulator_takes_one_architecture_where_it_is_asked_for() -> None:
     here = Machine(arch="x86_64", npus=(), eps={EP: Ep(version="2.7.0")})
     assert judge(string_for(73, 60, 8, NEWEST), here, emulate=True).code is Code.EMULATED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -65,14 +66,23 @@ def test_the_string_is_the_front_of_an_engine_for_what_was_asked(
     assert header == EngineHeader(2, header.length if header else 0, release, SETS[target])
     assert header is not None
     assert 0 < header.length <= len(blob)
-    # What the EP looks for in the node that it loads the engine by (onnx_ctx_model_helper.cc).
+    # All that the EP writes and nothing else (NVIDIA/TensorRT-RTX-EP-ABI, src/onnx_ctx_model_helper.cc).
     loaded = onnx.load(model)
     (node,) = loaded.graph.node
     attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
     assert (node.domain, node.op_type) == ("com.microsoft", "EPContext")
-    assert attributes["source"] == EP.encode()
-    assert attributes["embed_mode"] == 0
-    assert attributes["ep_cache_context"] == engine.name.encode()
+    assert attributes == {
+        "main_context": 0,
+        "embed_mode": 0,
+        "ep_cache_context": engine.name.encode(),
+        "source": EP.encode(),
+        "hardware_architecture": b"80+",
+        "ep_sdk_version": b"1.0",
+        "ep_context_op_domain": b"com.microsoft",
+        "partition_name": node.name.encode(),
+        "onnx_model_filename": b"prepared.onnx",
+    }
+    assert node.name == f"{EP}_{hashlib.sha256(blob).hexdigest()[:16]}_0"
     assert {each.key: each.value for each in loaded.metadata_props} == {f"ep_compatibility_info.{EP}": text}
     assert [value.name for value in loaded.graph.input] == ["input", "h", "c"]
 
@@ -111,3 +121,31 @@ def test_what_the_ep_does_not_load_on_is_no_target(
     done = aotpack("build", small_model, "-o", tmp_path / "x.aotpack", "-t", target)
     assert done.status == 2
     assert says in done.error
+
+
+def test_branches_that_fixed_shapes_decide_are_no_hindrance(
+    real_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The builder's parser refuses them; the EP gets its graphs from ORT, which has decided them by then."""
+    shapes = ("--shape", "batch=1", "--shape", "sequence=576")
+    done = aotpack(
+        *("build", real_model("silero_vad_half"), "-o", tmp_path / "x.aotpack", "-t", "tensorrt-rtx-sm89"),
+        *(*shapes, "--json"),
+    )
+    assert done.status == 0, done.err
+    row = done.document("build-report")["rows"][0]
+    assert row["state"] == "built"
+    assert row["coverage"]["compiled"] == row["coverage"]["nodes"] > 0
+
+
+def test_what_the_builder_refuses_in_any_form_fails_in_its_own_words(
+    real_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shapes = ("--shape", "batch=1", "--shape", "sequence=1")
+    done = aotpack(
+        *("build", real_model("silero_vad_half"), "-o", tmp_path / "x.aotpack", "-t", "tensorrt-rtx-sm89"),
+        *(*shapes, "--json", "--keep-going"),
+    )
+    row = done.document("build-report")["rows"][0]
+    assert row["state"] == "failed"
+    assert row["reason"].startswith("TensorRT-RTX tensorrt-rtx-sm89: Invalid Node - /stft/Conv")

@@ -75,6 +75,21 @@ def test_only_the_release_that_wrote_it_takes_it(package: Path) -> None:
         assert grade == expected, (version, release)
 
 
+@pytest.mark.parametrize(
+    ("name", "shapes"), [("magika", ("--shape", "unk__214=1")), ("light_squeezenet", ())]
+)
+def test_real_models_run_on_it_and_match(
+    gpu: dict[str, str], real_model: Callable[[str], Path], tmp_path: Path, name: str, shapes: tuple[str, ...]
+) -> None:
+    build = ("build", real_model(name), "-o", tmp_path / "m.aotpack", "-t", "webgpu", *shapes, "--json")
+    done = aotpack(*build, env=gpu)
+    assert done.status == 0, done.err
+    row = done.document("build-report")["rows"][0]
+    assert row["coverage"]["compiled"] == row["coverage"]["nodes"] > 0
+    assert row["numerics"]["ran_on"] == "emulator"
+    assert row["numerics"]["error"] < 1e-5
+
+
 def test_numbers_that_its_kernels_get_wrong_are_refused(
     gpu: dict[str, str], real_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -85,7 +100,8 @@ def test_numbers_that_its_kernels_get_wrong_are_refused(
         env=gpu,
     )
     assert done.status == 1
-    assert "its numbers are off" in done.error
+    assert "its numbers are off: an error of 0.9" in done.error
+    assert "on seeded inputs (emulator); the tolerance is 0.001" in done.error
 
 
 @pytest.mark.skipif(bool(probe().gpus), reason="there is a GPU here")

@@ -1,0 +1,155 @@
+"""Sizes and values that a model leaves open and can be built with, found by running it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aotpack.builder.jobs.supervise import Workers
+from aotpack.builder.jobs.worker import ReferenceRequest
+from aotpack.builder.models.constants import fix_component
+from aotpack.builder.models.model import read_graph, tensor_infos
+from aotpack.builder.spec import ComponentSpec, Constant, Limits
+from aotpack.manifest import TensorInfo
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Guess", "guess_inputs"]
+
+#: Of sequences, images and windows of sound, in the order they are tried.
+_SIZES = tuple(2**power for power in range(1, 11))
+
+#: Dimensions that are tried one by one; the more there are, the less does one of them alone.
+_ALONE = 4
+
+#: Seconds for all attempts together: a model that takes longer has an owner who knows its sizes.
+_PATIENCE = 30.0
+
+
+#: A dimension: its symbol or, where it has none, its input and axis.
+_Dimension = str | tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """What a build file can say of a model's inputs."""
+
+    #: Input name to its shape, or symbolic dimension to its one size.
+    shapes: Mapping[str, tuple[int, ...]]
+    #: Inputs that choose between networks, and the value that chooses the first one.
+    constants: Mapping[str, Constant]
+    #: It was run with them.
+    runs: bool
+
+
+def guess_inputs(model: Path, folder: Path, workers: Workers) -> Guess:
+    """Sizes that `model` runs with: each 1 or, where that is too small, as few larger ones as will do.
+
+    Args:
+        model: the ONNX model.
+        folder: an empty one.
+        workers: run it.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    constants = _choosing(read_graph(model))
+    component = ComponentSpec(name="main", model=model, shapes={}, constants=constants)
+    if constants:
+        component = fix_component(component, folder)
+    attempts = _Attempts(component.model, tensor_infos(read_graph(component.model)), folder, workers)
+    for sizes in _candidates(attempts.inputs):
+        if attempts.runs(sizes):
+            # The least is an edge at which compilers err more often, such as a spectrum of one frame.
+            doubled = {dimension: 2 * size for dimension, size in sizes.items()}
+            best = doubled if doubled and attempts.runs(doubled) else sizes
+            return Guess(shapes=_shapes(attempts.inputs, best), constants=constants, runs=True)
+    return Guess(shapes=_shapes(attempts.inputs, {}), constants=constants, runs=False)
+
+
+class _Attempts:
+    def __init__(self, model: Path, inputs: tuple[TensorInfo, ...], folder: Path, workers: Workers) -> None:
+        self.inputs = inputs
+        self._model = model.absolute()
+        self._folder = folder
+        self._workers = workers
+        self._end = time.monotonic() + _PATIENCE
+        self._count = 0
+
+    def runs(self, sizes: Mapping[_Dimension, int]) -> bool:
+        """Whether the model runs with these; no longer asked when the patience is at its end."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            return False
+        self._count += 1
+        folder = self._folder / f"attempt-{self._count}"
+        folder.mkdir()
+        request = ReferenceRequest(
+            model=str(self._model),
+            inputs=tuple(_sized(info, sizes) for info in self.inputs),
+            output=str(folder / "outputs.npz"),
+        )
+        outcome = self._workers.run(request, folder, environment={}, limits=Limits(seconds=left))
+        return outcome.failure is None
+
+
+def _choosing(model: onnx.ModelProto) -> dict[str, Constant]:
+    """Integer inputs of one element that an `If` compares with a number, and that number."""
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensors[node.output[0]] = node.attribute[0].t
+    scalars = {
+        info.name
+        for info in tensor_infos(model)
+        if info.dtype.startswith("int") and info.shape is not None and all(size == 1 for size in info.shape)
+    }
+    equal = {node.output[0]: node.input for node in model.graph.node if node.op_type == "Equal"}
+    found: dict[str, Constant] = {}
+    for node in model.graph.node:
+        if node.op_type == "If" and node.input[0] in equal:
+            names = equal[node.input[0]]
+            for name, other in (names, reversed(names)):
+                if name in scalars and other in tensors and not tensors[other].external_data:
+                    found.setdefault(name, int(numpy_helper.to_array(tensors[other]).flat[0]))
+    return found
+
+
+def _dimensions(info: TensorInfo) -> list[_Dimension | int]:
+    return [(info.name, axis) if size is None else size for axis, size in enumerate(info.shape or ())]
+
+
+def _candidates(inputs: Sequence[TensorInfo]) -> Iterator[dict[_Dimension, int]]:
+    """Sizes of dimensions. One that is not there is 1, as of batches, which are those that stand first."""
+    yield {}
+    listed = [_dimensions(info) for info in inputs]
+    batches = {dimensions[0] for dimensions in listed if dimensions}
+    opened = dict.fromkeys(each for dimensions in listed for each in dimensions if not isinstance(each, int))
+    others = [each for each in opened if each not in batches]
+    for size in _SIZES if others else ():
+        if len(others) > 1:
+            yield from ({each: size} for each in others[:_ALONE])
+        yield dict.fromkeys(others, size)
+
+
+def _sized(info: TensorInfo, sizes: Mapping[_Dimension, int]) -> TensorInfo:
+    shape = [each if isinstance(each, int) else sizes.get(each, 1) for each in _dimensions(info)]
+    return info if info.shape is None else info.model_copy(update={"shape": tuple(shape)})
+
+
+def _shapes(inputs: Sequence[TensorInfo], sizes: Mapping[_Dimension, int]) -> dict[str, tuple[int, ...]]:
+    """The same as a build file says it."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for info in inputs:
+        if any(size is None for size in info.shape or ()):
+            shape = _sized(info, sizes).shape or ()
+            shapes[info.name] = tuple(size for size in shape if isinstance(size, int))
+        else:
+            shapes |= {size: (sizes.get(size, 1),) for size in info.shape or () if isinstance(size, str)}
+    return shapes

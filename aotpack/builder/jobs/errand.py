@@ -1,0 +1,227 @@
+"""A task on its way to another process and back: what travels, and what is believed of it.
+
+A task goes as an `Errand`: files by their sha256, first by name alone and, where the other side does not
+have them, with their bytes. It keeps them, so that a model travels to it once. What comes back is plain JSON
+and bytes, and is held to what was asked for: a machine that is wrong, or worse, costs its own row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from aotpack._values import Value
+from aotpack.builder.jobs.job import Done, PartDone, Reference, Task, carry_out
+from aotpack.builder.jobs.store import Store
+from aotpack.builder.jobs.supervise import Workers
+from aotpack.errors import FarmError
+from aotpack.manifest import path_issue
+from aotpack.source.cache import Cache
+from aotpack.version import VERSION
+
+__all__ = ["Answer", "Errand", "Offer", "describe", "received", "run_errand"]
+
+#: Of a `Done` as JSON, in bytes: all of it but the end of a log is far below.
+_MAX_ANSWER = 64 * 1024 * 1024
+
+#: A `Done` as JSON, in which sha256 stand for the paths; the bytes of its files by sha256; and the sha256 of
+#: what has to be sent along, if anything has. Plain values, which mean the same to every release.
+Answer = tuple[str, Mapping[str, bytes], tuple[str, ...]]
+
+
+class Offer(Value):
+    """What a process that does tasks has."""
+
+    #: Its version of aotpack.
+    aotpack: str
+    machine: str
+    #: Each toolchain that can compile some target there, with the versions that compile.
+    toolchains: dict[str, dict[str, str]] = Field(default={})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """A task, and the files that it needs: those of its paths mean nothing to whoever does it."""
+
+    aotpack: str
+    task: Task
+    #: For each part, its files as (path relative to the model's folder, sha256), the model first.
+    files: tuple[tuple[tuple[str, str], ...], ...]
+    #: For each part.
+    references: tuple[Reference, ...]
+    #: Of the references' files.
+    reference_digests: tuple[str | None, ...]
+    #: The versions that compile, as the build was planned with.
+    built_with: Mapping[str, str]
+
+    def needed(self) -> frozenset[str]:
+        """sha256 of each file."""
+        own = {digest for files in self.files for _, digest in files}
+        return frozenset(own | {digest for digest in self.reference_digests if digest is not None})
+
+
+def describe() -> str:
+    """On the far side: what this process has, an `Offer` as JSON."""
+    from aotpack.machine import probe
+    from aotpack.target import catalogue
+    from aotpack.toolchain import toolchains
+
+    machine, known = probe(), toolchains()
+    targets = catalogue(target for toolchain in known.values() for target in toolchain.targets()).values()
+    offered: dict[str, dict[str, str]] = {}
+    for target in targets:
+        toolchain = known[target.toolchain]
+        # One that cannot say what it has offers nothing; the others are none the worse.
+        with contextlib.suppress(Exception):
+            if target.toolchain not in offered and toolchain.why_not_compile(target, machine) is None:
+                offered[target.toolchain] = dict(toolchain.built_with())
+    return Offer(aotpack=VERSION, machine=platform.node(), toolchains=offered).model_dump_json()
+
+
+@functools.cache
+def _workers() -> Workers:
+    # Kept for the next errand. What it starts ends with this process.
+    return Workers()
+
+
+def run_errand(errand: Errand, *sent: Mapping[str, bytes]) -> Answer:
+    """On the far side: do a task.
+
+    Args:
+        errand: what to do.
+        sent: the bytes of files, by sha256.
+    """
+    from aotpack.machine import probe
+
+    name = platform.node()
+    if errand.aotpack != VERSION:
+        failure = f"{name} has aotpack {VERSION}; the build is done by {errand.aotpack}"
+        return _answer(Done(failure=failure, machine=name))
+    store = Store(Cache())
+    for files in sent:
+        for digest, data in files.items():
+            store.put(digest, data)
+    with tempfile.TemporaryDirectory(prefix="aotpack-task-") as scratch:
+        folder = Path(scratch)
+        missing = tuple(
+            digest for digest in sorted(errand.needed()) if not store.link(digest, folder / "needed" / digest)
+        )
+        if missing:
+            return _answer(Done(failure=f"{name} lacks files of the model", machine=name), missing=missing)
+        task, references = _localised(errand, folder)
+        done = carry_out(task, lambda: references, folder / "task", _workers(), probe())
+        contents: dict[str, bytes] = {}
+        parts = []
+        for part in done.parts:
+            listed = []
+            for path, place in part.files:
+                data = Path(place).read_bytes()
+                digest = hashlib.sha256(data).hexdigest()
+                contents[digest] = data
+                listed.append((path, digest))
+            parts.append(part.model_copy(update={"files": tuple(listed)}))
+        store.trim()
+        return _answer(done.model_copy(update={"parts": tuple(parts), "machine": name}), contents)
+
+
+def _answer(done: Done, files: Mapping[str, bytes] | None = None, missing: tuple[str, ...] = ()) -> Answer:
+    return done.model_dump_json(), files or {}, missing
+
+
+def _localised(errand: Errand, folder: Path) -> tuple[Task, tuple[Reference, ...]]:
+    """The task and its references, with their files laid out in `folder`."""
+    (folder / "task").mkdir()
+    parts = []
+    for index, (part, files) in enumerate(zip(errand.task.parts, errand.files, strict=True)):
+        for relative, digest in files:
+            place = folder / f"model-{index}" / relative
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(folder / "needed" / digest, place)
+        parts.append(replace(part, model=folder / f"model-{index}" / files[0][0]))
+    references = tuple(
+        reference if digest is None else replace(reference, path=folder / "needed" / digest)
+        for reference, digest in zip(errand.references, errand.reference_digests, strict=True)
+    )
+    return replace(errand.task, parts=tuple(parts)), references
+
+
+def received(answer: object, errand: Errand, folder: Path) -> Done | frozenset[str]:
+    """On the near side: what was done, its files in `folder`; or what has to be sent along.
+
+    Args:
+        answer: an `Answer`, or whatever else the other side gave.
+        errand: what was asked for.
+        folder: takes the files.
+
+    Raises:
+        FarmError: it is no answer to the errand.
+    """
+    text, contents, missing = _well_formed(answer)
+    if missing:
+        if not missing <= errand.needed():
+            raise FarmError("asks for files that are none of its task's")
+        return missing
+    try:
+        done = Done.model_validate_json(text)
+    except ValidationError as error:
+        raise FarmError("gave an answer that cannot be read", found=error.errors()[0]["msg"]) from None
+    if done.failure is not None:
+        return done.model_copy(update={"parts": ()})
+    asked = [part.component for part in errand.task.parts]
+    if [part.component for part in done.parts] != asked:
+        raise FarmError("gave an answer to another task", expected=", ".join(asked))
+    if done.built_with != dict(errand.built_with):
+        raise FarmError(
+            "compiled with other versions than it offered",
+            found=_versions(done.built_with),
+            expected=_versions(errand.built_with),
+        )
+    parts = tuple(
+        _kept(part, contents, folder / "answer" / str(index)) for index, part in enumerate(done.parts)
+    )
+    return done.model_copy(update={"parts": parts})
+
+
+def _well_formed(answer: object) -> tuple[str, Mapping[str, bytes], frozenset[str]]:
+    if isinstance(answer, tuple) and len(answer) == 3:
+        text, contents, missing = answer
+        if (
+            isinstance(text, str)
+            and len(text) <= _MAX_ANSWER
+            and isinstance(contents, Mapping)
+            and isinstance(missing, tuple)
+            and all(isinstance(digest, str) for digest in missing)
+        ):
+            return text, contents, frozenset(missing)
+    raise FarmError("gave something that is no answer", found=type(answer).__name__)
+
+
+def _kept(part: PartDone, contents: Mapping[str, bytes], folder: Path) -> PartDone:
+    """`part` with its files in `folder`, each what its sha256 says."""
+    if not part.files:
+        raise FarmError("gave a variant without files", where=part.component)
+    files = []
+    for relative, digest in part.files:
+        if issue := path_issue(relative):
+            raise FarmError(f"a file's name {issue}", where=part.component)
+        data = contents.get(digest)
+        if not isinstance(data, bytes) or hashlib.sha256(data).hexdigest() != digest:
+            raise FarmError("was damaged on its way, or is missing", where=f"{part.component}, {relative}")
+        place = folder / relative
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+        files.append((relative, str(place)))
+    return part.model_copy(update={"files": tuple(files)})
+
+
+def _versions(built_with: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(built_with.items())) or "none"

@@ -1,0 +1,89 @@
+"""Time one variant and weigh its process; runs in a worker of its own."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from aotpack.builder.models.numerics import seeded_inputs
+from aotpack.manifest import TensorInfo, Variant
+from aotpack.session import create
+from aotpack.toolchain import toolchains
+from aotpack.tuning import Measurement
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["measure"]
+
+#: Of integer inputs, in the order they are tried: bytes, then flags and small indices, then zero.
+_HIGHEST_INTEGERS = (256, 2, 1)
+
+
+def measure(
+    variant: Variant, model: Path, inputs: tuple[TensorInfo, ...], *, runs: int, seconds: float, emulate: bool
+) -> Measurement:
+    """Load a variant and run it again and again.
+
+    Args:
+        variant: what the files are.
+        model: the ONNX file, its sidecars beside it.
+        inputs: what it is run on; sizes that are not fixed become 1.
+        runs: after the first one, at most.
+        seconds: after which no further run is started, once there were three.
+        emulate: use the vendor's emulator where there is no device.
+    """
+    started = time.perf_counter()
+    session = create(variant, model, toolchains()[variant.toolchain], emulate=emulate)
+    loaded = time.perf_counter() - started
+    feeds, first = _first_run(session, inputs)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < runs and (len(times) < 3 or time.perf_counter() < end):
+        started = time.perf_counter()
+        session.run(None, feeds)
+        times.append(time.perf_counter() - started)
+    return Measurement(
+        variant=variant.id,
+        target=variant.target,
+        load_seconds=loaded,
+        first_run_seconds=first,
+        run_seconds=statistics.median(times),
+        runs=len(times),
+        peak_memory=_peak_memory(),
+    )
+
+
+def _first_run(
+    session: onnxruntime.InferenceSession, inputs: tuple[TensorInfo, ...]
+) -> tuple[dict[str, Any], float]:
+    known = {value.name for value in session.get_inputs()}
+    for highest in _HIGHEST_INTEGERS:
+        made = seeded_inputs(inputs, highest_integer=highest)
+        feeds = {name: value for name, value in made.items() if name in known}
+        started = time.perf_counter()
+        try:
+            session.run(None, feeds)
+            break
+        except Exception:
+            # Integers may be indices into something small.
+            if highest == _HIGHEST_INTEGERS[-1]:
+                raise
+    return feeds, time.perf_counter() - started
+
+
+def _peak_memory() -> int:
+    """Highest resident memory of this process, in bytes."""
+    try:
+        import resource
+    except ImportError:
+        return int(psutil.Process().memory_info().peak_wset)
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kilobytes, except on macOS.
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,72 @@
+"""FlexAttention on the way to a compiler: each target gets the model lowered for what it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aotpack.builder.models.model import SourceModel, count_nodes, link_data, read_graph
+from aotpack.errors import FlexError
+from aotpack.manifest import FlexLowering
+from aotpack.target import PORTABLE, Target
+from aotpack.toolchain.base import Toolchain
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Lowered", "lower_for"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered:
+    """A model that a target's compiler takes."""
+
+    path: Path
+    #: Nodes of it, constants left out.
+    nodes: int
+    #: One record for each FlexAttention node; none if the model has none and is the one given.
+    records: tuple[FlexLowering, ...] = ()
+
+
+def lower_for(
+    target: Target, toolchain: Toolchain, model: Path, source: SourceModel, folder: Path
+) -> Lowered:
+    """Lower every FlexAttention node of `model` for `target`.
+
+    For the portable target the nodes stay, each with the schema's body beside it: an EP that knows the
+    operator then takes it, and every other one runs the body.
+
+    Args:
+        target: whom for.
+        toolchain: says what the target runs.
+        model: the prepared model.
+        source: what it was prepared from, for its external data.
+        folder: takes the lowered model if there is anything to lower.
+
+    Raises:
+        FlexError: a node is wrong; the error names node and attribute.
+    """
+    from aotpack import flex
+
+    graph = read_graph(model)
+    if not flex.has_flex(graph):
+        return Lowered(path=model, nodes=source.nodes)
+    lowered, records = (
+        _keep(graph) if target.name == PORTABLE else flex.lower(graph, toolchain.flex_capabilities(target))
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "lowered.onnx"
+    path.write_bytes(lowered.SerializeToString())
+    link_data(source, folder)
+    return Lowered(path=path, nodes=count_nodes(lowered.graph), records=records)
+
+
+def _keep(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[FlexLowering, ...]]:
+    from aotpack import flex
+
+    try:
+        return flex.lower(graph, flex.Capabilities(), options=flex.Options(lowering="function"))
+    except FlexError:
+        # A function cannot see the values that a mod captures; plain ops run everywhere too.
+        return flex.lower(graph, flex.Capabilities(), options=flex.Options(lowering="dense"))

@@ -1,0 +1,57 @@
+"""FlexAttention subgraphs as components of their own: loadable alone, equal ones compiled once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aotpack.builder.models.model import fix_shapes, read_graph
+from aotpack.builder.spec import BuildSpec, ComponentSpec
+from aotpack.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["attention_components", "with_subgraphs"]
+
+
+def with_subgraphs(spec: BuildSpec, folder: Path) -> BuildSpec:
+    """`spec` with each distinct FlexAttention subgraph of its models as a component as well.
+
+    They are called ``attention-0``, ``attention-1`` and so on, in the order of the models and their nodes;
+    equal ones of all models are one.
+
+    Args:
+        spec: what to build.
+        folder: an empty one that takes the subgraphs and has to last until they are built.
+
+    Raises:
+        UsageError: no model has a FlexAttention node.
+        FlexError: a node is wrong.
+        ModelError: a model cannot be read.
+    """
+    from aotpack import flex
+
+    found: dict[str, onnx.ModelProto] = {}
+    for component in spec.components:
+        graph = fix_shapes(read_graph(component.model), component.shapes, component.places)
+        for _, subgraph in flex.extract(graph):
+            digest = hashlib.sha256(subgraph.SerializeToString(deterministic=True)).hexdigest()
+            found.setdefault(digest, subgraph)
+    if not found:
+        raise UsageError("no model has a FlexAttention node", where="--extract flex")
+    named = {f"attention-{index}": model for index, model in enumerate(found.values())}
+    return replace(spec, components=(*spec.components, *attention_components(named, folder)))
+
+
+def attention_components(models: Mapping[str, onnx.ModelProto], folder: Path) -> tuple[ComponentSpec, ...]:
+    """Write attention models into `folder` and give a component for each, by its name."""
+    made = []
+    for name, model in models.items():
+        path = folder / f"{name}.onnx"
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        made.append(ComponentSpec(name=name, model=path, shapes={}, kind="flex-attention"))
+    return tuple(made)
