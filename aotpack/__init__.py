@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from aotpack.builder.build import build
     from aotpack.builder.report import BuildReport
     from aotpack.errors import AotpackError
-    from aotpack.machine import Machine, probe, read_profile
+    from aotpack.machine import Machine, read_profile
     from aotpack.manifest import Manifest
     from aotpack.package import Package, load
     from aotpack.package import open_package as open  # noqa: A004 - as in gzip.open
     from aotpack.package import select_variant as select
+    from aotpack.probing import probe
     from aotpack.selection import Policy, Selection
 
     __version__: str
@@ -52,7 +53,7 @@ _HOME = {
     "build": ("aotpack.builder.build", "build"),
     "load": ("aotpack.package", "load"),
     "open": ("aotpack.package", "open_package"),
-    "probe": ("aotpack.machine", "probe"),
+    "probe": ("aotpack.probing", "probe"),
     "read_profile": ("aotpack.machine", "read_profile"),
     "select": ("aotpack.package", "select_variant"),
 }

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 from aotpack.errors import NothingToLoad, ToolchainMissing, UsageError
 from aotpack.events import EventCode, OnEvent, announcer
-from aotpack.machine import probe
 from aotpack.policy import Device, Policy
+from aotpack.probing import probe
 from aotpack.selection import Candidate, Selection, select
 from aotpack.session import create
 from aotpack.source.local import LocalVariants

@@ -15,8 +15,9 @@ from aotpack.container.reader import PackageReader
 from aotpack.errors import AotpackError, OutputError, UnknownName
 from aotpack.events import OnEvent
 from aotpack.loading import Loaded, OnMiss, load_first
-from aotpack.machine import Machine, probe
+from aotpack.machine import Machine
 from aotpack.manifest import Component, Manifest, Variant
+from aotpack.probing import probe
 from aotpack.selection import Policy, Selection, select
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains

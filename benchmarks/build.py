@@ -21,7 +21,7 @@ from aotpack.builder.build import build_spec, one_model
 from aotpack.builder.report import BuildReport, Row
 from aotpack.builder.spec import BuildSpec
 from aotpack.builder.spec_file import read_build_file
-from aotpack.machine import probe
+from aotpack.probing import probe
 from aotpack.target import PORTABLE, catalogue, find
 from aotpack.toolchain import toolchains
 from benchmarks._built import section

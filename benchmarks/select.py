@@ -23,7 +23,7 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from aotpack.machine import find_machine, probe
+from aotpack.machine import find_machine
 from aotpack.manifest import (
     Compatibility,
     Component,
@@ -36,6 +36,7 @@ from aotpack.manifest import (
     Variant,
     parse,
 )
+from aotpack.probing import probe
 from aotpack.selection import select
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.openvino import OpenVinoToolchain

@@ -9,7 +9,7 @@ from pathlib import Path
 import archspec.cpu
 import pytest
 
-from aotpack.machine import probe
+from aotpack.probing import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 

@@ -16,9 +16,9 @@ from aotpack.machine import (
     find_machine,
     known,
     parse_profile,
-    probe,
     read_profile,
 )
+from aotpack.probing import probe
 from aotpack.target import catalogue
 from aotpack.toolchain.devices import npu_architectures, npu_chips, pci_vendors
 from tests.command_line import aotpack

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from aotpack.errors import OutputError
-from aotpack.machine import Ep, Gpu, Machine, probe
+from aotpack.machine import Ep, Gpu, Machine
+from aotpack.probing import probe
 from aotpack.tuning import Measurement, Tuning, TuningStore
 
 DIGEST, OTHER = "a" * 64, "b" * 64

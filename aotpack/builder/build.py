@@ -33,8 +33,8 @@ from aotpack.container.content import Content
 from aotpack.container.partial import check_writable
 from aotpack.container.writer import write
 from aotpack.errors import BuildFailed, OutputError, UsageError
-from aotpack.machine import probe
 from aotpack.manifest import Component, Manifest
+from aotpack.probing import probe
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 

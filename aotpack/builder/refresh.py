@@ -16,9 +16,10 @@ from aotpack.container.partial import check_writable
 from aotpack.doctor import Finding, examine
 from aotpack.edit import adopt, prune
 from aotpack.errors import BuildFailed, UsageError
-from aotpack.machine import Machine, probe
+from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
 from aotpack.package import Package, open_package
+from aotpack.probing import probe
 from aotpack.target import PORTABLE, Precision, Target, catalogue
 from aotpack.toolchain import toolchains
 

@@ -10,10 +10,11 @@ from aotpack.builder.build import build
 from aotpack.builder.models.model import read_graph, tensor_infos
 from aotpack.errors import AotpackError, BuildFailed
 from aotpack.events import EventCode
-from aotpack.machine import Machine, probe
+from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
 from aotpack.package import Package, open_package
 from aotpack.policy import Policy
+from aotpack.probing import probe
 from aotpack.source.local import LocalVariants
 from aotpack.target import PORTABLE, Target, catalogue
 from aotpack.toolchain import toolchains

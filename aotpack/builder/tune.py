@@ -10,10 +10,11 @@ from aotpack.builder.jobs.supervise import run_worker
 from aotpack.builder.jobs.worker import MeasureRequest
 from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
-from aotpack.machine import Machine, probe
+from aotpack.machine import Machine
 from aotpack.manifest import Component, TensorInfo
 from aotpack.package import Package
 from aotpack.policy import Policy
+from aotpack.probing import probe
 from aotpack.selection import Candidate, select
 from aotpack.toolchain import toolchains
 from aotpack.tuning import Measurement, Tuning, TuningStore

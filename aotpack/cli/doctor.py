@@ -30,8 +30,8 @@ def doctor(
     """Say which variants the installed runtimes are too new for."""
     from aotpack.doctor import examine
     from aotpack.documents import DoctorDocument, FindingDocument
-    from aotpack.machine import probe
     from aotpack.package import open_package
+    from aotpack.probing import probe
 
     examined = machine_of(machine) or probe()
     findings = []

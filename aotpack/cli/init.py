@@ -32,7 +32,7 @@ def init(
     from aotpack.builder.guess import guess_inputs
     from aotpack.builder.jobs.supervise import Workers
     from aotpack.errors import OutputError
-    from aotpack.machine import probe
+    from aotpack.probing import probe
     from aotpack.target import catalogue
     from aotpack.toolchain import toolchains
 

@@ -31,7 +31,8 @@ def machine(
 ) -> None:
     """Print the profile of this computer, or of a machine by name."""
     from aotpack.documents import MachinesDocument
-    from aotpack.machine import find_machine, known, probe
+    from aotpack.machine import find_machine, known
+    from aotpack.probing import probe
 
     if names and name is not None:
         raise UsageError("--list takes no name", where="aotpack machine", found=name)

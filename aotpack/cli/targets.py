@@ -20,7 +20,7 @@ _NAMED = 4
 def targets(as_json: AsJson = False) -> None:
     """List the targets, and which can be compiled and run here."""
     from aotpack.documents import TargetDocument, TargetsDocument
-    from aotpack.machine import probe
+    from aotpack.probing import probe
     from aotpack.target import catalogue
     from aotpack.toolchain import toolchains
 

@@ -16,7 +16,7 @@ import threading
 import weakref
 from pathlib import Path
 
-from aotpack.machine import probe
+from aotpack.probing import probe
 from aotpack.source.cache import Cache
 from aotpack.toolchain.answers import KnownAnswers
 from aotpack.verdict import Grade

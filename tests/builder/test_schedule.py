@@ -23,7 +23,7 @@ from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
 from aotpack.builder.variant import Built
 from aotpack.errors import FarmError
-from aotpack.machine import probe
+from aotpack.probing import probe
 from aotpack.toolchain import toolchains
 
 TARGETS = ("ort-cpu", "qnn-htp-v69", "qnn-htp-v73", "qnn-htp-v75", "qnn-htp-v79", "qnn-htp-v81")

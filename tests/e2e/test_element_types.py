@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 import aotpack as front_door
 from aotpack.builder.models.model import read_graph, tensor_infos
 from aotpack.builder.models.numerics import TOLERANCES, difference, seeded_inputs
-from aotpack.machine import probe
+from aotpack.probing import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 from samples.made_models import of_element_type, quantised

@@ -14,8 +14,8 @@ import pytest
 from aotpack import verdict
 from aotpack.builder.models.model import read_model
 from aotpack.builder.models.numerics import TOLERANCES, difference, seeded_inputs
-from aotpack.machine import probe
 from aotpack.manifest import Manifest, parse
+from aotpack.probing import probe
 from aotpack.target import catalogue, find
 from aotpack.toolchain import toolchains
 from tests.command_line import aotpack, environment

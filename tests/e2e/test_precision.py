@@ -12,7 +12,7 @@ import pytest
 from aotpack.builder.plan import plan
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UsageError
-from aotpack.machine import probe
+from aotpack.probing import probe
 from aotpack.target import Target, find
 from aotpack.toolchain import toolchains
 from samples.made_models import transformer

@@ -58,7 +58,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 MEASURED = """
 import sys
 from pathlib import Path
-from aotpack.machine import probe
+from aotpack.probing import probe
 from aotpack.package import open_package
 from aotpack.tuning import TuningStore
 with open_package(sys.argv[1]) as package:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from aotpack.container.reader import PackageReader
-from aotpack.machine import Machine, probe
+from aotpack.machine import Machine
 from aotpack.manifest import Variant
 from aotpack.policy import Policy
+from aotpack.probing import probe
 from aotpack.source.cache import Cache
 from aotpack.source.local import LocalVariants
 from aotpack.tuning import Measurement, Tuning, TuningStore

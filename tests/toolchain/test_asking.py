@@ -15,8 +15,9 @@ import psutil
 import pytest
 from onnxruntime.capi import _pybind_state
 
-from aotpack.machine import Ep, Machine, Npu, probe
+from aotpack.machine import Ep, Machine, Npu
 from aotpack.manifest import Compatibility, Component, Source, Variant
+from aotpack.probing import probe
 from aotpack.selection import Selection, select
 from aotpack.source.cache import Cache
 from aotpack.toolchain import asking, toolchains

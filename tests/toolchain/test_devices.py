@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from aotpack.machine import Gpu, Npu, probe, seen
+from aotpack.machine import Gpu, Npu
+from aotpack.probing import probe, seen
 from aotpack.system import System, driver_named
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.hexagon import chip_in_name, chips_in_device_tree

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aotpack.machine import Gpu, Machine, Npu, find_machine, probe
+from aotpack.machine import Gpu, Machine, Npu, find_machine
+from aotpack.probing import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.openvino_devices import has_npu_compiler, judge_device

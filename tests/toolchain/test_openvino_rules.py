@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aotpack.machine import Machine, probe
+from aotpack.machine import Machine
+from aotpack.probing import probe
 from aotpack.target import find
 from aotpack.toolchain.openvino import OpenVinoToolchain
 from aotpack.toolchain.openvino_string import (

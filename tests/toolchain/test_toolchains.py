@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from aotpack.container.reader import PackageReader
-from aotpack.machine import Machine, probe
+from aotpack.machine import Machine
 from aotpack.manifest import Manifest
+from aotpack.probing import probe
 from aotpack.target import PORTABLE, catalogue, find
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.plugin import PluginToolchain
@@ -101,7 +102,7 @@ def test_only_the_portable_variant_requires_nothing(manifest: Manifest) -> None:
 
 ASK = """
 import json, sys
-from aotpack.machine import probe
+from aotpack.probing import probe
 from aotpack.package import open_package
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.plugin import PluginToolchain

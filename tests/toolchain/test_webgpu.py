@@ -9,8 +9,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from aotpack.machine import Ep, Gpu, Machine, probe
+from aotpack.machine import Ep, Gpu, Machine
 from aotpack.package import open_package
+from aotpack.probing import probe
 from aotpack.selection import select
 from aotpack.toolchain import toolchains
 from tests.command_line import aotpack

@@ -71,7 +71,7 @@ class Errand:
 
 def describe() -> str:
     """On the far side: what this process has, an `Offer` as JSON."""
-    from aotpack.machine import probe
+    from aotpack.probing import probe
     from aotpack.target import catalogue
     from aotpack.toolchain import toolchains
 
@@ -100,7 +100,7 @@ def run_errand(errand: Errand, *sent: Mapping[str, bytes]) -> Answer:
         errand: what to do.
         sent: the bytes of files, by sha256.
     """
-    from aotpack.machine import probe
+    from aotpack.probing import probe
 
     name = platform.node()
     if errand.aotpack != VERSION:

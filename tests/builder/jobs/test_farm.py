@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 import aotpack as front_door
 from aotpack.errors import UsageError
-from aotpack.machine import probe
+from aotpack.probing import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 from aotpack.version import VERSION

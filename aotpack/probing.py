@@ -1,0 +1,124 @@
+"""What this computer has, as ONNX Runtime, the system and the toolchains tell it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+
+from aotpack.machine import Cpu, Devices, Ep, Gpu, Machine, Npu, normal_arch
+from aotpack.system import System, driver_named
+from aotpack.toolchain import toolchains
+from aotpack.toolchain.devices import npu_architectures, pci_vendors
+
+__all__ = ["probe", "seen"]
+
+_log = logging.getLogger(__name__)
+
+
+def probe() -> Machine:
+    """What this computer has. Probed once for a process and environment; imports onnxruntime.
+
+    Vendor's libraries are not loaded: an EP counts as installed when its package is.
+    """
+    watched = {name for toolchain in toolchains().values() for name in toolchain.environment}
+    return _probe(tuple((name, os.environ[name]) for name in sorted(watched) if name in os.environ))
+
+
+@functools.lru_cache(maxsize=4)
+def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
+    import psutil
+
+    eps: dict[str, Ep] = {}
+    for toolchain in toolchains().values():
+        version = toolchain.version()
+        if version is not None:
+            eps[toolchain.ep] = Ep(version=version, details=dict(toolchain.runtime_details()))
+    devices = _devices()
+    return Machine(
+        name=platform.node() or None,
+        os={"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform),
+        arch=normal_arch(platform.machine()),
+        cpu=_cpu(),
+        gpus=devices.gpus,
+        npus=devices.npus,
+        memory=psutil.virtual_memory().total,
+        onnxruntime=metadata.version("onnxruntime"),
+        eps=eps,
+        environment=dict(environment),
+    )
+
+
+def _cpu() -> Cpu:
+    import archspec.cpu
+    from archspec.cpu import detect
+
+    host, raw = archspec.cpu.host(), detect.detected_info()
+    # `host` is the nearest named microarchitecture, in a virtual machine often a generic one: newer features
+    # are in `raw` only, and so may be the vendor.
+    vendor = raw.vendor if host.vendor == "generic" else host.vendor
+    return Cpu(
+        vendor=None if vendor in {"", "generic"} else vendor,
+        model=archspec.cpu.brand_string() or None,
+        microarchitecture=host.name,
+        features=tuple(sorted(raw.features | host.features)),
+    )
+
+
+def _devices() -> Devices:
+    """The GPUs and NPUs that ORT's discovery lists, and what the system and the vendors say of them."""
+    from onnxruntime.capi import _pybind_state as state
+
+    listed = [
+        (
+            device.type.name.lower(),
+            f"{device.vendor_id:04x}",
+            f"{device.device_id:04x}",
+            device.vendor.lower(),
+            device.metadata.get("Description"),
+        )
+        for device in state.get_hardware_devices()
+    ]
+    return seen(listed, System())
+
+
+def seen(listed: Iterable[tuple[str, str, str, str, str | None]], system: System) -> Devices:
+    """The GPUs and NPUs of a computer.
+
+    Args:
+        listed: by ORT's discovery: type, number of the vendor and of the device in hex, names of both.
+        system: the computer, whose drivers and vendors' programs are looked at as well.
+    """
+    vendors, architectures = pci_vendors(), npu_architectures()
+    pci, drivers = system.pci_devices(), system.windows_drivers()
+    by_number = {(each.vendor, each.device): each.driver for each in pci}
+    rows = list(listed)
+    # ORT's discovery lists no NPU on Linux.
+    known = {(kind, vendor, device) for kind, vendor, device, *_ in rows}
+    rows += [
+        (each.type, each.vendor, each.device, "", None)
+        for each in pci
+        if each.type == "npu" and (each.type, each.vendor, each.device) not in known
+    ]
+    gpus: list[Gpu] = []
+    npus: list[Npu] = []
+    for kind, number, device, vendor_name, name in rows:
+        vendor = vendors.get(number, vendor_name or f"pci-{number}")
+        driver = by_number.get((number, device)) or driver_named(name, drivers)
+        if kind == "gpu":
+            gpus.append(Gpu(vendor=vendor, name=name, driver=driver))
+        elif kind == "npu":
+            architecture = architectures.get(f"{number}:{device}")
+            npus.append(Npu(vendor=vendor, name=name, architecture=architecture, driver=driver))
+    devices = Devices(tuple(gpus), tuple(npus))
+    for toolchain in toolchains().values():
+        try:
+            devices = toolchain.identify(devices, system)
+        except Exception as error:
+            # What one vendor's files say must not keep a machine from being known.
+            _log.warning("%s: cannot tell its devices: %s [probe-failed]", toolchain.name, error)
+    return devices
