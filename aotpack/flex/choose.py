@@ -211,7 +211,7 @@ PACKING = 15
 #: What bringing a query, its keys and its result into another order takes, in scores.
 _MOVING = 40
 #: How much dearer a score is for each doubling of a tile's scores beyond what a core has near.
-FAR = 0.06
+FAR = 0.02
 #: Bytes of that.
 NEAR = 1 << 20
 #: What a score costs when all of them are computed at once.

@@ -149,8 +149,8 @@ def strip_cost(strip: int, keys: int, capabilities: Capabilities, opset: int) ->
     """The keys' worth of passes that a mask takes which hides some of `strip` adjacent ones among `keys`."""
     if not capabilities.updates_in_place or opset < _UPDATES:
         return keys
-    # The strip is taken out, changed, and written back.
-    return min(keys, 3 * strip)
+    # To take the strip out and to write it back is another pass over it.
+    return min(keys, 2 * strip)
 
 
 class _Writer:
