@@ -96,8 +96,8 @@ def alibi(heads: int) -> Mod:
 
 def softcap(cap: float) -> Mod:
     """Cap * tanh(score / cap) (Gemma 2)."""
-    if not cap > 0:
-        raise FlexError("cap is not positive", where="mod 'softcap'", found=cap)
+    if not 0 < cap < math.inf:
+        raise FlexError("cap is not a positive number", where="mod 'softcap'", found=cap)
     return mod(lambda score, b, h, q, k: (score * (1.0 / cap)).tanh() * float(cap), "softcap")
 
 
