@@ -141,7 +141,7 @@ def test_mod_that_reduces_scores_of_unknown_length() -> None:
 @pytest.mark.parametrize(
     "mod",
     [
-        flex.alibi(3),
+        flex.mod(lambda score, b, h, q, k: score + flex.Table([0.5, 1.0, 2.0])[h].like(score)),
         flex.document([0] * 10 + [1] * 20),
         flex.mask(lambda b, h, q, k: flex.Table(np.arange(10))[abs(q - k)] > 3),
     ],
@@ -151,6 +151,21 @@ def test_tables_that_are_too_small(mod: flex.Mod, length: int) -> None:
     refused(
         flex.attention((1, 4, length, 8), score_mod=mod), "score_mod: looks up what is not there", "Gather"
     )
+
+
+@pytest.mark.parametrize("heads", [3, 8])
+def test_tables_for_other_heads(heads: int) -> None:
+    # A table of two dimensions is looked up flat: the next row would stand for the missing head.
+    table = np.zeros((32, heads), np.float32)
+    capture = flex.Capture(name="table", dtype="float32", shape=(32, heads))
+    for mod in (
+        flex.alibi(heads),
+        flex.relative_bias(table),
+        flex.relative_bias(capture),
+        flex.sink_logits(table[0]),
+    ):
+        with pytest.raises(FlexError, match=f"has a table for other heads; found {heads}; expected 4"):
+            flex.attention((1, 4, 64, 8), score_mod=flex.causal() & mod)
 
 
 def test_tables_that_are_too_small_for_a_tile() -> None:
