@@ -85,6 +85,9 @@ class Bank:
         same = emitter.op("Equal", same, same)
         # False for every input, numbers or not.
         never = emitter.op("And", same, emitter.op("Not", same))
+        if array.ndim != 4:
+            # A table must stay of its rank.
+            never = emitter.op("Reshape", never, emitter.ints(*[1] * array.ndim))
         if element == onnx.TensorProto.BOOL:
             return emitter.op("Or", self.write(array), never)
         return emitter.op("Add", self.write(array), emitter.op("Cast", never, to=element))

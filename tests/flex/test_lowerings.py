@@ -296,3 +296,15 @@ def test_mask_that_broadcasts_along_the_keys_is_added_whole() -> None:
     got, want = run(result, tensors(model)), expected(model, tensors(model))
     assert (got[:, :, 1::2] == 0).all()
     np.testing.assert_allclose(got[:, :, ::2], want[:, :, ::2], rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_tables_stay_tables_beyond_the_budget_of_constants(masked: bool) -> None:
+    # The biases of a tile take so many constants that even the table of buckets is no longer one.
+    mod = flex.relative_bias(RNG.standard_normal((32, 8)).astype(np.float32))
+    model = flex.attention((1, 8, 512, 8), score_mod=mod & flex.causal() if masked else mod)
+    options = flex.Options(lowering="block-sparse", block=(256, 16))
+    result, _ = flex.lower(model, CPU, options=options)
+    onnx.checker.check_model(result, full_check=True)
+    feeds = tensors(model)
+    np.testing.assert_allclose(run(result, feeds), expected(model, feeds), rtol=2e-6, atol=2e-6)
