@@ -19,6 +19,7 @@ from aotpack.flex.fused import fits, meaning_of, write_fused
 from aotpack.flex.mask import Block, Ranges, block_mask
 from aotpack.flex.node import FlexNode
 from aotpack.flex.order import best_orders, is_scattered, reordered
+from aotpack.flex.program import Program
 from aotpack.flex.sparse import Tiling, write_block_sparse
 from aotpack.flex.tiles import PASS, strip_cost
 from aotpack.flex.understand import Understanding, understand
@@ -105,7 +106,8 @@ def _function(node: FlexNode, known: Understanding, target: _Target) -> Iterator
 
 
 def _dense(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Choice | str]:
-    passes = sum(_passes(graph) for graph in (node.score_mod, node.prob_mod) if graph is not None)
+    mods = ((node.score_mod, known.score_mod), (node.prob_mod, known.prob_mod))
+    passes = sum(_passes(graph, program) for graph, program in mods if graph is not None)
     yield Choice(
         lowering="dense",
         cost=_scores(node) * DENSE * (1 + passes) * _spill(node) + 8 * target.capabilities.node_cost,
@@ -227,11 +229,12 @@ _ORDERS = 2
 _TYPICAL = 1024
 
 
-def _passes(graph: onnx.GraphProto) -> float:
-    """What the ops of a mod cost a score; those on positions alone are not told apart here."""
-    return sum(
-        WHERE if node.op_type == "Where" else PASS for node in graph.node if node.op_type not in _CHEAP
-    )
+def _passes(graph: onnx.GraphProto, program: Program | None) -> float:
+    """What the ops of a mod cost a score; those on positions alone are left out where they are told apart."""
+    nodes = list(graph.node)
+    if program is not None:
+        nodes = [value.node for value in program.values if value.scored and value.node is not None]
+    return sum(WHERE if node.op_type == "Where" else PASS for node in nodes if node.op_type not in _CHEAP)
 
 
 #: They make positions and shapes, or are gone before a run.

@@ -308,3 +308,13 @@ def test_tables_stay_tables_beyond_the_budget_of_constants(masked: bool) -> None
     onnx.checker.check_model(result, full_check=True)
     feeds = tensors(model)
     np.testing.assert_allclose(run(result, feeds), expected(model, feeds), rtol=2e-6, atol=2e-6)
+
+
+def test_bias_without_a_mask_is_added_to_all_scores_at_once() -> None:
+    # It is a constant for all scores, and looked up anew in tiles: 2 to 3 times slower, measured.
+    bias = flex.relative_bias(RNG.standard_normal((32, 8)).astype(np.float32))
+    for length in (512, 1024):
+        _, (record,) = flex.lower(flex.attention((1, 8, length, 64), score_mod=bias), CPU)
+        assert record.lowering == "dense"
+        _, (record,) = flex.lower(flex.attention((1, 8, length, 64), score_mod=bias & flex.causal()), CPU)
+        assert record.lowering == "block-sparse"
