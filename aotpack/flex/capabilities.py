@@ -59,6 +59,8 @@ class Capabilities:
     working_set: int = 1 << 20
     #: Whether Gather copies keys with all threads where Slice takes one.
     gathers: bool = False
+    #: Whether TensorScatter writes into its input: a mask then passes over the keys that it hides only.
+    updates_in_place: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

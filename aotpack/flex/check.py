@@ -26,7 +26,7 @@ def check_mod(
     """Refuse a mod that is no graph over scores.
 
     Args:
-        attribute: ``score_mod`` or ``prob_mod``.
+        attribute: ``score_mod`` or ``prob_mod``, a graph.
         where: its node and name.
         precision: ``TensorProto`` type of the scores.
         scores: their shape, (B, Hq, L, S).
@@ -37,15 +37,31 @@ def check_mod(
         FlexError: names the mod, and the value where there is one.
 
     """
-    if attribute.type != onnx.AttributeProto.GRAPH:
-        raise FlexError("is not a graph", where=where)
     graph = attribute.g
     if len(graph.input) != 1 or len(graph.output) != 1:
         found = f"{len(graph.input)} inputs, {len(graph.output)} outputs"
         raise FlexError("does not take one tensor and give one", where=where, found=found)
+    _check_operators(graph, where, model)
     _check_value(graph.input[0], where, precision, None)
     _check_value(graph.output[0], where, precision, None)
     _check_value(_inferred_output(graph, where, precision, scores, types, model), where, precision, scores)
+
+
+def _check_operators(graph: onnx.GraphProto, where: str, model: onnx.ModelProto) -> None:
+    """Refuse operators of ONNX's own domain that it does not have: inference passes over them."""
+    opset = next((item.version for item in model.opset_import if not item.domain), 0)
+    own = {function.name for function in model.functions if not function.domain}
+    for node in graph.node:
+        if not node.domain and node.op_type not in own:
+            try:
+                onnx.defs.get_schema(node.op_type, opset)
+            except onnx.defs.SchemaError:
+                raise FlexError(
+                    f"{node.op_type} is no operator of opset {opset}", where=where, found=list(node.output)
+                ) from None
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _check_operators(inner, where, model)
 
 
 def _check_value(
@@ -63,9 +79,9 @@ def _check_value(
         return
     dims = [dim.dim_value or dim.dim_param for dim in tensor.shape.dim]
     expected = scores or (None,) * 4
-    # Two names may be one size; a number and another number are not.
+    # A name may be any number but the 1 that is left of a reduced dimension.
     differ = any(
-        isinstance(dim, int) and isinstance(size, int) and dim != size
+        isinstance(dim, int) and dim != size and (isinstance(size, int) or (size is not None and dim == 1))
         for dim, size in zip(dims, expected, strict=False)
     )
     if len(dims) != 4 or differ:

@@ -16,10 +16,12 @@ from aotpack.flex.dense import write_dense
 from aotpack.flex.emit import Emitter
 from aotpack.flex.function import keep, why_not_kept
 from aotpack.flex.fused import fits, meaning_of, write_fused
-from aotpack.flex.mask import Block, BlockMask, block_mask
+from aotpack.flex.mask import Block, Ranges, block_mask
 from aotpack.flex.node import FlexNode
 from aotpack.flex.order import best_orders, is_scattered, reordered
+from aotpack.flex.program import Program
 from aotpack.flex.sparse import Tiling, write_block_sparse
+from aotpack.flex.tiles import PASS, strip_cost
 from aotpack.flex.understand import Understanding, understand
 
 __all__ = ["Choice", "choose"]
@@ -104,7 +106,8 @@ def _function(node: FlexNode, known: Understanding, target: _Target) -> Iterator
 
 
 def _dense(node: FlexNode, known: Understanding, target: _Target) -> Iterator[Choice | str]:
-    passes = sum(_passes(graph) for graph in (node.score_mod, node.prob_mod) if graph is not None)
+    mods = ((node.score_mod, known.score_mod), (node.prob_mod, known.prob_mod))
+    passes = sum(_passes(graph, program) for graph, program in mods if graph is not None)
     yield Choice(
         lowering="dense",
         cost=_scores(node) * DENSE * (1 + passes) * _spill(node) + 8 * target.capabilities.node_cost,
@@ -203,8 +206,6 @@ _CANDIDATES = {"function": _function, "dense": _dense, "block-sparse": _block_sp
 
 # In units of the time one score takes in tiles, E = Ev = 64; `python -m benchmarks.flex_costs` measures them.
 
-#: What one more elementwise op adds.
-PASS = 0.1
 #: What a Where adds: with a mask that broadcasts it is not vectorised.
 WHERE = 1.5
 #: How many queries' worth of time goes into packing and copying the keys of a block.
@@ -212,7 +213,7 @@ PACKING = 15
 #: What bringing a query, its keys and its result into another order takes, in scores.
 _MOVING = 40
 #: How much dearer a score is for each doubling of a tile's scores beyond what a core has near.
-FAR = 0.06
+FAR = 0.02
 #: Bytes of that.
 NEAR = 1 << 20
 #: What a score costs when all of them are computed at once.
@@ -228,11 +229,12 @@ _ORDERS = 2
 _TYPICAL = 1024
 
 
-def _passes(graph: onnx.GraphProto) -> float:
-    """What the ops of a mod cost a score; those on positions alone are not told apart here."""
-    return sum(
-        WHERE if node.op_type == "Where" else PASS for node in graph.node if node.op_type not in _CHEAP
-    )
+def _passes(graph: onnx.GraphProto, program: Program | None) -> float:
+    """What the ops of a mod cost a score; those on positions alone are left out where they are told apart."""
+    nodes = list(graph.node)
+    if program is not None:
+        nodes = [value.node for value in program.values if value.scored and value.node is not None]
+    return sum(WHERE if node.op_type == "Where" else PASS for node in nodes if node.op_type not in _CHEAP)
 
 
 #: They make positions and shapes, or are gone before a run.
@@ -245,18 +247,28 @@ def _tiled_cost(node: FlexNode, tiling: Tiling, capabilities: Capabilities) -> f
     high = mask.block[0]
     tiles = node.heads[1] // tiling.kv_heads
     heads = _scores(node) / (mask.lengths[0] * mask.lengths[1])
-    keys = np.array([_visible(mask, row) for row in range(mask.states.shape[0])])
+    rows = range(mask.states.shape[0])
+    keys = np.array([_width(mask.ranges(row)) for row in rows])
     far = 1 + FAR * np.log2(np.maximum(heads / tiles * high * keys * 4 / NEAR, 1))
     programs = [program for program in (tiling.score_mod, tiling.prob_mod) if program is not None]
     steps = sum(value.scored and value.kind == "step" for program in programs for value in program.values)
-    scores = float((heads * keys * far * (high * (1 + PASS * steps) + PACKING)).sum())
+    passes = steps * keys
+    if tiling.score_mod is not None and (mask.states != Block.FULL).any():
+        # One of the steps is the mask.
+        strips = [_width(mask.ranges(row, Block.PARTIAL)) for row in rows]
+        opset = tiling.score_mod.opset
+        passes += [
+            strip_cost(strip, wide, capabilities, opset) - wide
+            for strip, wide in zip(strips, keys, strict=True)
+        ]
+    scores = float((heads * far * (high * (keys + PASS * passes) + PACKING * keys)).sum())
     if tiling.order is not None:
         scores += heads * mask.lengths[0] * _MOVING
     return scores + tiles * len(keys) * (8 + steps) * capabilities.node_cost
 
 
-def _visible(mask: BlockMask, row: int) -> int:
-    return sum(high - low for low, high in mask.ranges(row, row + 1))
+def _width(ranges: Ranges) -> int:
+    return sum(high - low for low, high in ranges)
 
 
 def _fused_cost(node: FlexNode, op: FusedOp, each: float) -> float:

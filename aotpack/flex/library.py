@@ -91,13 +91,17 @@ def alibi(heads: int) -> Mod:
     slopes = [2.0 ** (-8 * (head + 1) / nearest) for head in range(nearest)]
     slopes += [2.0 ** (-4 * (2 * head + 1) / nearest) for head in range(heads - nearest)]
     table = Table(np.array(slopes, np.float32))
-    return mod(lambda score, b, h, q, k: score - table[h].like(score) * abs(q - k).like(score), "alibi")
+
+    def farther(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return score - table[h].like(score) * abs(q - k).like(score)
+
+    return mod(farther, "alibi", heads=heads)
 
 
 def softcap(cap: float) -> Mod:
     """Cap * tanh(score / cap) (Gemma 2)."""
-    if not cap > 0:
-        raise FlexError("cap is not positive", where="mod 'softcap'", found=cap)
+    if not 0 < cap < math.inf:
+        raise FlexError("cap is not a positive number", where="mod 'softcap'", found=cap)
     return mod(lambda score, b, h, q, k: (score * (1.0 / cap)).tanh() * float(cap), "softcap")
 
 
@@ -135,7 +139,7 @@ def relative_bias(table: Capture | Array, *, max_distance: int = 128, bidirectio
             bucket = bucket + where(ahead > 0, bucket * 0 + buckets, 0)
         return score + values[bucket, h].like(score)
 
-    return mod(biased, "relative_bias")
+    return mod(biased, "relative_bias", heads=shape[1] if isinstance(shape[1], int) else None)
 
 
 def natten1d(kernel: int, length: int) -> Mask:
@@ -167,7 +171,8 @@ def sink_logits(logits: Capture | Array) -> Mod:
     def sunk(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return where(k == _last(k), table[h].like(score), score)
 
-    return mod(sunk, "sink_logits")
+    heads = table.shape[0] if isinstance(table, Capture) else len(table.value)
+    return mod(sunk, "sink_logits", heads=heads if isinstance(heads, int) else None)
 
 
 def quantize(levels: int = 255) -> Mod:

@@ -13,6 +13,7 @@ from aotpack.flex.choose import choose
 from aotpack.flex.emit import Emitter
 from aotpack.flex.function import attach_functions
 from aotpack.flex.node import FlexNode, Place, graphs_of, has_flex, is_flex, places, read_node, skeleton
+from aotpack.flex.program import OutsideTable
 from aotpack.flex.schema import DOMAIN
 from aotpack.manifest import FlexLowering
 
@@ -75,7 +76,11 @@ def lower(
         node = read_node(lowered, place, types)
         choice = choose(node, opsets, capabilities, options)
         emitter = Emitter(f"{_plain(node.name)}/", taken)
-        choice.write(emitter)
+        try:
+            choice.write(emitter)
+        except OutsideTable as error:
+            # Tables that no mask depends on are looked up a tile at a time.
+            raise FlexError("a mod looks up what is not there", where=node.name, found=error) from None
         records.append(
             FlexLowering(
                 node=node.name, lowering=choice.lowering, blocks_skipped=choice.skipped, why=choice.why

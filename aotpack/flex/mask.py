@@ -88,9 +88,9 @@ class BlockMask:
         )
         return replace(self, block=(self.block[0] * factor, self.block[1]), states=states)
 
-    def ranges(self, first: int, last: int) -> Ranges:
-        """The keys that any query of block rows `first` to `last` (exclusive) may see."""
-        seen = (self.states[first:last] != Block.MASKED).any(axis=0)
+    def ranges(self, row: int, *states: Block) -> Ranges:
+        """The keys of a row's blocks that are in one of `states`; by default those that a query may see."""
+        seen = np.isin(self.states[row], states or (Block.PARTIAL, Block.FULL))
         edges = np.flatnonzero(np.diff(np.concatenate([[False], seen, [False]]).astype(np.int8)))
         width, length = self.block[1], self.lengths[1]
         return tuple(

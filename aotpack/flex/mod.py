@@ -32,10 +32,17 @@ class Mod:
     name: str
     changes: tuple[ScoreFunction | onnx.GraphProto, ...] = ()
     masks: tuple[MaskFunction, ...] = ()
+    #: How many query heads its tables are for, by the name of each mod that has one.
+    heads: tuple[tuple[str, int], ...] = ()
 
     def __and__(self, other: Mod) -> Mod:
         kind = Mask if isinstance(self, Mask) and isinstance(other, Mask) else Mod
-        return kind(f"{self.name}+{other.name}", self.changes + other.changes, self.masks + other.masks)
+        return kind(
+            f"{self.name}+{other.name}",
+            self.changes + other.changes,
+            self.masks + other.masks,
+            self.heads + other.heads,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +68,17 @@ def mask(function: MaskFunction, name: str | None = None) -> Mask:
     return Mask(name or _name(function), (), (function,))
 
 
-def mod(function: ScoreFunction, name: str | None = None) -> Mod:
-    """A mod from a Python function ``f(score, b, h, q, k)`` over tensors."""
-    return Mod(name or _name(function), (function,))
+def mod(function: ScoreFunction, name: str | None = None, *, heads: int | None = None) -> Mod:
+    """A mod from a Python function ``f(score, b, h, q, k)`` over tensors.
+
+    Args:
+        function: is given the score and its place.
+        name: of the mod; the function's if None.
+        heads: how many query heads its tables are for: `attention` refuses to use it with another number.
+
+    """
+    name = name or _name(function)
+    return Mod(name, (function,), heads=() if heads is None else ((name, heads),))
 
 
 def from_graph(graph: onnx.GraphProto) -> Mod:

@@ -91,6 +91,6 @@ def _values(text: str, rest: str, named: Named) -> list[float]:
 
 
 def _whole(value: float) -> int:
-    if value != int(value):
+    if not value.is_integer():
         raise UsageError("is no whole number", where="--mod", found=value)
     return int(value)

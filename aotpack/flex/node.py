@@ -98,6 +98,14 @@ def graphs_of(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
 
 _AttributeProto = onnx.AttributeProto
 
+#: The attributes of the schema.
+_KINDS = {
+    "scale": _AttributeProto.FLOAT,
+    "softmax_precision": _AttributeProto.INT,
+    "score_mod": _AttributeProto.GRAPH,
+    "prob_mod": _AttributeProto.GRAPH,
+}
+
 
 def _places(
     scope: onnx.GraphProto | onnx.FunctionProto,
@@ -133,11 +141,7 @@ def read_node(model: onnx.ModelProto, place: Place, types: Mapping[str, onnx.Typ
         )
     if len(node.input) != 3 or not all(node.input) or len(node.output) != 1:
         raise FlexError("does not take Q, K and V and give Y", where=where, found=list(node.input))
-    attributes = {item.name: item for item in node.attribute}
-    unknown = sorted(set(attributes) - {"scale", "softmax_precision", "score_mod", "prob_mod"})
-    if unknown:
-        raise FlexError("attribute is not in the schema", where=f"{where}.{unknown[0]}")
-
+    attributes = _attributes(node, where)
     elements, shapes = zip(
         *(_tensor(types, name, f"{where}.{letter}") for name, letter in zip(node.input, "QKV", strict=True)),
         strict=True,
@@ -182,6 +186,29 @@ def read_node(model: onnx.ModelProto, place: Place, types: Mapping[str, onnx.Typ
         constants=known,
         captured={name: types.get(name) for name in outer if name not in known},
     )
+
+
+def _attributes(node: onnx.NodeProto, where: str) -> dict[str, onnx.AttributeProto]:
+    found: dict[str, onnx.AttributeProto] = {}
+    for item in node.attribute:
+        here = f"{where}.{item.name}"
+        if item.name not in _KINDS:
+            raise FlexError("attribute is not in the schema", where=here)
+        if item.name in found:
+            raise FlexError("is there twice", where=here)
+        if item.type != _KINDS[item.name] or item.ref_attr_name:
+            kind = _AttributeProto.AttributeType.Name
+            refers = f"a reference to {item.ref_attr_name!r}"
+            raise FlexError(
+                "attribute is of another type",
+                where=here,
+                found=refers if item.ref_attr_name else kind(item.type),
+                expected=kind(_KINDS[item.name]),
+            )
+        found[item.name] = item
+    if "scale" in found and not math.isfinite(found["scale"].f):
+        raise FlexError("is not finite", where=f"{where}.scale", found=found["scale"].f)
+    return found
 
 
 def skeleton(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from aotpack.flex.elementwise import ELEMENTWISE, broadcasts, element_type
 from aotpack.flex.emit import RANDOM, Array, Emitter, names_of, size_of
-from aotpack.flex.program import Program, Value, needed, run_node
+from aotpack.flex.program import OutsideTable, Program, Value, needed, run_node
 
 __all__ = ["NotPointwise", "read_program"]
 
@@ -51,6 +51,7 @@ def read_program(
 
     Raises:
         NotPointwise: the mod is no pointwise program.
+        OutsideTable: it looks up what is not there.
 
     """
     reader = _Reader(shape, precision, opset, constants, captured)
@@ -253,6 +254,8 @@ class _Reader:
         arrays = {name: self._whole(self.at[name]) for name in dict.fromkeys(names_of(node))}
         try:
             results = run_node(node, arrays, self.opset)
+        except OutsideTable:
+            raise
         except Exception as error:
             raise NotPointwise(f"{node.op_type} {node.output[0]!r} cannot be evaluated: {error}") from error
         for name, array in zip(node.output, results, strict=True):

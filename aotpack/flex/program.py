@@ -17,7 +17,11 @@ from onnx.reference import ReferenceEvaluator
 
 from aotpack.flex.emit import Array
 
-__all__ = ["Program", "Value", "needed", "run_node"]
+__all__ = ["OutsideTable", "Program", "Value", "needed", "run_node"]
+
+
+class OutsideTable(Exception):
+    """A mod looks up a place that its table does not have; says where."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,8 +91,16 @@ class Program:
 
 
 def run_node(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> tuple[Array, ...]:
-    """The outputs of one node, by onnx's reference."""
-    outputs = _evaluator(node.SerializeToString(), opset, tuple(inputs)).run(None, dict(inputs))
+    """The outputs of one node, by onnx's reference.
+
+    Raises:
+        OutsideTable: no target can run it.
+
+    """
+    try:
+        outputs = _evaluator(node.SerializeToString(), opset, tuple(inputs)).run(None, dict(inputs))
+    except IndexError as error:
+        raise OutsideTable(f"{node.op_type} {node.output[0]!r}: {error}") from None
     return tuple(np.asarray(output) for output in outputs)
 
 

@@ -15,7 +15,7 @@ import onnx
 
 from aotpack.flex.capabilities import Capabilities, Options
 from aotpack.flex.emit import Array, Dim, Emitter, numpy_type
-from aotpack.flex.mask import BlockMask, Ranges, Region
+from aotpack.flex.mask import Block, BlockMask, Ranges, Region
 from aotpack.flex.node import FlexNode
 from aotpack.flex.order import Order
 from aotpack.flex.products import Operands, blind_queries, cast, operands_of, scores_of, values_of
@@ -144,6 +144,7 @@ class _Writer:
         heads, kv_heads = self.node.heads
         q = self._sliced(self.operands.q, ((first.q[0], rows[-1].q[1]),), self.mask.lengths[0])
         if count == 1:
+            first = self._full_first(first)
             k = self._part(self.operands.k, first.keys, self.node.k_shape[3])
             v = self._part(self.operands.v, first.keys, self.node.v_shape[3])
         else:
@@ -151,13 +152,12 @@ class _Writer:
             k = self._windows(self.operands.k, first, count, kv_heads, self.node.k_shape[3])
             v = self._windows(self.operands.v, first, count, kv_heads, self.node.v_shape[3])
         sizes = queries, keys
-        scores = self._modified(
-            0, scores_of(self.node, self.emitter, self.operands, q, k, sizes), first, self.bank
-        )
+        scores = scores_of(self.node, self.emitter, self.operands, q, k, sizes)
+        scores = self._modified(0, scores, first, count, self.bank)
         blind = None
         if self.zeros and self.mask.depends_on_data:
             blind = blind_queries(self.emitter, scores, self.node.precision)
-        probs = self._modified(1, self.emitter.op("Softmax", scores, axis=-1), first, self.bank)
+        probs = self._modified(1, self.emitter.op("Softmax", scores, axis=-1), first, count, self.bank)
         if self.zeros and blind is None and (known := self._blind(first)).any():
             blind = self.emitter.constant(known)
         values = values_of(self.node, self.emitter, self.operands, probs, v, sizes, blind)
@@ -167,7 +167,21 @@ class _Writer:
         high = self.mask.block[0]
         for row in range(self.mask.states.shape[0]):
             q = (row * high, min((row + 1) * high, self.mask.lengths[0]))
-            yield _Row(q=q, keys=self.mask.ranges(row, row + 1))
+            yield _Row(q=q, keys=self.mask.ranges(row))
+
+    def _full_first(self, row: _Row) -> _Row:
+        """The row with the keys that all its queries see before the others, where that costs nothing.
+
+        Those that a mask hides from some queries are then next to each other: in a window they are both ends.
+        """
+        if not self.capabilities.updates_in_place:
+            return row
+        at = row.q[0] // self.mask.block[0]
+        some = self.mask.ranges(at, Block.PARTIAL)
+        keys = (*self.mask.ranges(at, Block.FULL), *some)
+        if len(some) < 2 or not self._gathers(row.keys) or not self._gathers(keys):
+            return row
+        return replace(row, keys=keys)
 
     def _joins(self, row: _Row, group: list[_Row]) -> bool:
         """Whether `row` is the next of the equal rows in `group`."""
@@ -195,17 +209,20 @@ class _Writer:
         scratch = Emitter("scratch/")
         bank = Bank(scratch, "q", budget=1 << 62)
         for index in range(2):
-            self._modified(index, "value", row, bank)
+            self._modified(index, "value", row, 1, bank)
         if any(len(tensor.dims) == 4 and tensor.dims[0] > 1 for tensor in scratch.initializers):
             return None
         graph = onnx.GraphProto(node=scratch.nodes, initializer=scratch.initializers)
         return bytes(graph.SerializeToString(deterministic=True))
 
-    def _modified(self, index: int, value: str, row: _Row, bank: Bank) -> str:
+    def _modified(self, index: int, value: str, row: _Row, count: int, bank: Bank) -> str:
         program, outer = self.mods[index]
         if program is None or outer is None:
             return value
-        return write_tile(program, bank, outer, value, Region(heads=self.heads, queries=row.q, keys=row.keys))
+        region = Region(heads=self.heads, queries=row.q, keys=row.keys)
+        batch = self.node.q_shape[0]
+        batch = batch * count if isinstance(batch, int) else None
+        return write_tile(program, bank, outer, value, region, self.capabilities, batch)
 
     def _blind(self, row: _Row) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         seen = self.mask.seen[..., slice(*row.q), None]
@@ -214,15 +231,23 @@ class _Writer:
     def _part(self, value: str, ranges: Ranges, width: Dim) -> str:
         """The keys of K or V, (B, Hkv, S, width), in `ranges`."""
         length = self.mask.lengths[1]
-        step = math.gcd(length, *(bound for part in ranges for bound in part))
-        if not self.capabilities.gathers or ranges == ((0, length),) or step < _LEAST_COPIED:
+        if not self._gathers(ranges):
             return self._sliced(value, ranges, length)
+        step = self._step(ranges)
         emitter, heads = self.emitter, self.node.heads[1]
         assert isinstance(width, int)
         pieces = [at for low, high in ranges for at in range(low // step, high // step)]
         split = emitter.op("Reshape", value, emitter.ints(0, heads, length // step, step * width))
         some = emitter.op("Gather", split, emitter.ints(*pieces), axis=2)
         return emitter.op("Reshape", some, emitter.ints(0, heads, len(pieces) * step, width))
+
+    def _gathers(self, ranges: Ranges) -> bool:
+        whole = ((0, self.mask.lengths[1]),)
+        return self.capabilities.gathers and ranges != whole and self._step(ranges) >= _LEAST_COPIED
+
+    def _step(self, ranges: Ranges) -> int:
+        """How many keys are gathered at once."""
+        return math.gcd(self.mask.lengths[1], *(bound for part in ranges for bound in part))
 
     def _sliced(self, value: str, ranges: Ranges, length: int) -> str:
         """The rows of (B, H, length, X) in `ranges`."""

@@ -14,11 +14,17 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from aotpack.flex.emit import Array, Emitter, numpy_type
+from aotpack.flex.capabilities import Capabilities
+from aotpack.flex.emit import Array, Dim, Emitter, numpy_type
 from aotpack.flex.mask import Region, region_of
 from aotpack.flex.program import Program, Value, run_node
 
-__all__ = ["Bank", "Tile", "write_tile"]
+__all__ = ["PASS", "Bank", "Tile", "strip_cost", "write_tile"]
+
+#: What one more elementwise op adds to a score, in units of the time it takes (`aotpack.flex.choose`).
+PASS = 0.1
+#: The opset that brought TensorScatter.
+_UPDATES = 24
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +85,9 @@ class Bank:
         same = emitter.op("Equal", same, same)
         # False for every input, numbers or not.
         never = emitter.op("And", same, emitter.op("Not", same))
+        if array.ndim != 4:
+            # A table must stay of its rank.
+            never = emitter.op("Reshape", never, emitter.ints(*[1] * array.ndim))
         if element == onnx.TensorProto.BOOL:
             return emitter.op("Or", self.write(array), never)
         return emitter.op("Add", self.write(array), emitter.op("Cast", never, to=element))
@@ -106,6 +115,8 @@ def write_tile(
     outer: Mapping[str, str],
     score: str,
     region: Region,
+    capabilities: Capabilities,
+    batch: Dim,
 ) -> str:
     """Write what a mod does to the scores of a tile; returns the name of the result.
 
@@ -115,9 +126,11 @@ def write_tile(
         outer: the names of the program's data.
         score: the name of the scores of this tile.
         region: that the tile takes.
+        capabilities: of the target.
+        batch: the first dimension of the scores.
 
     """
-    writer = _Writer(program, bank, outer, region)
+    writer = _Writer(program, bank, outer, region, capabilities, batch)
     tiles: list[Tile] = []
     for value in program.values:
         if value.kind == "score":
@@ -135,6 +148,14 @@ def write_tile(
     return bank.emitter.op("Expand", name, bank.emitter.op("Shape", score))
 
 
+def strip_cost(strip: int, keys: int, capabilities: Capabilities, opset: int) -> float:
+    """The keys' worth of passes that a mask takes which hides some of `strip` adjacent ones among `keys`."""
+    if not capabilities.updates_in_place or opset < _UPDATES:
+        return keys
+    # To take the strip out and to write it back is another pass over it.
+    return min(keys, 2 * strip)
+
+
 class _Writer:
     def __init__(
         self,
@@ -142,8 +163,11 @@ class _Writer:
         bank: Bank,
         outer: Mapping[str, str],
         region: Region,
+        capabilities: Capabilities,
+        batch: Dim,
     ) -> None:
         self.program, self.bank, self.outer, self.region = program, bank, outer, region
+        self.capabilities, self.batch = capabilities, batch
         self.emitter = bank.emitter
 
     def data(self, value: Value) -> str:
@@ -186,9 +210,36 @@ class _Writer:
             return self.bank.loose(array)
         if tile.hidden is None:
             return tile.name
-        fits = self.bank.fits(tile.hidden)
-        mask = self.bank.write(tile.hidden) if fits else self.bank.joined(tile.hidden)
-        return self.emitter.op("Add", tile.name, mask)
+        strip = self._strip(tile)
+        if strip is None:
+            return self._masked(tile.name, tile.hidden)
+        low, high = strip
+        part = self._masked(self._slice(tile.name, low, high, axis=3), tile.hidden[..., low:high])
+        assert isinstance(self.batch, int)
+        places = self.emitter.ints(*[low] * self.batch)
+        return self.emitter.op("TensorScatter", tile.name, part, places, axis=3)
+
+    def _masked(self, name: str, hidden: Array) -> str:
+        fits = self.bank.fits(hidden)
+        mask = self.bank.write(hidden) if fits else self.bank.joined(hidden)
+        return self.emitter.op("Add", name, mask)
+
+    def _strip(self, tile: Tile) -> tuple[int, int] | None:
+        """The first key of the tile that its mask hides from some query and the one after the last.
+
+        None if the mask is better added to all of them.
+        """
+        assert tile.hidden is not None
+        keys = sum(end - start for start, end in self.region.keys)
+        if not tile.whole or tile.hidden.shape[-1] != keys or not isinstance(self.batch, int):
+            return None
+        hides = np.flatnonzero((tile.hidden == -np.inf).reshape(-1, tile.hidden.shape[-1]).any(axis=0))
+        low, high = int(hides[0]), int(hides[-1]) + 1
+        first, last = self.region.queries
+        saved = keys - strip_cost(high - low, keys, self.capabilities, self.program.opset)
+        rows = self.batch * (self.region.heads[1] - self.region.heads[0]) * (last - first)
+        # Two more nodes have to pay.
+        return (low, high) if PASS * rows * saved > 2 * self.capabilities.node_cost else None
 
     def _run(self, node: onnx.NodeProto, inputs: Sequence[Tile | None]) -> Tile:
         names = {

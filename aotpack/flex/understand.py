@@ -10,7 +10,7 @@ from aotpack.errors import FlexError
 from aotpack.flex.mask import BLOCK, GRAIN, Block, BlockMask, block_mask, keeps_zero
 from aotpack.flex.node import FlexNode
 from aotpack.flex.pointwise import NotPointwise, read_program
-from aotpack.flex.program import Program
+from aotpack.flex.program import OutsideTable, Program
 
 __all__ = ["Understanding", "understand"]
 
@@ -39,6 +39,9 @@ def understand(
         block: queries and keys a block that is evaluated.
         grain: keys a block of the mask, a divisor of `block[1]`.
 
+    Raises:
+        FlexError: a mod masks everything, or looks up a place that its table does not have.
+
     """
     if node.lengths is None:
         return Understanding(why_dense="its lengths are not known")
@@ -61,11 +64,17 @@ def understand(
             )
         except NotPointwise as error:
             return Understanding(why_dense=f"{name}: {error}")
+        except OutsideTable as error:
+            raise FlexError("looks up what is not there", where=f"{node.name}.{name}", found=error) from None
     score_mod, prob_mod = found
     if score_mod is None:
         mask = _open_mask(node.lengths, (block[0], grain))
     else:
-        mask = block_mask(score_mod, block, grain)
+        try:
+            mask = block_mask(score_mod, block, grain)
+        except OutsideTable as error:
+            where = f"{node.name}.score_mod"
+            raise FlexError("looks up what is not there", where=where, found=error) from None
     if mask.skipped == 1:
         raise FlexError("masks every key of every query", where=f"{node.name}.score_mod")
     why = None

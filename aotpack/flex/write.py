@@ -93,6 +93,12 @@ def attention(
         FlexError: shapes contradict each other, or a mod is wrong.
 
     """
+    for each in filter(None, (score_mod, prob_mod)):
+        for mod, heads in each.heads:
+            if heads != shape[1]:
+                raise FlexError(
+                    "has a table for other heads", where=f"mod {mod!r}", found=heads, expected=shape[1]
+                )
     k_shape = kv_shape or shape
     v_shape = (*k_shape[:3], v_size or k_shape[3])
     node, captured = make_node(

@@ -93,6 +93,7 @@ class OrtToolchain(Toolchain):
 
         return Capabilities(
             gathers=True,
+            updates_in_place=True,
             node_cost=5_000,
             fused_ops=frozenset(
                 {

@@ -59,6 +59,10 @@ def test_mods_on_scores_and_on_probabilities_go_their_ways() -> None:
         ("window:many", "no number; expected window:size"),
         ("window:2.5", "no whole number"),
         ("window:0", "size is not positive"),
+        ("window:nan", "no whole number"),
+        ("quantize:inf", "no whole number"),
+        ("softcap:inf", "cap is not a positive number"),
+        ("softcap:nan", "cap is not a positive number"),
     ],
 )
 def test_wrong_mods_are_refused(text: str, expected: str) -> None:

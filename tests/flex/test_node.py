@@ -92,6 +92,93 @@ def test_precision_that_is_no_float() -> None:
     refused(edited(softmax_precision=int(T.INT32)), "attention.softmax_precision")
 
 
+@pytest.mark.parametrize(
+    ("attribute", "words"),
+    [
+        (helper.make_attribute("scale", 1), ("attention.scale", "found INT", "expected FLOAT")),
+        (helper.make_attribute("scale", "1"), ("attention.scale", "found STRING")),
+        (helper.make_attribute("scale", float("nan")), ("attention.scale: is not finite",)),
+        (helper.make_attribute("softmax_precision", 1.0), ("attention.softmax_precision", "expected INT")),
+        (helper.make_attribute("score_mod", 3), ("attention.score_mod", "expected GRAPH")),
+        (
+            onnx.AttributeProto(name="scale", type=onnx.AttributeProto.FLOAT, ref_attr_name="of_a_function"),
+            ("attention.scale", "a reference to 'of_a_function'"),
+        ),
+    ],
+)
+def test_attribute_of_another_type(attribute: onnx.AttributeProto, words: tuple[str, ...]) -> None:
+    model = edited(**{attribute.name: None})
+    model.graph.node[0].attribute.append(attribute)
+    refused(model, *words)
+
+
+def test_attribute_that_is_there_twice() -> None:
+    model = edited(scale=0.5)
+    model.graph.node[0].attribute.append(helper.make_attribute("scale", 0.25))
+    refused(model, "attention.scale: is there twice")
+
+
+def test_mod_with_an_operator_that_onnx_does_not_have() -> None:
+    deep = graph(
+        "m (float[1,4,20,20] s) => (float[1,4,20,20] o) "
+        "{ c = Constant <value = bool {1}> () "
+        "o = If (c) <then_branch = t () => (x) { x = Foo (s) }, else_branch = e () => (y) { y = Neg (s) }> }"
+    )
+    flat = graph("m (float[1,4,20,20] s) => (float[1,4,20,20] o) { o = Foo (s) }")
+    for mod in (flat, deep):
+        refused(edited(score_mod=mod), "attention.score_mod: Foo is no operator of opset 24")
+
+
+def test_mod_that_reduces_scores_of_unknown_length() -> None:
+    model = flex.attention(("batch", 4, "length", 8), score_mod=flex.causal())
+    node = model.graph.node[0]
+    text = "m (float[b,4,l,s] s) => (o) { o = ReduceMax <keepdims = 1> (s) }"
+    node.attribute[0].g.CopyFrom(graph(text))
+    refused(model, "attention.score_mod.o: shape differs from that of the scores")
+
+
+@pytest.mark.parametrize("length", [64, 1024])
+@pytest.mark.parametrize(
+    "mod",
+    [
+        flex.mod(lambda score, b, h, q, k: score + flex.Table([0.5, 1.0, 2.0])[h].like(score)),
+        flex.document([0] * 10 + [1] * 20),
+        flex.mask(lambda b, h, q, k: flex.Table(np.arange(10))[abs(q - k)] > 3),
+    ],
+    ids=["a head too few", "a document too short", "distances too large"],
+)
+def test_tables_that_are_too_small(mod: flex.Mod, length: int) -> None:
+    refused(
+        flex.attention((1, 4, length, 8), score_mod=mod), "score_mod: looks up what is not there", "Gather"
+    )
+
+
+@pytest.mark.parametrize("heads", [3, 8])
+def test_tables_for_other_heads(heads: int) -> None:
+    # A table of two dimensions is looked up flat: the next row would stand for the missing head.
+    table = np.zeros((32, heads), np.float32)
+    capture = flex.Capture(name="table", dtype="float32", shape=(32, heads))
+    for mod in (
+        flex.alibi(heads),
+        flex.relative_bias(table),
+        flex.relative_bias(capture),
+        flex.sink_logits(table[0]),
+    ):
+        with pytest.raises(FlexError, match=f"has a table for other heads; found {heads}; expected 4"):
+            flex.attention((1, 4, 64, 8), score_mod=flex.causal() & mod)
+
+
+def test_tables_that_are_too_small_for_a_tile() -> None:
+    table = flex.Table(np.zeros(10, np.float32))
+    far = flex.mod(lambda score, b, h, q, k: score + table[abs(q - k)].like(score))
+    with pytest.raises(FlexError, match="attention: a mod looks up what is not there; found Gather"):
+        flex.lower(
+            flex.attention((1, 4, 1024, 8), score_mod=far),
+            CPU,
+            options=flex.Options(lowering="block-sparse"),
+        )
+
+
 def test_mod_of_another_type() -> None:
     mod = graph("g (float16[B,H,L,S] x) => (float16[B,H,L,S] y) { y = Neg(x) }")
     refused(edited(score_mod=mod), "attention.score_mod.x", "FLOAT16", "expected FLOAT")

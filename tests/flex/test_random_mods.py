@@ -1,5 +1,7 @@
 """Mods that nobody thought of: random graphs, all of whose lowerings must agree."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +12,8 @@ from aotpack.errors import FlexError
 from tests.flex.running import CPU, expected, run, tensors
 
 LENGTH, KEYS, HEADS = 45, 38, 2
+#: Where nodes cost nothing masks are written in place wherever they can be.
+IN_PLACE = dataclasses.replace(CPU, node_cost=0)
 
 
 @st.composite
@@ -110,9 +114,15 @@ def mods(draw: st.DrawFn) -> flex.Mod:
     tile_heads=st.sampled_from([1, None]),
     zeros=st.booleans(),
     seed=st.integers(0, 99),
+    target=st.sampled_from([CPU, IN_PLACE]),
 )
 def test_all_lowerings_agree(
-    mod: flex.Mod, kv_heads: int, tile_heads: int | None, zeros: bool, seed: int
+    mod: flex.Mod,
+    kv_heads: int,
+    tile_heads: int | None,
+    zeros: bool,
+    seed: int,
+    target: flex.Capabilities,
 ) -> None:
     model = flex.attention((2, HEADS, LENGTH, 4), kv_shape=(2, kv_heads, KEYS, 4), score_mod=mod)
     feeds = tensors(model, seed)
@@ -122,10 +132,44 @@ def test_all_lowerings_agree(
         masked_rows = "zeros" if zeros and lowering != "function" else "nan"
         options = flex.Options(lowering=lowering, masked_rows=masked_rows, block=(16, 8), kv_heads=tile_heads)
         try:
-            result, _ = flex.lower(model, CPU, options=options)
+            result, _ = flex.lower(model, target, options=options)
         except FlexError as error:
             assert "masks every key" in str(error) or "cannot capture" in str(error), error
             continue
         onnx.checker.check_model(result)
         right = np.where(np.isnan(want), 0, want) if masked_rows == "zeros" else want
         np.testing.assert_allclose(run(result, feeds), right, rtol=2e-5, atol=2e-5, err_msg=lowering)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    ahead=st.integers(-40, 100),
+    behind=st.integers(1, 140),
+    first=st.integers(0, 40),
+    cap=st.sampled_from([None, 2.0]),
+    block=st.sampled_from([(16, 16), (32, 16), (48, 32)]),
+    kv_heads=st.sampled_from([1, 2]),
+    zeros=st.booleans(),
+)
+def test_bands_agree_whose_edges_are_gathered_next_to_each_other(
+    ahead: int, behind: int, first: int, cap: float | None, block: tuple[int, int], kv_heads: int, zeros: bool
+) -> None:
+    band = flex.mask(lambda b, h, q, k: (k - q <= ahead) & (q - k < behind + h * 3))
+    mod: flex.Mod = band | flex.first_keys(first)
+    if cap is not None:
+        mod = mod & flex.softcap(cap)
+    model = flex.attention((2, HEADS, 96, 4), kv_shape=(2, kv_heads, 160, 4), score_mod=mod)
+    feeds = tensors(model)
+    with np.errstate(all="ignore"):
+        want = expected(model, feeds)
+    options = flex.Options(
+        lowering="block-sparse", block=block, kv_heads=1, masked_rows="zeros" if zeros else "nan"
+    )
+    try:
+        result, _ = flex.lower(model, IN_PLACE, options=options)
+    except FlexError as error:
+        assert "masks every key" in str(error), error
+        return
+    onnx.checker.check_model(result)
+    right = np.where(np.isnan(want), 0, want) if zeros else want
+    np.testing.assert_allclose(run(result, feeds), right, rtol=2e-5, atol=2e-5)
