@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+__all__ = ["printable", "shortened"]
 
 
 def printable(text: str) -> str:
@@ -13,3 +13,8 @@ def printable(text: str) -> str:
         each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
         for each in text
     )
+
+
+def shortened(name: str) -> str:
+    """`name` in quotes, as much of it as an error has room for."""
+    return repr(name) if len(name) <= 80 else f"{name[:80]!r}..."

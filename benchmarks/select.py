@@ -34,8 +34,8 @@ from aotpack.manifest import (
     SessionSettings,
     Source,
     Variant,
-    parse,
 )
+from aotpack.parsing import parse
 from aotpack.probing import probe
 from aotpack.selection import select
 from aotpack.toolchain import toolchains

@@ -15,12 +15,12 @@ from typing import Self
 
 import xxhash
 
-from aotpack import manifest as manifests
 from aotpack.container.copying import Lender, copy_file
 from aotpack.container.format import FIRST_READ, PREAMBLE_SIZE, Preamble, decompress
 from aotpack.container.shuffling import unshuffled
 from aotpack.errors import DigestMismatch, FormatError, LimitExceeded, PackageError
 from aotpack.manifest import File, Manifest, Segment
+from aotpack.parsing import parse
 from aotpack.source.base import ByteSource
 from aotpack.source.file import FileSource
 
@@ -75,7 +75,7 @@ class PackageReader:
             raise DigestMismatch("manifest differs from its digest", where=name, hint=_DAMAGED)
         self.digest = preamble.digest.hex()
         try:
-            self.manifest: Manifest = manifests.parse(text)
+            self.manifest: Manifest = parse(text)
         except PackageError as error:
             # It says where in the manifest; of several packages one wants to know which.
             raise type(error)(str(error), where=name) from None
@@ -248,7 +248,7 @@ _DAMAGED = "the package is damaged or was changed; fetch or build it again"
 
 
 def _check_extent(manifest: Manifest, start: int, size: int, name: str) -> None:
-    """Hold the segments to the file they lie in; that they do not overlap, `manifest.parse` has seen to."""
+    """Hold the segments to the file they lie in; that they do not overlap, `aotpack.parsing` has seen to."""
 
     def outside(segment: Segment) -> bool:
         return segment.offset < start or segment.offset + segment.stored > size

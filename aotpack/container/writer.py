@@ -26,7 +26,8 @@ from aotpack.container.partial import PartialFile, replacing, syncing
 from aotpack.container.reader import PackageReader
 from aotpack.container.sharing import LONGEST, Piece, Plan, plan
 from aotpack.errors import UsageError
-from aotpack.manifest import ALIGNED_FROM, PAGE_SIZE, File, Manifest, Segment, path_issue
+from aotpack.manifest import ALIGNED_FROM, PAGE_SIZE, File, Manifest, Segment
+from aotpack.paths import path_issue
 from aotpack.source.positional import write_at
 
 __all__ = ["Content", "StoredFile", "write"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aotpack import manifest
+from aotpack import manifest, paths
 from aotpack._values import MAX_KEYS
 from aotpack.container import format as layout
 from aotpack.container import reader
@@ -33,7 +33,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="ut
         ("| variants of a component | {} |", manifest.MAX_VARIANTS),
         ("| files of a variant | {} |", manifest.MAX_FILES),
         ("| segments of the package, and of a file | {} |", manifest.MAX_SEGMENTS),
-        ("of 1 to {} characters", manifest.MAX_PATH),
+        ("of 1 to {} characters", paths.MAX_PATH),
         ("| keys of an object, a map or not | {} |", MAX_KEYS),
     ],
 )

@@ -14,7 +14,8 @@ import pytest
 from aotpack import verdict
 from aotpack.builder.models.model import read_model
 from aotpack.builder.models.numerics import TOLERANCES, difference, seeded_inputs
-from aotpack.manifest import Manifest, parse
+from aotpack.manifest import Manifest
+from aotpack.parsing import parse
 from aotpack.probing import probe
 from aotpack.target import catalogue, find
 from aotpack.toolchain import toolchains

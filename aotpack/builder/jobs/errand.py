@@ -24,7 +24,7 @@ from aotpack.builder.jobs.job import Done, PartDone, Reference, Task, carry_out
 from aotpack.builder.jobs.store import Store
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.errors import FarmError
-from aotpack.manifest import path_issue
+from aotpack.paths import path_issue
 from aotpack.source.cache import Cache
 from aotpack.version import VERSION
 

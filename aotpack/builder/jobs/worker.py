@@ -17,7 +17,8 @@ from pydantic import Field, TypeAdapter
 
 from aotpack._values import Value
 from aotpack.errors import AotpackError, CompileError
-from aotpack.manifest import Coverage, TensorInfo, Variant, path_issue
+from aotpack.manifest import Coverage, TensorInfo, Variant
+from aotpack.paths import path_issue
 from aotpack.target import Target
 from aotpack.tuning import Measurement
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from aotpack.builder.models.bfloat16 import BFLOAT16, widen_bfloat16
 from aotpack.builder.models.low_bits import widen_weights
 from aotpack.errors import ModelError, ShapeError, UnknownName
-from aotpack.manifest import Source, TensorInfo, path_issue
+from aotpack.manifest import Source, TensorInfo
+from aotpack.paths import path_issue
 
 if TYPE_CHECKING:
     import onnx

@@ -1,0 +1,204 @@
+"""Read a manifest from untrusted bytes: all is checked that can be checked without the segments."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from aotpack._text import shortened
+from aotpack._values import refuse_ambiguous_json
+from aotpack.errors import LimitExceeded, ManifestError, NewerFormat
+from aotpack.manifest import ALIGNED_FROM, FORMAT_VERSION, MAX_VALUES, PAGE_SIZE, File, Manifest, Segment
+from aotpack.paths import path_issue
+
+__all__ = ["parse"]
+
+#: Contradictions that are looked for: the first is told, and how many there are of such.
+_MAX_ISSUES = 20
+
+
+def parse(text: bytes) -> Manifest:
+    """Read a manifest from untrusted bytes.
+
+    Args:
+        text: the manifest's JSON. The caller has bounded its length.
+
+    Raises:
+        NewerFormat: its major format version is not ours.
+        LimitExceeded: it has more components, variants, files or segments than the limits above.
+        ManifestError: it is not JSON, has duplicate or unknown keys, or contradicts itself.
+    """
+    newer_minor = _check_version(text)
+    if len(text) > MAX_VALUES:  # most are too short to hold so many
+        # No more than that, as strings may hold these characters too.
+        values = text.count(b"{") + text.count(b"[") + text.count(b",")
+        if values > MAX_VALUES:
+            raise LimitExceeded(
+                "too many values", where="manifest", found=values, expected=f"<= {MAX_VALUES}"
+            )
+    with _collecting_no_garbage():
+        try:
+            # Keys that are unknown are looked for below, where there cannot be a million in one object.
+            manifest = Manifest.model_validate_json(text, extra="ignore")
+            if manifest.dump() != text:
+                # pydantic lets duplicate keys and NaN through. Bytes that it writes back as they were have
+                # neither; all others are read once more by a parser that can refuse them.
+                try:
+                    refuse_ambiguous_json(text)
+                except RecursionError:
+                    raise LimitExceeded("nested too deeply", where="manifest") from None
+                except ValueError as error:
+                    raise ManifestError(str(error), where="manifest") from None
+                # A newer minor version may add keys; nothing else may.
+                if not newer_minor:
+                    Manifest.model_validate_json(text, extra="forbid")
+        except ValidationError as error:
+            raise _as_manifest_error(error) from None
+        # So many say enough; to find all that an attacker can put in would take long.
+        issues = list(itertools.islice(_contradictions(manifest), _MAX_ISSUES))
+    if issues:
+        where, what = issues[0]
+        at_least = " at least" if len(issues) == _MAX_ISSUES else ""
+        more = f" (and {len(issues) - 1} more{at_least})" if len(issues) > 1 else ""
+        raise ManifestError(what + more, where=where)
+    return manifest
+
+
+@contextlib.contextmanager
+def _collecting_no_garbage() -> Iterator[None]:
+    # None of thousands of new values is garbage yet: looking for it takes a third of the time.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            if not gc.get_freeze_count():
+                # The youngest generation is looked through at the next allocation: make them old instead.
+                gc.freeze()
+                gc.unfreeze()
+            gc.enable()
+
+
+def _check_version(text: bytes) -> bool:
+    # The version is the first key, so that a reader can refuse a manifest that it could not parse.
+    match = re.match(rb'\s*\{\s*"aotpack"\s*:\s*"([0-9]{1,4})\.([0-9]{1,4})"', text)
+    if match is None:
+        raise ManifestError(
+            "does not start with its format version", where="manifest", expected='{"aotpack": "1.0"'
+        )
+    ours = tuple(map(int, FORMAT_VERSION.split(".")))
+    found = (int(match[1]), int(match[2]))
+    if found[0] != ours[0]:
+        raise NewerFormat(
+            "format version cannot be read",
+            where="manifest.aotpack",
+            found=f"{found[0]}.{found[1]}",
+            expected=f"{ours[0]}.x",
+            hint="install a release of aotpack that reads it",
+        )
+    return found > ours
+
+
+def _as_manifest_error(error: ValidationError) -> ManifestError | LimitExceeded:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    kind = LimitExceeded if first["type"] in {"too_long", "string_too_long"} else ManifestError
+    # Not a whole manifest, nor an attacker's megabyte.
+    is_short = isinstance(first["input"], (bool, int, float, str)) and len(repr(first["input"])) <= 60
+    return kind(
+        first["msg"] + more,
+        where=(where or "manifest") if len(where) <= 200 else f"{where[:200]}...",
+        found=repr(first["input"]) if is_short and first["type"] != "json_invalid" else None,
+    )
+
+
+def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Each place where the manifest contradicts itself, as (where, what)."""
+    segments = manifest.segments
+    yield from _segment_contradictions(segments)
+    yield from _twins("components", tuple([component.name for component in manifest.components]))
+    used: set[int] = set()
+    for c, component in enumerate(manifest.components):
+        yield from _twins(f"components[{c}].variants", tuple([variant.id for variant in component.variants]))
+        for v, variant in enumerate(component.variants):
+            if not variant.files:
+                yield f"components[{c}].variants[{v}].files", "is empty; a variant has at least an ONNX file"
+            for where, what in _path_contradictions(tuple([file.path for file in variant.files])):
+                yield f"components[{c}].variants[{v}].{where}", what
+            for f, file in enumerate(variant.files):
+                used.update(file.segments)
+                if (wrong := _file_contradiction(file, segments)) is not None:
+                    yield f"components[{c}].variants[{v}].files[{f}].{wrong[0]}", wrong[1]
+    if len(used) < len(segments):
+        yield f"segments[{min(set(range(len(segments))) - used)}]", "belongs to no file"
+
+
+def _file_contradiction(file: File, segments: tuple[Segment, ...]) -> tuple[str, str] | None:
+    parts = file.segments
+    try:
+        total = sum([segments[part].size for part in parts])
+    except IndexError:
+        return "segments", f"names a segment beyond the {len(segments)} there are"
+    if total != file.size:
+        return "size", f"is {file.size} but its segments hold {total} bytes"
+    if len(parts) == 1 and file.sha256 != segments[parts[0]].sha256:
+        return "sha256", "differs from that of its only segment"
+    return None
+
+
+# Most variants of a package have files of the same names.
+@functools.lru_cache(maxsize=64)
+def _path_contradictions(paths: tuple[str, ...]) -> list[tuple[str, str]]:
+    found = ((f"files[{f}].path", issue) for f, path in enumerate(paths) if (issue := path_issue(path)))
+    # Those that are no paths are not compared: that is where Unicode can be slow.
+    if issues := list(itertools.islice(found, _MAX_ISSUES)):
+        return issues
+    # macOS normalises and Windows folds case: paths that differ only so are one file there.
+    plain = tuple([unicodedata.normalize("NFC", path).casefold() for path in paths])
+    return [*_twins("files", plain), *_nested("files", plain)]
+
+
+def _segment_contradictions(segments: tuple[Segment, ...]) -> Iterator[tuple[str, str]]:
+    for s, segment in enumerate(segments):
+        stored, size = segment.stored, segment.size
+        if segment.codec == "raw":
+            if stored != size:
+                yield f"segments[{s}].stored", f"is {stored} but the raw content has {size} bytes"
+            if segment.shuffle is not None:
+                yield f"segments[{s}].shuffle", "stands beside raw content, which is stored as it is"
+            if segment.offset % PAGE_SIZE and size >= ALIGNED_FROM:
+                yield f"segments[{s}].offset", f"is not a multiple of {PAGE_SIZE}"
+        elif not 0 < stored < size:
+            yield f"segments[{s}].stored", f"is {stored}: compressed to no less than {size} bytes"
+    end, last = 0, 0
+    for s, segment in sorted(enumerate(segments), key=lambda item: item[1].offset):
+        if segment.offset < end:
+            yield f"segments[{s}].offset", f"overlaps segments[{last}], which ends at {end}"
+        end, last = segment.offset + segment.stored, s
+
+
+def _twins(where: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        first = seen.setdefault(name.casefold(), index)
+        if first != index:
+            yield f"{where}[{index}]", f"{shortened(name)} is the same name as that of {where}[{first}]"
+
+
+def _nested(where: str, paths: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    # Sorted by their parts, all that lies in a folder follows upon it: one look back finds it, however deep.
+    above: list[str] | None = None
+    for parts, index in sorted((path.split("/"), index) for index, path in enumerate(paths)):
+        if above is not None and len(parts) > len(above) and parts[: len(above)] == above:
+            yield f"{where}[{index}].path", f"{shortened(paths[index])} lies inside another file"
+        else:
+            above = parts
