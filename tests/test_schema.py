@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from aotpack import manifest as m
 from aotpack import schema
 from aotpack.errors import ManifestError, OutputError
+from aotpack.parsing import parse
 
 FOLDER = Path(__file__).parents[1] / "schemas"
 
@@ -74,7 +75,7 @@ def test_every_schema_is_one_by_its_dialect(name: str) -> None:
 def test_a_manifest_with_every_key_is_valid_and_read_alike() -> None:
     document = _sample()
     Draft202012Validator(schema.schemas()["manifest"]).validate(document)
-    assert m.parse(EVERY_KEY.to_json()) == EVERY_KEY
+    assert parse(EVERY_KEY.to_json()) == EVERY_KEY
     # The sample is worth its name only while it has each key of a variant.
     assert set(document["components"][0]["variants"][0]) == set(m.Variant.model_fields)
 
@@ -87,7 +88,7 @@ def test_what_the_reader_refuses_the_schema_refuses(key: str, value: object) -> 
     document = _sample() | {key: value}
     assert not Draft202012Validator(schema.schemas()["manifest"]).is_valid(document)
     with pytest.raises(ManifestError):
-        m.parse(json.dumps(document).encode())
+        parse(json.dumps(document).encode())
 
 
 def test_written_schemas_are_those_returned(tmp_path: Path) -> None:
