@@ -6,6 +6,7 @@ This is the writer's affair alone; a reader follows what the manifest says of ea
 from __future__ import annotations
 
 import io
+import threading
 from dataclasses import dataclass
 
 import zstandard
@@ -37,6 +38,8 @@ _QUICK = zstandard.ZstdCompressionParameters(
     write_content_size=True,
     write_checksum=False,
 )
+
+_own = threading.local()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +76,7 @@ def compress(content: bytes | memoryview, level: int) -> bytes:
 
 
 def _frame(content: memoryview, width: Width | None, level: int | None) -> Frame:
-    # No checksum: the content has digests of its own.
-    compressor = (
-        zstandard.ZstdCompressor(compression_params=_QUICK)
-        if level is None
-        else zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
-    )
+    compressor = _compressor(level)
     if width is None:
         return Frame(stored=compressor.compress(content), width=None)
     stored = io.BytesIO()
@@ -88,6 +86,19 @@ def _frame(content: memoryview, width: Width | None, level: int | None) -> Frame
             # Blocks of its own for each: what is frequent in one is not in another.
             stream.flush(zstandard.FLUSH_BLOCK)
     return Frame(stored=stored.getvalue(), width=width)
+
+
+def _compressor(level: int | None) -> zstandard.ZstdCompressor:
+    # One a thread and level: each has memory of its own, which costs as much as a sample's compression.
+    known: dict[int | None, zstandard.ZstdCompressor] = _own.__dict__.setdefault("compressors", {})
+    if level not in known:
+        known[level] = (
+            zstandard.ZstdCompressor(compression_params=_QUICK)
+            if level is None
+            # No checksum: the content has digests of its own.
+            else zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
+        )
+    return known[level]
 
 
 def _length(frame: Frame) -> int:

@@ -39,7 +39,7 @@ if sys.platform == "linux":
 __all__ = ["Lender", "copy_file"]
 
 #: Bytes that are read, hashed and written at a time: they fit the cache that each core has to itself.
-_BLOCK = 256 * 1024
+_BLOCK = 512 * 1024
 
 _WORKERS = min(8, os.cpu_count() or 1)
 
@@ -115,6 +115,7 @@ class _Copy:
     ) -> None:
         self._reader = reader
         self._dest = dest
+        self._size = file.size
         self._fd = fd
         #: Segment to all places in the file at which it stands.
         self._places: dict[int, list[int]] = {}
@@ -146,7 +147,17 @@ class _Copy:
             raise OutputError(
                 "the disk is too small", where=self._dest, found=f"{free} bytes free", expected=str(needed)
             )
+        if needed:
+            self._allocate()
         _for_all(self._copy, rest)
+
+    def _allocate(self) -> None:
+        """Let the file system find room once and not for every block. What was cloned stays as it is."""
+        allocate = getattr(os, "posix_fallocate", None)
+        if allocate is not None:
+            # What is wrong will be told by the writes.
+            with contextlib.suppress(OSError):
+                allocate(self._fd, 0, self._size)
 
     def _segment(self, index: int) -> Segment:
         return self._reader.manifest.segments[index]
