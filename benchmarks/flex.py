@@ -3,10 +3,11 @@
     python -m benchmarks.flex [--lengths 1024,4096] [--cases causal,document] [--threads 2] [--repeats 7]
                               [--memory] [--torch]
 
-All ways of a case take turns, so that what else the machine does hits all of them alike. Printed are the
-median and, as what the machine can do undisturbed, the least of the repeats, and the least CPU time, which
-with one thread hardly depends on what else runs. torch.compile is measured if
-asked for and installed. Memory is the growth of the peak resident size in a process of its own for each way.
+All ways of a case take turns, so that what else the machine does hits all of them alike; each runs for a
+while before the run that counts. Printed are the median and, as what the machine can do undisturbed, the
+least of the repeats, and the least CPU time, which with one thread hardly depends on what else runs.
+torch.compile is measured if asked for and installed. Memory is the growth of the peak resident size in a
+process of its own for each way.
 """
 
 from __future__ import annotations
@@ -133,8 +134,12 @@ def measure(case: str, length: int, asked: argparse.Namespace) -> None:
     of_cpu: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(asked.repeats):
         for name, run in runs.items():
-            # The threads of the last one spin for a while: not in our time.
+            # The threads of the last one spin for a while, and those of this one take milliseconds to wake.
             time.sleep(0.02)
+            warm = time.perf_counter() + 0.03
+            run()
+            while time.perf_counter() < warm:
+                run()
             start, start_of_cpu = time.perf_counter(), time.process_time()
             run()
             of_cpu[name].append(1e3 * (time.process_time() - start_of_cpu))
