@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from aotpack.builder.jobs.job import Done
+from aotpack.builder.jobs.job import Done, References
 from aotpack.builder.jobs.pools import Place
 from aotpack.builder.plan import ComponentPlan, Job, Plan
 from aotpack.builder.results import Results
@@ -118,7 +118,10 @@ class _Work:
             job = self._jobs[index]
             try:
                 task = self._sources.task(job)
-                references = self._sources.references(job, self._place, self._announce)
+                references: References = tuple
+                if self._machine is None or _can_do_all(job, self._machine):
+                    # The portable model is not run for what is compared with nothing.
+                    references = self._sources.references(job, self._place, self._announce)
             except FlexError as error:
                 self._end(index, finish(job, Done(failure=str(error)), cached=False, why=why))
                 continue

@@ -11,8 +11,12 @@ from typing import Any
 import onnx
 import pytest
 
+from aotpack.builder.build import build
 from aotpack.container.reader import PackageReader
 from aotpack.package import open_package
+from aotpack.probing import probe
+from aotpack.target import find
+from aotpack.toolchain import toolchains
 from aotpack.toolchain.tensorrt_rtx_string import EP, EngineHeader
 from tests.command_line import aotpack
 from tests.hardware import needs
@@ -121,6 +125,25 @@ def test_what_the_ep_does_not_load_on_is_no_target(
     done = aotpack("build", small_model, "-o", tmp_path / "x.aotpack", "-t", target)
     assert done.status == 2
     assert says in done.error
+
+
+def test_the_portable_model_is_run_only_where_something_is_compared_with_it(
+    small_model: Path, tmp_path: Path
+) -> None:
+    told: dict[str, list[str]] = {}
+    for target in ("tensorrt-rtx-sm89", "ort-cpu"):
+        events = told.setdefault(target, [])
+        build(
+            small_model,
+            targets=[target],
+            output=tmp_path / "x.aotpack",
+            reuse=False,
+            on_event=lambda what, *_, events=events: events.append(what),
+        )
+    assert "reference" in told["ort-cpu"]
+    assert ("reference" in told["tensorrt-rtx-sm89"]) == (
+        toolchains()["tensorrt-rtx"].how_to_run(find("tensorrt-rtx-sm89"), probe()).how is not None
+    )
 
 
 def test_branches_that_fixed_shapes_decide_are_no_hindrance(
