@@ -6,6 +6,7 @@ is an EP's "this string is not mine" and never means that the variant fits (FACT
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Hashable
 from enum import StrEnum
@@ -172,12 +173,7 @@ def judge(
         )
     installed = None if machine.eps is None else machine.eps.get(variant.ep)
     if machine.eps is not None and installed is None:
-        return Verdict(
-            Grade.UNSUPPORTED,
-            Code.EP_MISSING,
-            f"{variant.ep} is not installed ({rules.pip_command()}).",
-            (Comparison(variant.ep, "not installed", "installed", False),),
-        )
+        return _without_ep(variant, machine, rules)
     requires = variant.compatibility.requires
     items, failed = _requiring(machine)(
         (requires.os, requires.arch, requires.isa, requires.onnxruntime, requires.ep),
@@ -204,6 +200,18 @@ def judge(
     return _with_answer(own, said, items + own.compared)
 
 
+def _without_ep(variant: Variant, machine: Machine, rules: Rules) -> Verdict:
+    missing = (Comparison(variant.ep, "not installed", "installed", False),)
+    # A third party's rules raise what they like; then this is what is known.
+    with contextlib.suppress(Exception):
+        own = rules.judge(variant, machine, emulate=False)
+        if own.code in _NO_SUCH_DEVICE:
+            # Nobody should install an EP for a device that is not there.
+            return Verdict(own.grade, own.code, own.reason, missing + own.compared)
+    sentence = f"{variant.ep} is not installed ({rules.pip_command()})."
+    return Verdict(Grade.UNSUPPORTED, Code.EP_MISSING, sentence, missing)
+
+
 def not_in_profile(what: str, compared: tuple[Comparison, ...] = ()) -> Verdict:
     """UNKNOWN, since the machine profile leaves `what` out."""
     return Verdict(
@@ -226,6 +234,9 @@ def _with_answer(own: Verdict, said: Grade | None, compared: tuple[Comparison, .
 #: Beside what the rules compared, where they stand alone.
 _NO_ANSWER = Comparison("the EP's own check", None, "an answer", None)
 
+
+#: Where no EP could help.
+_NO_SUCH_DEVICE = (Code.NO_DEVICE, Code.OTHER_DEVICE)
 
 #: Where the EP on this machine has nothing to add.
 _SETTLED = (Code.PORTABLE, Code.NO_DEVICE, Code.EMULATED, Code.EMULATION_NOT_ASKED)

@@ -18,8 +18,8 @@ step() {
 # a package holds one variant for each. The plain ONNX comes along as the last resort.
 # Not every computer can compile for all of these: what this one cannot has a row that says why.
 step aotpack build "$model" -o "$package" --shape input=1,576 --keep-going \
-    --target ort-cpu --target openvino-cpu-amx --target openvino-cpu-avx512 --target openvino-cpu-avx2 \
-    --target qnn-htp-v73 --target qnn-htp-v75 --target qnn-htp-v79
+    --target ort-cpu --target openvino-cpu-avx512 --target openvino-cpu-avx2 \
+    --target qnn-htp-v73 --target qnn-htp-v75 --target qnn-htp-v79 --target tensorrt-rtx-sm89
 
 # What is in it: nothing but the manifest is read.
 step aotpack inspect "$package"

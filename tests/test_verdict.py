@@ -105,6 +105,19 @@ def test_an_ep_that_is_missing_is_told_with_the_way_to_get_it() -> None:
     assert (verdict.code, verdict.reason) == (Code.EP_MISSING, f"{EP} is not installed (pip install some).")
 
 
+@pytest.mark.parametrize("code", [Code.NO_DEVICE, Code.OTHER_DEVICE], ids=str)
+def test_an_ep_for_a_device_that_is_not_there_is_not_to_be_installed(code: Code) -> None:
+    rules = Rules(Verdict(Grade.UNSUPPORTED, code, "It needs another device."))
+    verdict = judge(variant(), Machine(eps={}), rules, here=True)
+    assert (verdict.code, verdict.reason) == (code, "It needs another device.")
+    assert [(item.what, item.found) for item in verdict.compared] == [(EP, "not installed")]
+
+
+def test_rules_that_raise_leave_a_missing_ep_as_the_reason() -> None:
+    verdict = judge(variant(), Machine(eps={}), Rules(own=RuntimeError("upset")), here=True)
+    assert (verdict.grade, verdict.code) == (Grade.UNSUPPORTED, Code.EP_MISSING)
+
+
 def choose(*variants: Variant, machine: Machine, emulate: bool = False) -> Selection:
     source = Source(sha256="a" * 64, size=1, opsets={"": 17})
     component = Component(name="main", source=source, inputs=(), outputs=(), variants=variants)

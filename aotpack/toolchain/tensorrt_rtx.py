@@ -123,7 +123,7 @@ class TensorRtRtxToolchain(PluginToolchain):
         gpus = [gpu for gpu in machine.gpus or () if gpu.vendor == "nvidia"]
         if not gpus:
             return RunsHere(
-                None, "no NVIDIA GPU here: the engine was checked for its structure, it has never run"
+                None, "there is no NVIDIA GPU; the engine was checked for its structure and has never run"
             )
         if self.version() is None:
             return RunsHere(None, f"{self.distribution} is not installed ({self.pip_command()})")

@@ -47,7 +47,8 @@ def package(real_model: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     for row in rows[:-1]:
         assert row["numerics"] is None
         assert (
-            "no NVIDIA GPU here: the engine was checked for its structure, it has never run" in row["reason"]
+            "there is no NVIDIA GPU; the engine was checked for its structure and has never run"
+            in row["reason"]
         )
         assert row["coverage"]["partitions"] == 1
         assert row["coverage"]["compiled"] == row["coverage"]["nodes"] > 0
