@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from tests.hardware import compilable
 # How long an example takes says nothing about whether it is right, and CI machines are slow.
 settings.register_profile("aotpack", deadline=None)
 settings.load_profile("aotpack")
+
+# A shell starts what runs in its background with Ctrl-C ignored, which the programs under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Of the package that most tests look at, in its order.
 VAD_TARGETS = (
