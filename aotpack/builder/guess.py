@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import ReferenceRequest
 from aotpack.builder.models.constants import fix_component
-from aotpack.builder.models.model import read_graph, tensor_infos
+from aotpack.builder.models.model import read_graph
+from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.spec import ComponentSpec, Constant, Limits
 from aotpack.manifest import TensorInfo
 

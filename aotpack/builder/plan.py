@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from aotpack.builder.models.bfloat16 import BFLOAT16, computes_in_bfloat16
 from aotpack.builder.models.low_bits import low_bit_types
-from aotpack.builder.models.model import SourceModel, fix_shapes, open_dimensions, read_graph, read_source
+from aotpack.builder.models.model import SourceModel, read_graph, read_source
+from aotpack.builder.models.shapes import fix_shapes, open_dimensions
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UsageError
 from aotpack.target import PORTABLE, Target, find

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aotpack.builder.build import build
-from aotpack.builder.models.model import read_graph, tensor_infos
+from aotpack.builder.models.model import read_graph
+from aotpack.builder.models.shapes import tensor_infos
 from aotpack.errors import AotpackError, BuildFailed
 from aotpack.events import EventCode
 from aotpack.machine import Machine

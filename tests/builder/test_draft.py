@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from aotpack.builder.draft import draft
 from aotpack.builder.guess import Guess
-from aotpack.builder.models.model import tensor_infos
+from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.spec import BuildSpec
 from aotpack.builder.spec_file import read_build_file
 from aotpack.errors import ModelError

@@ -12,8 +12,9 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import aotpack as front_door
-from aotpack.builder.models.model import read_graph, tensor_infos
+from aotpack.builder.models.model import read_graph
 from aotpack.builder.models.numerics import TOLERANCES, difference, seeded_inputs
+from aotpack.builder.models.shapes import tensor_infos
 from aotpack.probing import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains

@@ -145,7 +145,8 @@ def make_reference(model: Path, folder: Path, workers: Workers, limits: Limits) 
     Raises:
         BuildStopped: nobody wants it any more.
     """
-    from aotpack.builder.models.model import read_graph, tensor_infos
+    from aotpack.builder.models.model import read_graph
+    from aotpack.builder.models.shapes import tensor_infos
 
     output = folder / "reference.npz"
     request = ReferenceRequest(model=str(model), inputs=tensor_infos(read_graph(model)), output=str(output))

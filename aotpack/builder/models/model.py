@@ -12,12 +12,12 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aotpack.builder.models.bfloat16 import BFLOAT16, widen_bfloat16
 from aotpack.builder.models.low_bits import widen_weights
-from aotpack.errors import ModelError, ShapeError, UnknownName
+from aotpack.builder.models.shapes import fed_inputs, fix_shapes, open_dimensions, tensor_info, tensor_infos
+from aotpack.errors import ModelError
 from aotpack.manifest import Source, TensorInfo
 from aotpack.paths import path_issue
 
@@ -32,14 +32,11 @@ __all__ = [
     "count_nodes",
     "external_data",
     "file_stamps",
-    "fix_shapes",
     "link_data",
-    "open_dimensions",
     "prepare",
     "read_graph",
     "read_model",
     "read_source",
-    "tensor_infos",
 ]
 
 _CHUNK = 1024 * 1024
@@ -107,7 +104,7 @@ def read_model(path: Path) -> SourceModel:
             },
         ),
         inputs=tensor_infos(graph),
-        outputs=tuple(_tensor(value) for value in graph.graph.output),
+        outputs=tuple(tensor_info(value) for value in graph.graph.output),
         data=data,
         nodes=count_nodes(graph.graph),
         stamps=stamps,
@@ -163,11 +160,6 @@ def read_graph(path: Path) -> onnx.ModelProto:
     if not model.ir_version or not model.graph.node or not model.graph.output:
         raise ModelError("is not an ONNX model", where=path, expected="an IR version, nodes and outputs")
     return model
-
-
-def tensor_infos(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
-    """The inputs of a model."""
-    return tuple(_tensor(value) for value in _inputs(model))
 
 
 def count_nodes(graph: onnx.GraphProto) -> int:
@@ -227,112 +219,13 @@ def _separate_initializers(model: onnx.ModelProto) -> bool:
     Up to IR version 3 each initializer is an input too, whose value a caller may replace. Optimisers then
     leave such inputs dangling when they fold what they are used for.
     """
-    inputs = _inputs(model)
+    inputs = fed_inputs(model)
     if len(inputs) == len(model.graph.input):
         return False
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 4)
     return True
-
-
-def fix_shapes(
-    model: onnx.ModelProto,
-    shapes: Mapping[str, tuple[int, ...]],
-    places: Mapping[str, str] = MappingProxyType({}),
-) -> onnx.ModelProto:
-    """Give inputs of `model` their shapes, in place, and every symbolic size that follows from them.
-
-    Args:
-        model: any.
-        shapes: as in `ComponentSpec.shapes`.
-        places: as in `ComponentSpec.places`.
-
-    Raises:
-        ShapeError: a shape does not fit the input that it names.
-        UnknownName: there is no such input or symbolic dimension.
-    """
-    inputs = {value.name: value for value in _inputs(model)}
-    symbols = {dim.dim_param for value in inputs.values() for dim in _dims(value) if dim.dim_param}
-    bound: dict[str, int] = {}
-    for name, shape in shapes.items():
-        place = places.get(f"shapes.{name}")
-        where = place or f"--shape {name}"
-        if name in inputs:
-            dims = _ranked(inputs[name], len(shape))
-            if len(dims) != len(shape):
-                raise ShapeError(
-                    f"has {len(shape)} sizes", where=where, expected=f"{len(dims)}, the rank of the input"
-                )
-            for dim, size in zip(dims, shape, strict=True):
-                if dim.dim_param and bound.setdefault(dim.dim_param, size) != size:
-                    raise ShapeError(
-                        f"makes {dim.dim_param!r} both {bound[dim.dim_param]} and {size}", where=where
-                    )
-                if dim.dim_value > 0 and dim.dim_value != size:
-                    raise ShapeError(f"sets a size of {dim.dim_value} to {size}", where=where)
-                dim.dim_value = size
-        elif name in symbols:
-            if len(shape) != 1:
-                raise ShapeError("is one dimension", where=where, expected="one size")
-            if bound.setdefault(name, shape[0]) != shape[0]:
-                raise ShapeError(f"is {bound[name]} by another shape", where=where)
-        else:
-            unknown = UnknownName("input or symbolic dimension", name, [*inputs, *symbols])
-            raise unknown.at(place) if place else unknown
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for dim in _dims(value):
-            if dim.dim_param in bound:
-                dim.dim_value = bound[dim.dim_param]
-    return model
-
-
-def open_dimensions(model: onnx.ModelProto) -> list[str]:
-    """Each input dimension without a fixed size, as ``input[0] (batch)``."""
-    found = []
-    for value in _inputs(model):
-        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
-            found.append(f"{value.name}[…] (of any rank)")
-        found += [
-            f"{value.name}[{index}]" + (f" ({dim.dim_param})" if dim.dim_param else "")
-            for index, dim in enumerate(_dims(value))
-            # Exporters write 0 for "not known".
-            if dim.dim_value <= 0
-        ]
-    return found
-
-
-def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    # Models of IR version 3 list their initializers as inputs too.
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in initializers]
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
-    return list(value.type.tensor_type.shape.dim)
-
-
-def _ranked(value: onnx.ValueInfoProto, rank: int) -> list[onnx.TensorShapeProto.Dimension]:
-    """The dimensions of `value`, which gets `rank` of them if it has no shape at all."""
-    if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
-        shape = value.type.tensor_type.shape
-        shape.SetInParent()
-        for _ in range(rank):
-            shape.dim.add()
-    return _dims(value)
-
-
-def _tensor(value: onnx.ValueInfoProto) -> TensorInfo:
-    from onnx import TensorProto, helper
-
-    tensor = value.type.tensor_type
-    element = TensorProto.DataType.Name(tensor.elem_type).lower()
-    try:
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    except KeyError:
-        dtype = element
-    shape = tuple(dim.dim_param or (dim.dim_value if dim.dim_value > 0 else None) for dim in tensor.shape.dim)
-    return TensorInfo(name=value.name, dtype=dtype, shape=shape if tensor.HasField("shape") else None)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

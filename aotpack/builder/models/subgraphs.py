@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aotpack.builder.models.model import fix_shapes, read_graph
+from aotpack.builder.models.model import read_graph
+from aotpack.builder.models.shapes import fix_shapes
 from aotpack.builder.spec import BuildSpec, ComponentSpec
 from aotpack.errors import UsageError
 

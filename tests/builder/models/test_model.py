@@ -15,15 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from aotpack.builder.models.model import (
-    count_nodes,
-    fix_shapes,
-    open_dimensions,
-    prepare,
-    read_graph,
-    read_model,
-    tensor_infos,
-)
+from aotpack.builder.models.model import count_nodes, prepare, read_graph, read_model
+from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_infos
 from aotpack.errors import ModelError, ShapeError, UnknownName
 
 TEXT = """<ir_version: 10, opset_import: ["": 20]>

@@ -1,0 +1,120 @@
+"""What goes into a model and comes out of it, and of which sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from aotpack.errors import ShapeError, UnknownName
+from aotpack.manifest import TensorInfo
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["fed_inputs", "fix_shapes", "open_dimensions", "tensor_info", "tensor_infos"]
+
+
+def tensor_infos(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
+    """The inputs of a model."""
+    return tuple(tensor_info(value) for value in fed_inputs(model))
+
+
+def fix_shapes(
+    model: onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> onnx.ModelProto:
+    """Give inputs of `model` their shapes, in place, and every symbolic size that follows from them.
+
+    Args:
+        model: any.
+        shapes: as in `ComponentSpec.shapes`.
+        places: as in `ComponentSpec.places`.
+
+    Raises:
+        ShapeError: a shape does not fit the input that it names.
+        UnknownName: there is no such input or symbolic dimension.
+    """
+    inputs = {value.name: value for value in fed_inputs(model)}
+    symbols = {dim.dim_param for value in inputs.values() for dim in _dims(value) if dim.dim_param}
+    bound: dict[str, int] = {}
+    for name, shape in shapes.items():
+        place = places.get(f"shapes.{name}")
+        where = place or f"--shape {name}"
+        if name in inputs:
+            dims = _ranked(inputs[name], len(shape))
+            if len(dims) != len(shape):
+                raise ShapeError(
+                    f"has {len(shape)} sizes", where=where, expected=f"{len(dims)}, the rank of the input"
+                )
+            for dim, size in zip(dims, shape, strict=True):
+                if dim.dim_param and bound.setdefault(dim.dim_param, size) != size:
+                    raise ShapeError(
+                        f"makes {dim.dim_param!r} both {bound[dim.dim_param]} and {size}", where=where
+                    )
+                if dim.dim_value > 0 and dim.dim_value != size:
+                    raise ShapeError(f"sets a size of {dim.dim_value} to {size}", where=where)
+                dim.dim_value = size
+        elif name in symbols:
+            if len(shape) != 1:
+                raise ShapeError("is one dimension", where=where, expected="one size")
+            if bound.setdefault(name, shape[0]) != shape[0]:
+                raise ShapeError(f"is {bound[name]} by another shape", where=where)
+        else:
+            unknown = UnknownName("input or symbolic dimension", name, [*inputs, *symbols])
+            raise unknown.at(place) if place else unknown
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in _dims(value):
+            if dim.dim_param in bound:
+                dim.dim_value = bound[dim.dim_param]
+    return model
+
+
+def open_dimensions(model: onnx.ModelProto) -> list[str]:
+    """Each input dimension without a fixed size, as ``input[0] (batch)``."""
+    found = []
+    for value in fed_inputs(model):
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            found.append(f"{value.name}[…] (of any rank)")
+        found += [
+            f"{value.name}[{index}]" + (f" ({dim.dim_param})" if dim.dim_param else "")
+            for index, dim in enumerate(_dims(value))
+            # Exporters write 0 for "not known".
+            if dim.dim_value <= 0
+        ]
+    return found
+
+
+def fed_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that a caller has to give; models of IR version 3 list their initializers too."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in initializers]
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim)
+
+
+def _ranked(value: onnx.ValueInfoProto, rank: int) -> list[onnx.TensorShapeProto.Dimension]:
+    """The dimensions of `value`, which gets `rank` of them if it has no shape at all."""
+    if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+        shape = value.type.tensor_type.shape
+        shape.SetInParent()
+        for _ in range(rank):
+            shape.dim.add()
+    return _dims(value)
+
+
+def tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
+    """Name, element type and shape of an input or output."""
+    from onnx import TensorProto, helper
+
+    tensor = value.type.tensor_type
+    element = TensorProto.DataType.Name(tensor.elem_type).lower()
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    except KeyError:
+        dtype = element
+    shape = tuple(dim.dim_param or (dim.dim_value if dim.dim_value > 0 else None) for dim in tensor.shape.dim)
+    return TensorInfo(name=value.name, dtype=dtype, shape=shape if tensor.HasField("shape") else None)
