@@ -6,17 +6,16 @@ This is the writer's affair alone; a reader follows what the manifest says of ea
 from __future__ import annotations
 
 import io
-import threading
 from dataclasses import dataclass
 
 import zstandard
 
 from aotpack.container.shuffling import WIDTHS, Width, planes
 
-__all__ = ["WORTH_COMPRESSING", "Frame", "compress", "compressed"]
+__all__ = ["Frame", "compress", "compressed"]
 
 #: A segment is stored compressed if that saves this share of it: each reading costs a decompression.
-WORTH_COMPRESSING = 0.03
+_WORTH_COMPRESSING = 0.03
 
 #: Bytes of a segment of which every way is tried on all, and of the sample from the middle of longer ones.
 _TRIED_WHOLE = 512 * 1024
@@ -38,8 +37,6 @@ _QUICK = zstandard.ZstdCompressionParameters(
     write_content_size=True,
     write_checksum=False,
 )
-
-_own = threading.local()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +64,7 @@ def compressed(content: memoryview, level: int) -> Frame | None:
     best = slow if takes_level else quick
     if not whole:
         best = _frame(content, best.width, level if takes_level else None)
-    return best if _length(best) <= len(content) * (1 - WORTH_COMPRESSING) else None
+    return best if _length(best) <= len(content) * (1 - _WORTH_COMPRESSING) else None
 
 
 def compress(content: bytes | memoryview, level: int) -> bytes:
@@ -76,7 +73,12 @@ def compress(content: bytes | memoryview, level: int) -> bytes:
 
 
 def _frame(content: memoryview, width: Width | None, level: int | None) -> Frame:
-    compressor = _compressor(level)
+    compressor = (
+        zstandard.ZstdCompressor(compression_params=_QUICK)
+        if level is None
+        # No checksum: the content has digests of its own.
+        else zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
+    )
     if width is None:
         return Frame(stored=compressor.compress(content), width=None)
     stored = io.BytesIO()
@@ -86,19 +88,6 @@ def _frame(content: memoryview, width: Width | None, level: int | None) -> Frame
             # Blocks of its own for each: what is frequent in one is not in another.
             stream.flush(zstandard.FLUSH_BLOCK)
     return Frame(stored=stored.getvalue(), width=width)
-
-
-def _compressor(level: int | None) -> zstandard.ZstdCompressor:
-    # One a thread and level: each has memory of its own, which costs as much as a sample's compression.
-    known: dict[int | None, zstandard.ZstdCompressor] = _own.__dict__.setdefault("compressors", {})
-    if level not in known:
-        known[level] = (
-            zstandard.ZstdCompressor(compression_params=_QUICK)
-            if level is None
-            # No checksum: the content has digests of its own.
-            else zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
-        )
-    return known[level]
 
 
 def _length(frame: Frame) -> int:
