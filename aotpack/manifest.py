@@ -37,6 +37,7 @@ __all__ = [
     "Source",
     "TensorInfo",
     "Variant",
+    "Width",
 ]
 
 #: The format version that this release writes.
@@ -61,6 +62,9 @@ PAGE_SIZE = 4096
 #: In bytes; see `PAGE_SIZE`.
 ALIGNED_FROM = 65536
 
+
+#: Bytes of an element: fp16 and bf16, fp32.
+Width = Literal[2, 4]
 
 _Text = Annotated[str, Field(max_length=65536)]
 # Here and below, all that can be long stops at the first error: a million of them would fill the memory.
@@ -165,7 +169,7 @@ class Segment(Value):
     size: Annotated[int, Field(ge=1, le=MAX_SEGMENT_SIZE)]
     codec: Literal["raw", "zstd"]
     #: Bytes of an element where the frame holds the content shuffled: `aotpack.container.shuffling`.
-    shuffle: Literal[2, 4] | None = None
+    shuffle: Width | None = None
     #: Both are of the content, not of what is stored.
     sha256: Sha256
     xxh3: Xxh3

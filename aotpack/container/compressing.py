@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import zstandard
 
-from aotpack.container.shuffling import WIDTHS, Width, planes
+from aotpack.container.shuffling import WIDTHS, planes
+from aotpack.manifest import Width
 
 __all__ = ["Frame", "compress", "compressed"]
 

@@ -7,14 +7,13 @@ that byte shrinks to a third, and noise by itself costs no time (measured: docs/
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final
 
-__all__ = ["WIDTHS", "Width", "planes", "unshuffled"]
+from aotpack.manifest import Width
 
-#: Bytes of an element: fp16 and bf16, fp32.
-Width = Literal[2, 4]
+__all__ = ["WIDTHS", "planes", "unshuffled"]
 
-#: All that there are.
+#: All widths that there are.
 WIDTHS: Final[tuple[Width, ...]] = (2, 4)
 
 #: Bytes that are put in order at a time: they fit the cache that each core has to itself.
