@@ -31,6 +31,7 @@ __all__ = [
     "FlexLowering",
     "Manifest",
     "Numerics",
+    "OutputNumerics",
     "Requirements",
     "Segment",
     "SessionSettings",
@@ -136,16 +137,46 @@ class Coverage(Value):
     left_on_cpu: _Counts = {}
 
 
+class OutputNumerics(Value):
+    """One output of a variant beside the same output of the portable model."""
+
+    #: The output's name; ``name[0]``, ``name{keys}`` and ``name{values}`` are parts of a sequence or map.
+    name: _Text
+    #: ``relative``: the largest root mean square of a slice's difference, over the slice's scale.
+    #: ``unequal``: the share that differs of the elements that are not the most common value.
+    measure: Literal["relative", "unequal"] | None = None
+    error: float | None = None
+    #: What `error` was held to; above the tolerance of the build where only the output's own noise allows it.
+    tolerance: float | None = None
+    #: The largest absolute difference.
+    max_abs: float | None = None
+    cosine: float | None = None
+    #: The error that moving inputs and weights by the precision's rounding makes in the portable model itself.
+    noise: float | None = None
+    #: What there is to know of it.
+    remark: _Text | None = None
+    #: Why it was not compared; there are no numbers then.
+    not_compared: _Text | None = None
+
+
 class Numerics(Value):
-    """The largest differences to the portable model on the same seeded inputs."""
+    """A variant's outputs beside the portable model's on the same inputs. Every number was measured.
+
+    `max_abs`, `error` and `tolerance` are those of the output that is nearest to its tolerance; None if no
+    output could be compared. Packages of before format 1.1 have these and `ran_on` alone, of one tensor for all.
+    """
 
     #: max |variant - portable| over all outputs.
-    max_abs: float
-    #: max over the outputs of max |variant - portable| / max(1, max |portable|): what is held to `tolerance`.
-    error: float
-    tolerance: float
+    max_abs: float | None = None
+    error: float | None = None
+    tolerance: float | None = None
     #: ``host``, ``isa-emulation`` or ``emulator``.
     ran_on: str
+    #: How many inputs it was run on.
+    samples: Count | None = None
+    #: Whose: ``given`` by who built it, or ``made`` up.
+    inputs: str | None = None
+    outputs: Annotated[tuple[OutputNumerics, ...], Field(max_length=MAX_KEYS, fail_fast=True)] = ()
 
 
 class FlexLowering(Value):
@@ -201,8 +232,9 @@ class Variant(Value):
     #: Package names to versions.
     built_with: _Options = {}
     coverage: Coverage | None = None
-    #: None: it has not run anywhere.
+    #: None: it was not compared, for the reason in `not_compared`.
     numerics: Numerics | None = None
+    not_compared: _Text | None = None
     flex: Annotated[tuple[FlexLowering, ...], Field(fail_fast=True)] = ()
     #: Empty only on the way to the writer, which fills it in.
     files: Annotated[tuple[File, ...], Field(max_length=MAX_FILES, fail_fast=True)] = ()

@@ -1,0 +1,335 @@
+"""What the variants are compared with: the portable model, run in a worker of its own.
+
+One file holds all of it (`aotpack.builder.numerics.values.ArrayFile`), so that it travels to another machine::
+
+    meta                    JSON: names, which outputs are random, whose inputs
+    <sample>/in/<input>     what it was run on
+    <sample>/out/<output>   what came out, by the output's index and the path in it
+    noise/<precision>/<output>/<axis>   what moving the inputs changed: the mean square of each slice
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from aotpack._values import Value
+from aotpack.builder.numerics.hints import hints_of
+from aotpack.builder.numerics.inputs import find_inputs, made_inputs, session_inputs
+from aotpack.builder.numerics.measure import Comparison, Noise, compare_all
+from aotpack.builder.numerics.values import Array, ArrayFile, ArrayWriter, feeds_of, is_text, leaves
+from aotpack.errors import CompileError, ModelError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from aotpack.manifest import TensorInfo
+
+__all__ = ["MOVES", "NoiseShares", "ReferenceMeta", "make_reference", "noise_of"]
+
+#: By how much inputs and weights are moved to find the noise at a precision, relative to each element. float16 keeps
+#: 11 bits and bfloat16 8; of float32's 24 bits all of the operations of a deep model leave about 17.
+MOVES: Mapping[str, float] = MappingProxyType({"f32": 2.0**-17, "f16": 2.0**-11, "bf16": 2.0**-8})
+
+#: Samples that are made up; each has a seed of its own.
+_SAMPLES = 4
+#: Times that each sample is moved, for each precision.
+_DRAWS = 2
+#: Seconds after which no further sample is run, and no further noise is looked for beyond the first sample's.
+_SECONDS = 30.0
+#: Bytes of weights that are moved: a second copy of a large model is not worth its memory.
+_MOVED_WEIGHTS = 128 * 1024**2
+#: Elements. Smaller tensors are sizes, factors and limits, which mean one thing exactly.
+_LEAST_WEIGHTS = 16
+#: Two runs of one model that differ by more of an output's scale draw random numbers.
+_RANDOM = 1e-3
+
+
+class NoiseShares(Value):
+    """The parts of a `Noise` that are one number."""
+
+    unequal: float
+    rows: float
+
+
+class ReferenceMeta(Value):
+    """What a reference says of itself."""
+
+    input_names: tuple[str, ...]
+    outputs: tuple[str, ...]
+    samples: int
+    #: ``given`` by the user, or ``made``.
+    inputs: str
+    #: Outputs, by index and path, that differ between two runs of the model.
+    random: tuple[str, ...] = ()
+    #: Those whose sizes depend on the data.
+    varies: tuple[str, ...] = ()
+    #: Those that cannot be compared, and why.
+    unknown: dict[str, str] = Field(default={})
+    #: Precision and output to its noise.
+    noise: dict[str, dict[str, NoiseShares]] = Field(default={})
+
+
+def make_reference(
+    model: Path,
+    output: Path,
+    *,
+    given: Path | None = None,
+    precisions: Iterable[str] = ("f32",),
+) -> ReferenceMeta:
+    """Run the portable model and write what came out of it to `output`.
+
+    Args:
+        model: any EP can run it; its shapes are fixed.
+        output: the file to write.
+        given: an `ArrayFile` of samples of the user's; None: they are made up.
+        precisions: that the variants compute in: keys of `MOVES`.
+
+    Raises:
+        CompileError: it does not load, or refuses its inputs; the message says which.
+    """
+    started = time.monotonic()
+    session = _session(model)
+    infos = list(session_inputs(session.get_inputs()))
+    names = [value.name for value in session.get_outputs()]
+    run = _Run(session, names)
+    with ArrayWriter(output) as writer:
+        samples = _Samples(model, infos, run, given)
+        comparisons: dict[str, Comparison] = {}
+        varies = set(_open_outputs(session))
+        unknown: dict[str, str] = {}
+        sizes: dict[str, tuple[int, ...]] = {}
+        count = 0
+        for feeds, outputs in samples:
+            for name, value in feeds.items():
+                for path, array in leaves(value):
+                    writer.put(f"{count}/in/{name}{path}", array)
+            again = run(feeds)
+            for index, (first, second) in enumerate(zip(outputs, again, strict=True)):
+                try:
+                    pairs = list(compare_all(leaves(second), leaves(first)))
+                except TypeError as error:
+                    unknown[f"{index}/"] = str(error)
+                    continue
+                for path, other, array in pairs:
+                    key = f"{index}/{path}"
+                    comparisons.setdefault(key, Comparison(key)).add(other, array)
+                    if sizes.setdefault(key, array.shape) != array.shape:
+                        varies.add(key)
+                    writer.put(f"{count}/out/{key}", array)
+            count += 1
+            if time.monotonic() - started > _SECONDS:
+                break
+    if not count:
+        raise CompileError(samples.refusal or "there are no inputs to run the portable model on")
+    random = {key for key, each in comparisons.items() if each.measured().error > _RANDOM}
+    meta = ReferenceMeta(
+        input_names=tuple(info.name for info in infos),
+        outputs=tuple(names),
+        samples=count,
+        inputs="made" if given is None else "given",
+        random=tuple(sorted(random)),
+        varies=tuple(sorted(varies - random)),
+        unknown=unknown,
+    )
+    del session, run, samples
+    _add_noise(model, output, meta, set(comparisons) - random, sorted(set(precisions)), started)
+    return meta
+
+
+class _Run:
+    """A session as a function of its feeds."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, names: Sequence[str]) -> None:
+        self._session = session
+        self._names = list(names)
+
+    def __call__(self, feeds: Mapping[str, Any]) -> list[Any]:
+        outputs: list[Any] = self._session.run(self._names, dict(feeds))
+        return outputs
+
+
+def _session(
+    model: Path, weights: Mapping[str, Array] = MappingProxyType({})
+) -> onnxruntime.InferenceSession:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # Beyond it ORT rounds to int8 what it multiplies with quantised weights: no reference is off by 1e-2.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
+    for name, value in values.items():
+        options.add_initializer(name, value)
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except Exception as error:
+        raise CompileError(f"ONNX Runtime {ort.__version__} does not load the portable model: {error}") from error
+
+
+class _Samples:
+    """The samples one after the other: feeds, and what the model makes of them."""
+
+    def __init__(self, model: Path, infos: Sequence[TensorInfo], run: _Run, given: Path | None) -> None:
+        self._model = model
+        self._infos = infos
+        self._run = run
+        self._given = given
+        #: Why there is none.
+        self.refusal: str | None = None
+
+    def __iter__(self) -> Any:
+        return self._made() if self._given is None else self._of_the_user(self._given)
+
+    def _made(self) -> Any:
+        import onnx
+
+        hints = hints_of(onnx.load(self._model, load_external_data=False))
+        try:
+            found = find_inputs(self._run, self._infos, hints)
+        except ModelError as error:
+            self.refusal = str(error)
+            return
+        yield found.feeds, found.outputs
+        if not self._infos:
+            return
+        for seed in range(1, _SAMPLES):
+            feeds = made_inputs(self._infos, seed=seed, way=found.way, hints=hints)
+            try:
+                outputs = self._run(feeds)
+            except Exception:
+                # What one seed gives may be out of bounds where another's is not.
+                continue
+            yield feeds, outputs
+
+    def _of_the_user(self, given: Path) -> Any:
+        with ArrayFile(given) as file:
+            count = int(file.get_json("count"))
+            for index in range(count):
+                feeds = feeds_of(file.under(f"{index}/in/"), (info.name for info in self._infos))
+                try:
+                    outputs = self._run(feeds)
+                except Exception as error:
+                    where = file.get_json("names")[index]
+                    raise CompileError(f"the portable model refuses the inputs of {where}: {error}") from error
+                yield feeds, outputs
+
+
+def _open_outputs(session: onnxruntime.InferenceSession) -> list[str]:
+    """Outputs with a size that does not follow from the inputs': it depends on the data."""
+    symbols = {dim for value in session.get_inputs() for dim in value.shape or () if isinstance(dim, str)}
+    known = all(isinstance(dim, int) for value in session.get_inputs() for dim in value.shape or ())
+    return [
+        f"{index}/"
+        for index, value in enumerate(session.get_outputs())
+        if known and any(not isinstance(dim, int) and dim not in symbols for dim in value.shape or ())
+    ]
+
+
+# Noise ------------------------------------------------------------------------------------------------------
+
+
+def _add_noise(
+    model: Path, output: Path, meta: ReferenceMeta, keys: set[str], precisions: Sequence[str], started: float
+) -> None:
+    found: dict[str, dict[str, Noise]] = {}
+    varies = set(meta.varies)
+    for precision in precisions:
+        found[precision] = _noise(model, output, meta, keys, precision, varies, started)
+    shares = {
+        precision: {key: NoiseShares(unequal=each.unequal, rows=each.rows) for key, each in noises.items()}
+        for precision, noises in found.items()
+    }
+    meta_now = meta.model_copy(update={"noise": shares, "varies": tuple(sorted(varies))})
+    with ArrayWriter(output, more=True) as writer:
+        for precision, noises in found.items():
+            for key, noise in noises.items():
+                for axis, squares in noise.squares.items():
+                    writer.put(f"noise/{precision}/{key}/{axis}", squares)
+        writer.put_json("meta", meta_now.model_dump(mode="json"))
+
+
+def _noise(
+    model: Path,
+    output: Path,
+    meta: ReferenceMeta,
+    keys: set[str],
+    precision: str,
+    varies: set[str],
+    started: float,
+) -> dict[str, Noise]:
+    """What moving the inputs and the weights changes at a precision. Nothing, where the model then fails."""
+    amount = MOVES[precision]
+    random = np.random.Generator(np.random.PCG64(2))
+    comparisons: dict[str, Comparison] = {}
+    try:
+        run = _Run(_session(model, _moved_weights(model, amount, random)), meta.outputs)
+        with ArrayFile(output) as file:
+            for sample in range(meta.samples):
+                feeds = feeds_of(file.under(f"{sample}/in/"), meta.input_names)
+                for _ in range(_DRAWS):
+                    moved = {name: _moved(value, amount, random) for name, value in feeds.items()}
+                    for index, value in enumerate(run(moved)):
+                        wanted = [
+                            (path, array)
+                            for path, array in file.under(f"{sample}/out/{index}/")
+                            if f"{index}/{path}" in keys
+                        ]
+                        for path, ours, theirs in compare_all(leaves(value), wanted) if wanted else ():
+                            key = f"{index}/{path}"
+                            if ours.shape != theirs.shape:
+                                varies.add(key)
+                            comparisons.setdefault(key, Comparison(key, varies=True)).add(ours, theirs)
+                if time.monotonic() - started > 2 * _SECONDS:
+                    break
+    except Exception:
+        # Weights that are moved can be weights that a model refuses. There is then no noise to excuse anything.
+        return {}
+    return {key: each.noise() for key, each in comparisons.items()}
+
+
+def _moved(value: Any, amount: float, random: np.random.Generator) -> Any:
+    if isinstance(value, list):
+        return [_moved(item, amount, random) for item in value]
+    if not isinstance(value, np.ndarray) or is_text(value) or value.dtype.kind != "f":
+        return value
+    factors = 1 + amount * random.uniform(-1, 1, value.shape)
+    return np.asarray(value * factors).astype(value.dtype)
+
+
+def _moved_weights(model: Path, amount: float, random: np.random.Generator) -> dict[str, Array]:
+    """Floating point initializers, moved, the smallest ones first."""
+    import onnx
+    from onnx import TensorProto, numpy_helper
+
+    graph = onnx.load(model, load_external_data=False).graph
+    floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
+    weights = [
+        tensor
+        for tensor in graph.initializer
+        if tensor.data_type in floats and int(np.prod(tensor.dims)) >= _LEAST_WEIGHTS
+    ]
+    moved: dict[str, Array] = {}
+    left = _MOVED_WEIGHTS
+    for tensor in sorted(weights, key=lambda tensor: int(np.prod(tensor.dims))):
+        array = numpy_helper.to_array(tensor, base_dir=str(model.parent))
+        left -= array.nbytes
+        if left < 0:
+            break
+        moved[tensor.name] = _moved(array, amount, random)
+    return moved
+
+
+def noise_of(file: ArrayFile, meta: ReferenceMeta, precision: str, key: str) -> Noise | None:
+    """The noise of an output at a precision, if there is any."""
+    shares = meta.noise.get(precision, {}).get(key)
+    if shares is None:
+        return None
+    squares = {int(axis): array for axis, array in file.under(f"noise/{precision}/{key}/")}
+    return Noise(squares=squares, unequal=shares.unequal, rows=shares.rows)
