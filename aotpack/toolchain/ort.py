@@ -160,11 +160,8 @@ class OrtToolchain(Toolchain):
         """It writes no string and has no check."""
         return None
 
-    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
-        """Plain options: the CPU EP is always there."""
-        import onnxruntime as ort
-
-        return ort.SessionOptions()
+    def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
+        """Nothing: the CPU EP is always there."""
 
 
 def write_optimised(
