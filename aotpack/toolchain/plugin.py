@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aotpack.errors import CompileError, ToolchainError, ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.ort_release import ort_minor, ort_version
 from aotpack.target import Target
 from aotpack.toolchain.base import Compiled, Toolchain
 from aotpack.verdict import Grade
@@ -115,7 +116,7 @@ class PluginToolchain(Toolchain):
     def built_with(self) -> Mapping[str, str]:
         """Versions of onnxruntime, of the EP's package and of the runtime inside it."""
         return {
-            "onnxruntime": metadata.version("onnxruntime"),
+            "onnxruntime": ort_version(),
             self.distribution: self.version() or "not installed",
             **self.runtime_details(),
         }
@@ -126,9 +127,7 @@ class PluginToolchain(Toolchain):
 
     def requirements(self, target: Target) -> Requirements:
         """What the catalogue says of the target, and this release of onnxruntime or a later one."""
-        return target.requires.model_copy(
-            update={"onnxruntime": f">={_minor(metadata.version('onnxruntime'))}"}
-        )
+        return target.requires.model_copy(update={"onnxruntime": f">={ort_minor()}"})
 
     def session_settings(self, target: Target) -> SessionSettings:
         """The options that it was compiled with; compiling at load is ruled out."""
@@ -317,7 +316,3 @@ def of_type(devices: Sequence[Any], device: str) -> list[Any]:
 
 def _rank(grade: Grade) -> int:
     return grade.rank
-
-
-def _minor(version: str) -> str:
-    return ".".join(version.split(".")[:2])
