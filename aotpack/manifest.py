@@ -151,7 +151,8 @@ class OutputNumerics(Value):
     #: The largest absolute difference.
     max_abs: float | None = None
     cosine: float | None = None
-    #: The error that moving inputs and weights by the precision's rounding makes in the portable model itself.
+    #: The error that moving inputs and weights by the precision's rounding makes in the portable model
+    #: itself.
     noise: float | None = None
     #: What there is to know of it.
     remark: _Text | None = None
@@ -163,7 +164,8 @@ class Numerics(Value):
     """A variant's outputs beside the portable model's on the same inputs. Every number was measured.
 
     `max_abs`, `error` and `tolerance` are those of the output that is nearest to its tolerance; None if no
-    output could be compared. Packages of before format 1.1 have these and `ran_on` alone, of one tensor for all.
+    output could be compared. Packages of before format 1.1 have these and `ran_on` alone, of one tensor for
+    all.
     """
 
     #: max |variant - portable| over all outputs.

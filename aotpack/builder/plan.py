@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from aotpack.builder.models.bfloat16 import BFLOAT16, computes_in_bfloat16
 from aotpack.builder.models.low_bits import low_bit_types
 from aotpack.builder.models.model import SourceModel, read_graph, read_source
-from aotpack.builder.models.shapes import fix_shapes, open_dimensions
+from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_infos
+from aotpack.builder.numerics.samples import check_samples
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
-from aotpack.errors import UsageError
+from aotpack.errors import UnknownName, UsageError
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain.base import Toolchain
 from aotpack.version import VERSION
@@ -43,6 +44,8 @@ class ComponentPlan:
     flex: bool
     #: It has quantised tensors (QDQ).
     quantised: bool
+    #: Of the user's inputs; None: they are made up.
+    samples_digest: str | None = None
 
     @property
     def name(self) -> str:
@@ -59,6 +62,10 @@ class Job:
     toolchain: Toolchain
     #: The largest error; None: by the target's precision.
     tolerance: float | None
+    #: Output to its own.
+    tolerances: Mapping[str, float]
+    #: Its variants are run and compared.
+    check: bool
     #: Versions of what compiles, on the machine that does it.
     built_with: Mapping[str, str]
     #: Element types to rewrite, and into which, for this target alone.
@@ -94,6 +101,13 @@ class Job:
     def digest(self) -> str:
         """Of the ingredients, which names the job's result in the build cache."""
         return ingredients_digest(self.ingredients)
+
+    @functools.cached_property
+    def check_key(self) -> str | None:
+        """Of the inputs that its variants are compared on; None: they are not compared."""
+        if not self.check:
+            return None
+        return ingredients_digest([VERSION, *(part.samples_digest for part in self.components)])
 
     def variant_id(self, component: ComponentPlan) -> str:
         """The target, and a digest of all that went in: a rebuild that changes nothing keeps it."""
@@ -135,6 +149,11 @@ def plan(
     """
     targets = _targets(spec, toolchains)
     components = tuple(_read(component) for component in spec.components)
+    outputs = {value.name for component in components for value in component.model.outputs}
+    for tolerances in (spec.tolerances, *(wanted.tolerances for wanted, _ in targets)):
+        for output in tolerances:
+            if output not in outputs:
+                raise UnknownName("output with a tolerance", output, outputs)
     jobs: list[Job] = []
     for wanted, target in targets:
         toolchain = toolchains[target.toolchain]
@@ -148,6 +167,8 @@ def plan(
                 target=target,
                 toolchain=toolchain,
                 tolerance=spec.tolerance if wanted.tolerance is None else wanted.tolerance,
+                tolerances={**spec.tolerances, **wanted.tolerances},
+                check=spec.check if wanted.check is None else wanted.check,
                 built_with=built_with,
                 # The portable variant is the source as it is.
                 widen={}
@@ -238,7 +259,16 @@ def _read(spec: ComponentSpec) -> ComponentPlan:
         narrow=low_bit_types(graph) | ({BFLOAT16} if computes_in_bfloat16(graph) else frozenset()),
         flex=any(opset.domain == _PREVIEW for opset in _imports(graph)),
         quantised=any(node.op_type == "DequantizeLinear" for node in graph.graph.node),
+        samples_digest=_samples_digest(spec, graph),
     )
+
+
+def _samples_digest(spec: ComponentSpec, graph: onnx.ModelProto) -> str | None:
+    try:
+        return check_samples(spec.inputs, tensor_infos(graph))
+    except UsageError as error:
+        place = spec.places.get("inputs")
+        raise error.at(place) if place else error from None
 
 
 def _imports(model: onnx.ModelProto) -> list[onnx.OperatorSetIdProto]:

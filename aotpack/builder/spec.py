@@ -20,6 +20,7 @@ __all__ = [
     "TargetSpec",
     "parse_constants",
     "parse_shape",
+    "parse_tolerances",
 ]
 
 
@@ -55,6 +56,8 @@ class ComponentSpec:
     #: Input name to the value that all of its elements have: it is no input any more.
     constants: Mapping[str, Constant] = field(default_factory=dict)
     kind: Literal["model", "flex-attention"] = "model"
+    #: Inputs that its variants are compared on: ``.npz`` files, or folders of them; none: they are made up.
+    inputs: tuple[Path, ...] = ()
     #: Key, such as ``shapes.input``, to where in a file it was said, for errors.
     places: Mapping[str, str] = field(default_factory=dict)
 
@@ -73,6 +76,10 @@ class TargetSpec:
     precision: Precision | None = None
     #: The largest error; None: that of the build.
     tolerance: float | None = None
+    #: Output to its own largest error.
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    #: Whether variants are run and compared; None: as the build says.
+    check: bool | None = None
     #: Only these components; None: all.
     components: tuple[str, ...] | None = None
     #: Store the weights that components have in common once on the device.
@@ -96,6 +103,10 @@ class BuildSpec:
     portable: bool = True
     #: The largest error that a variant may have; None: by the target's precision.
     tolerance: float | None = None
+    #: Output to its own largest error.
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    #: Run variants that can run here, and compare them with the portable model.
+    check: bool = True
     limits: Limits = Limits()
     #: Workers at once; None: as many as cores and memory allow.
     jobs: int | None = None
@@ -109,6 +120,41 @@ class BuildSpec:
         # Nothing is larger than NaN: it would let every variant through.
         if self.tolerance is not None and not self.tolerance >= 0:
             raise UsageError("is no tolerance", found=f"{self.tolerance:g}", expected="0 or more")
+        for output, tolerance in self.tolerances.items():
+            if not tolerance >= 0:
+                raise UsageError(
+                    "is no tolerance",
+                    where=f"output {output!r}",
+                    found=f"{tolerance:g}",
+                    expected="0 or more",
+                )
+
+
+def parse_tolerances(texts: Iterable[str]) -> tuple[float | None, dict[str, float]]:
+    """Read ``0.01``, for all outputs, and ``OUTPUT=0.01``.
+
+    Raises:
+        UsageError: a text is of another form, or one is given twice.
+    """
+    overall: float | None = None
+    outputs: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            tolerance = float(value)
+        except ValueError:
+            raise UsageError(
+                "is not a tolerance",
+                where=f"--tolerance {text}",
+                expected="VALUE or OUTPUT=VALUE such as logits=0.05",
+            ) from None
+        if name in outputs or (not name and overall is not None):
+            raise UsageError("is given twice", where=f"--tolerance {text}")
+        if name:
+            outputs[name] = tolerance
+        else:
+            overall = tolerance
+    return overall, outputs
 
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")

@@ -39,6 +39,7 @@ __all__ = ["BuildFile", "ComponentTable", "LimitsTable", "TargetTable", "read_bu
 MAX_SIZE = 4 * 1024 * 1024
 
 _Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=64)]
+_Tolerance = Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]]
 _Shapes = dict[str, _Sizes | Annotated[int, Field(ge=1)]]
 
 
@@ -64,6 +65,9 @@ class ComponentTable(Value):
     shapes: _Shapes = Field(default={})
     #: Input name to the value that it always has: it is no input of the variants then.
     constants: dict[str, bool | int | float] = Field(default={})
+    #: Inputs that variants are compared on: an .npz file of arrays by input name, a folder of such, or
+    #: several.
+    inputs: str | tuple[str, ...] = ()
     #: Name to shapes, each of which becomes a component ``<component>.<name>``.
     buckets: dict[Name, _Shapes] = Field(default={})
 
@@ -78,8 +82,10 @@ class TargetTable(Value):
     #: Provider options, added to those of the catalogue.
     options: dict[str, str | int | bool] = Field(default={})
     precision: Precision | None = None
-    #: The largest error, on the scale of the report.
-    tolerance: Annotated[float, Field(gt=0)] | None = None
+    #: The largest error, on the scale of the report; or output to its own.
+    tolerance: _Tolerance | None = None
+    #: Run variants that can run here, and compare them with the portable model; by default as the file says.
+    check: bool | None = None
     #: By default all.
     components: tuple[Name, ...] | None = None
     #: Store weights that components have in common once on the device, too.
@@ -106,7 +112,10 @@ class BuildFile(Value):
     license: Annotated[str, AfterValidator(_spdx)] | None = None
     #: Add the untouched ONNX.
     portable: bool = True
-    tolerance: Annotated[float, Field(gt=0)] | None = None
+    #: The largest error of a variant, or output to its own; by default by precision.
+    tolerance: _Tolerance | None = None
+    #: Run variants that can run here, and compare them with the portable model.
+    check: bool = True
     #: zstd level where it pays; 0: never.
     compress: Annotated[int, Field(ge=0, le=22)] = 3
     limits: LimitsTable = LimitsTable()
@@ -153,7 +162,9 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
             name=target.name,
             options={name: _option(value) for name, value in target.options.items()},
             precision=target.precision,
-            tolerance=target.tolerance,
+            tolerance=None if isinstance(target.tolerance, dict) else target.tolerance,
+            tolerances=target.tolerance if isinstance(target.tolerance, dict) else {},
+            check=target.check,
             components=_wanted(target, file, places.of(("target", index, "components"))),
             share_weights=target.share_weights,
             places=_places(target, index, places),
@@ -170,7 +181,9 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
         components=tuple(components.values()),
         targets=tuple(targets),
         portable=file.portable,
-        tolerance=file.tolerance,
+        tolerance=None if isinstance(file.tolerance, dict) else file.tolerance,
+        tolerances=file.tolerance if isinstance(file.tolerance, dict) else {},
+        check=file.check,
         limits=Limits(seconds=file.limits.seconds or limits.seconds, memory=file.limits.memory),
         compress=file.compress or None,
     )
@@ -179,7 +192,11 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
 def _components(
     table: ComponentTable, index: int, folder: Path, places: TomlPlaces
 ) -> Iterator[ComponentSpec]:
-    own = [("model",), *(("constants", name) for name in table.constants)]
+    own = [
+        ("model",),
+        *([("inputs",)] if table.inputs else []),
+        *(("constants", name) for name in table.constants),
+    ]
     said = {".".join(key): places.of(("component", index, *key)) for key in own}
     said |= {f"shapes.{name}": places.of(("component", index, "shapes", name)) for name in table.shapes}
     for bucket, shapes in (table.buckets or {"": {}}).items():
@@ -188,6 +205,9 @@ def _components(
             model=folder / table.model,
             shapes={**_shapes(table.shapes), **_shapes(shapes)},
             constants=table.constants,
+            inputs=tuple(
+                folder / each for each in ((table.inputs,) if isinstance(table.inputs, str) else table.inputs)
+            ),
             places=said
             | {f"shapes.{name}": places.of(("component", index, "buckets", bucket, name)) for name in shapes},
         )

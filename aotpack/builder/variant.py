@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aotpack.builder.jobs.job import Done, Measured, PartDone
+from aotpack.builder.jobs.job import NOT_ASKED, Done, PartDone
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered
-from aotpack.builder.models.numerics import TOLERANCES
+from aotpack.builder.numerics.judge import TOLERANCES, Tolerances, judge
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
 from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
@@ -22,8 +22,8 @@ __all__ = ["Built", "failed", "finish", "portable"]
 _LOG_IN_REPORT = 4000
 #: Of a reason, in characters: some vendors list every node of the model in one message.
 _REASON_IN_REPORT = 600
-#: What a worker reports for a difference that is not finite is above this.
-_NOT_FINITE = 1e300
+#: Of the portable variant of a model that computes in bfloat16.
+NO_BFLOAT16 = "Not run here: on a CPU ONNX Runtime computes no bfloat16."
 #: Of the nodes that are left out.
 _NAMED_NODES = 5
 
@@ -53,12 +53,13 @@ def portable(job: Job, lowered: Mapping[str, Lowered]) -> Done:
                 component=component.name,
                 files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files(mine.path)), strict=True)),
                 coverage=Coverage(nodes=source.nodes, compiled=0, partitions=0),
-                measured=Measured(max_abs=0.0, error=0.0, ran_on="host") if runs else None,
-                unchecked=None if runs else "Not run here: on a CPU ONNX Runtime computes no bfloat16.",
+                unchecked=None if runs else NO_BFLOAT16,
                 flex=mine.records,
             )
         )
-    return Done(parts=tuple(parts))
+    # One that no CPU runs has nothing left to check.
+    unrunnable = all(part.unchecked is not None for part in parts)
+    return Done(parts=tuple(parts), check_key=job.check_key if unrunnable else None)
 
 
 def failed(job: Job, component: ComponentPlan, done: Done, reason: str, why: str | None = None) -> Built:
@@ -105,19 +106,19 @@ def _finish(
     job: Job, component: ComponentPlan, done: Done, part: PartDone, cached: bool, why: str | None
 ) -> Built:
     target = job.target
-    allowed = _tolerance(job, component) if job.tolerance is None else job.tolerance
-    measured = part.measured
-    if measured is not None and not measured.error <= allowed:
-        found = f"an error of {measured.error:.3g}" if measured.error < _NOT_FINITE else "not finite"
-        reason = (
-            f"its numbers are off: {found} on seeded inputs ({measured.ran_on}); the tolerance is {allowed:g}"
-        )
-        return failed(job, component, done, reason, why)
     numerics: Numerics | None = None
-    if measured is not None:
-        numerics = Numerics(
-            max_abs=measured.max_abs, error=measured.error, tolerance=allowed, ran_on=measured.ran_on
-        )
+    off: str | None = None
+    if not job.check:
+        part = part.model_copy(update={"checked": None, "unchecked": NOT_ASKED})
+    if part.checked is not None:
+        tolerances = Tolerances(_precision(job, component), job.tolerance, job.tolerances)
+        numerics, off = judge(part.checked.compared, tolerances, part.checked.ran_on)
+    if off is not None and target.name != PORTABLE:
+        return failed(job, component, done, off, why)
+    if off is not None:
+        # The model is what it is: its session in ONNX Runtime computes otherwise than the graph without
+        # fusions.
+        off = f"ONNX Runtime's own optimisations change what it computes: {off}."
     variant = Variant(
         id=job.variant_id(component),
         target=target.name,
@@ -131,9 +132,10 @@ def _finish(
         built_with=done.built_with if target.name != PORTABLE else {},
         coverage=part.coverage,
         numerics=numerics,
+        not_compared=None if numerics is not None else part.unchecked,
         flex=part.flex,
     )
-    notes = (part.note, _left_out(part, job, done.remarks), part.unchecked)
+    notes = (part.note, _left_out(part, job, done.remarks), part.unchecked, off, _uncompared(numerics))
     return Built(
         row=Row(
             target=target.name,
@@ -160,10 +162,34 @@ def _finish(
     )
 
 
-def _tolerance(job: Job, component: ComponentPlan) -> float:
-    by_target = TOLERANCES[job.target.precision]
-    # Such a model asks for bfloat16, and some EPs do as it says; the reference computes in float32.
-    return max(by_target, TOLERANCES["bf16"]) if BFLOAT16 in component.narrow else by_target
+def _precision(job: Job, component: ComponentPlan) -> str | None:
+    """Whose tolerances hold: those of the least precise of what the target and the model compute in."""
+    kinds: list[str] = [job.target.precision or "f32"]
+    if BFLOAT16 in component.narrow:
+        # Such a model asks for bfloat16, and some EPs do as it says; the reference computes in float32.
+        kinds.append("bf16")
+    if component.quantised or component.narrow - {BFLOAT16}:
+        # ONNX Runtime and NPUs round activations to 8 bits where weights are of few bits, each in its own
+        # places.
+        kinds.append("int8")
+    return max(kinds, key=lambda kind: TOLERANCES[kind])
+
+
+def _uncompared(numerics: Numerics | None) -> str | None:
+    """Which outputs were not compared, and why."""
+    why: dict[str, list[str]] = {}
+    for output in numerics.outputs if numerics else ():
+        if output.not_compared is not None:
+            why.setdefault(output.not_compared, []).append(output.name)
+        if output.remark is not None:
+            why.setdefault(output.remark, []).append(output.name)
+    if not why:
+        return None
+    told = []
+    for reason, names in why.items():
+        shown = ", ".join(names[:_NAMED_NODES]) + (", …" if len(names) > _NAMED_NODES else "")
+        told.append(f"Output {shown}: {reason}.")
+    return " ".join(told)
 
 
 def _left_out(part: PartDone, job: Job, remarks: tuple[str, ...]) -> str | None:

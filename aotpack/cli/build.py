@@ -71,8 +71,18 @@ def build(
         bool, typer.Option("--portable/--no-portable", help="Add the untouched ONNX.")
     ] = True,
     tolerance: Annotated[
-        float | None, typer.Option(help="Largest error of a variant.", show_default="by precision")
+        list[str] | None,
+        typer.Option(
+            metavar="[OUTPUT=]VALUE", help="Largest error, of all or one output.", show_default="by precision"
+        ),
     ] = None,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.npz|DIR", help="Inputs to compare on; by default made up."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Run variants and compare their numbers.")
+    ] = True,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
     ] = False,
@@ -112,11 +122,18 @@ def build(
 ) -> None:
     """Compile a model, or what a build file says, for each target."""
     from aotpack.builder.build import one_model, refuse_input
-    from aotpack.builder.spec import parse_constants, parse_shape
+    from aotpack.builder.spec import parse_constants, parse_shape, parse_tolerances
     from aotpack.builder.spec_file import read_build_file
 
     targets = _targets(target or [], precision or [])
-    given = {"--target": target, "--shape": shape, "--constant": constant, "--precision": precision}
+    overall, of_outputs = parse_tolerances(tolerance or [])
+    given = {
+        "--target": target,
+        "--shape": shape,
+        "--constant": constant,
+        "--precision": precision,
+        "--inputs": inputs,
+    }
     if model.suffix == ".toml":
         for option, value in given.items():
             if value:
@@ -131,6 +148,7 @@ def build(
             output=out,
             shapes=parse_shape(shape or []),
             constants=parse_constants(constant or []),
+            inputs=inputs or [],
             name=name,
         )
     refuse_input(out or spec.output, [model])
@@ -139,7 +157,9 @@ def build(
         "output": out,
         "name": name,
         "version": version,
-        "tolerance": tolerance,
+        "tolerance": overall,
+        "tolerances": {**spec.tolerances, **of_outputs},
+        "check": None if check else False,
         "portable": None if portable else False,
         "jobs": jobs,
         "limits": Limits(

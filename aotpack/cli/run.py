@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -43,6 +43,10 @@ def run(
         typer.Option(
             "--input", metavar="NAME=FILE.npy", help="An input; others are made up.", show_default=False
         ),
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Inputs by name; others are made up.", show_default=False),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
     devices: Devices = None,
@@ -79,9 +83,9 @@ def run(
         load_seconds = time.perf_counter() - started
         name = opened.component(component).name
     session = loaded.session
-    feeds = _feeds(session, given or [])
-    seconds = []
-    for _ in range(runs + 1):
+    feeds, seconds = _feeds(session, given or [], [inputs] if inputs else [])
+    results: list[Any] = []
+    while len(seconds) < runs + 1:
         started = time.perf_counter()
         try:
             results = session.run(None, feeds)
@@ -128,52 +132,66 @@ def _show(document: RunDocument) -> None:
     )
 
 
-def _feeds(session: onnxruntime.InferenceSession, given: Sequence[str]) -> dict[str, Any]:
-    from aotpack.builder.models.numerics import seeded_inputs
+def _feeds(
+    session: onnxruntime.InferenceSession, given: Sequence[str], files: Sequence[Path]
+) -> tuple[dict[str, Any], list[float]]:
+    """What the session is run on: what is given, the rest made up; and how long the first run took.
 
-    wanted = {value.name: value for value in session.get_inputs()}
-    arrays = dict(_read(text) for text in given)
-    for name in arrays:
-        if name not in wanted:
-            raise UnknownName("input", name, wanted)
-    made_up = seeded_inputs(_tensor_infos([value for name, value in wanted.items() if name not in arrays]))
-    return {name: arrays[name] if name in arrays else made_up[name] for name in wanted}
+    Nothing was run where all inputs are given.
+    """
+    from aotpack.builder.numerics.inputs import find_inputs, session_inputs
+    from aotpack.builder.numerics.samples import read_sample, sample_files
+    from aotpack.builder.numerics.values import feeds_of
+
+    wanted = {info.name: info for info in session_inputs(session.get_inputs())}
+    arrays: dict[str, Any] = {}
+    for path in sample_files(files)[:1]:
+        arrays |= feeds_of(read_sample(path, list(wanted.values()), some=True).items(), wanted)
+    arrays |= dict(_read(text, wanted) for text in given)
+    if wanted.keys() <= arrays.keys():
+        return arrays, []
+    seconds: list[float] = []
+
+    def run_once(feeds: Mapping[str, Any]) -> list[Any]:
+        started = time.perf_counter()
+        outputs: list[Any] = session.run(None, dict(feeds))
+        seconds.append(time.perf_counter() - started)
+        return outputs
+
+    found = find_inputs(run_once, list(wanted.values()), given=arrays)
+    return dict(found.feeds), seconds[:1]
 
 
-def _read(text: str) -> tuple[str, Any]:
+def _read(text: str, wanted: Mapping[str, TensorInfo]) -> tuple[str, Any]:
     import numpy as np
+
+    from aotpack.builder.numerics.samples import as_input
 
     name, separator, path = text.rpartition("=")
     if not separator or not name:
         raise UsageError("is not an input", where=f"--input {text}", expected="NAME=FILE.npy")
+    if name not in wanted:
+        raise UnknownName("input", name, wanted)
     try:
-        return name, np.load(Path(path), allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = np.load(Path(path), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         raise UsageError(
             "cannot be read", where=f"--input {text}", found=error, expected="a .npy file"
         ) from None
+    return name, as_input(array, wanted[name], f"--input {text}")
 
 
-def _tensor_infos(values: Sequence[Any]) -> list[TensorInfo]:
-    from aotpack.manifest import TensorInfo
-
-    return [
-        TensorInfo(name=value.name, dtype=_numpy_name(value.type), shape=tuple(value.shape))
-        for value in values
-    ]
-
-
-def _numpy_name(ort_type: str) -> str:
-    # ORT says tensor(float) where numpy says float32.
-    name = ort_type.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32", "double": "float64"}.get(name, name)
-
-
-def _infos(arrays: dict[str, Any]) -> tuple[TensorInfo, ...]:
+def _infos(values: Mapping[str, Any]) -> tuple[TensorInfo, ...]:
+    """Of each tensor, and of the tensors of each sequence or map."""
+    from aotpack.builder.numerics.values import is_text, leaves
     from aotpack.manifest import TensorInfo
 
     return tuple(
-        TensorInfo(name=name, dtype=str(value.dtype), shape=value.shape) for name, value in arrays.items()
+        TensorInfo(
+            name=name + path, dtype="string" if is_text(array) else str(array.dtype), shape=array.shape
+        )
+        for name, value in values.items()
+        for path, array in leaves(value)
     )
 
 

@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 import aotpack as front_door
 from aotpack.builder.models.model import read_graph
-from aotpack.builder.models.numerics import TOLERANCES, difference, seeded_inputs
+from aotpack.builder.numerics.judge import TOLERANCES
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.probing import probe
 from aotpack.target import find

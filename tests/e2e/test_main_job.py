@@ -13,7 +13,7 @@ import pytest
 
 from aotpack import verdict
 from aotpack.builder.models.model import read_model
-from aotpack.builder.models.numerics import TOLERANCES, difference, seeded_inputs
+from aotpack.builder.numerics.judge import TOLERANCES
 from aotpack.manifest import Manifest
 from aotpack.parsing import parse
 from aotpack.probing import probe

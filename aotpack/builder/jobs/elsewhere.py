@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aotpack.builder.jobs.errand import Errand, Offer, describe, received, run_errand
 from aotpack.builder.jobs.job import Done, Reference, References, Task
@@ -25,6 +25,9 @@ _SENDINGS = 2
 
 #: Of the packages of a toolchain, by name.
 _Versions = tuple[tuple[str, str], ...]
+
+
+_T = TypeVar("_T")
 
 
 class Elsewhere:
@@ -53,9 +56,9 @@ class Elsewhere:
         """Each toolchain that somebody there has, with the versions that most have, the newest of equals."""
         return self._offered
 
-    def refer(self, make: Callable[[], Reference]) -> Future[Reference]:
-        """As `Place.refer`: at once, for it goes with each task that is sent."""
-        made: Future[Reference] = Future()
+    def refer(self, make: Callable[[], _T]) -> Future[_T]:
+        """As `Place.refer`: at once, for a reference goes with each task that is sent."""
+        made: Future[_T] = Future()
         made.set_result(make())
         return made
 

@@ -7,7 +7,7 @@ again. `aotpack.builder.variant` makes rows and variants of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from pydantic import Field
 
 from aotpack._values import Value
 from aotpack.builder.jobs.supervise import Outcome, Workers
-from aotpack.builder.jobs.worker import CompareRequest, CompiledPart, CompileRequest, Part, ReferenceRequest
+from aotpack.builder.jobs.worker import CompareRequest, CompileRequest, Part, ReferenceRequest
+from aotpack.builder.numerics.compare import Compared
 from aotpack.builder.spec import Limits
 from aotpack.errors import AotpackError
 from aotpack.machine import Machine
@@ -25,8 +26,9 @@ from aotpack.toolchain import toolchains
 from aotpack.toolchain.base import RunsHere, Toolchain
 
 __all__ = [
+    "NOT_ASKED",
+    "Checked",
     "Done",
-    "Measured",
     "PartDone",
     "Reference",
     "References",
@@ -36,15 +38,17 @@ __all__ = [
     "make_reference",
 ]
 
+#: Of a build that compares nothing.
+NOT_ASKED = "Not compared: the build was told not to."
 #: Of a vendor's remarks: more of them say the same of further nodes.
 _REMARKS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """The portable model's outputs on seeded inputs."""
+    """The portable model's inputs and outputs (`aotpack.builder.numerics.reference`)."""
 
-    #: None if it could not be run.
+    #: None if there are none.
     path: Path | None
     failure: str | None = None
 
@@ -69,21 +73,10 @@ class TaskPart:
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What to compile for a target: one component, or several that share their weights."""
+class Checked(Value):
+    """A variant's outputs beside the portable model's."""
 
-    toolchain: str
-    target: Target
-    parts: tuple[TaskPart, ...]
-    limits: Limits
-
-
-class Measured(Value):
-    """How far a variant's outputs are from the portable model's."""
-
-    max_abs: float
-    error: float
+    compared: Compared
     #: ``host``, ``isa-emulation`` or ``emulator``.
     ran_on: str
 
@@ -99,7 +92,7 @@ class PartDone(Value):
     #: Names of the nodes that are outside every partition, by operator type.
     left: dict[str, tuple[str, ...]] = Field(default={})
     #: None: it was not run, for the reason in `unchecked`.
-    measured: Measured | None = None
+    checked: Checked | None = None
     unchecked: str | None = None
     flex: tuple[FlexLowering, ...] = ()
     note: str | None = None
@@ -116,6 +109,8 @@ class Done(Value):
     built_with: dict[str, str] = Field(default={})
     #: Where it was done, such variants can be run as well.
     runs: bool = True
+    #: Of the inputs that its variants were compared on; None: they were not compared.
+    check_key: str | None = None
     #: The vendor's own words on nodes that were left out.
     remarks: tuple[str, ...] = ()
     log: str = ""
@@ -133,23 +128,49 @@ class Done(Value):
     machine: str | None = None
 
 
-def make_reference(model: Path, folder: Path, workers: Workers, limits: Limits) -> Reference:
-    """Run the portable model once, in a worker.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What to compile for a target: one component, or several that share their weights."""
+
+    toolchain: str
+    target: Target
+    parts: tuple[TaskPart, ...]
+    limits: Limits
+    #: What came of compiling before: it is only run and compared.
+    made: Done | None = None
+    #: What it is compared on (`Done.check_key`); None: it is not compared.
+    check_key: str | None = ""
+
+
+def make_reference(
+    model: Path,
+    folder: Path,
+    workers: Workers,
+    limits: Limits,
+    *,
+    given: Path | None = None,
+    precisions: Iterable[str] = ("f32",),
+) -> Reference:
+    """Run the portable model, in a worker.
 
     Args:
         model: with fixed shapes.
         folder: an empty one.
         workers: start it.
         limits: of the worker.
+        given: samples of the user's (`aotpack.builder.numerics.samples`); None: they are made up.
+        precisions: that the variants compute in.
 
     Raises:
         BuildStopped: nobody wants it any more.
     """
-    from aotpack.builder.models.model import read_graph
-    from aotpack.builder.models.shapes import tensor_infos
-
     output = folder / "reference.npz"
-    request = ReferenceRequest(model=str(model), inputs=tensor_infos(read_graph(model)), output=str(output))
+    request = ReferenceRequest(
+        model=str(model),
+        output=str(output),
+        given=None if given is None else str(given),
+        precisions=tuple(sorted(set(precisions))),
+    )
     outcome = workers.run(request, folder, environment={}, limits=limits)
     return Reference(path=None if outcome.failure else output, failure=outcome.failure)
 
@@ -189,9 +210,14 @@ class _Work:
         self._check_seconds = 0.0
 
     def do(self) -> Done:
+        done = self._compile() if self._task.made is None else self._task.made
+        return self._end(done if done.failure is not None else self._check_all(done))
+
+    def _compile(self) -> Done:
+        """What the toolchain makes of the task, not run yet."""
         task, toolchain = self._task, self._toolchain
         if refused := toolchain.why_not_compile(task.target, self._machine):
-            return self._end(Done(failure=refused))
+            return Done(failure=refused)
         compiled = self._folder / "compiled"
         compiled.mkdir(parents=True)
         request = CompileRequest(
@@ -204,71 +230,77 @@ class _Work:
         )
         outcome = self._run(request, "compile", dict(task.target.environment))
         if outcome.failure is not None or outcome.result is None:
-            return self._end(Done(failure=self._in_their_words(outcome), log=outcome.log))
-        runs = toolchain.how_to_run(task.target, self._machine)
-        done = Done(
-            runs=runs.how is not None,
+            return Done(failure=self._in_their_words(outcome), log=outcome.log)
+        return Done(
+            runs=toolchain.how_to_run(task.target, self._machine).how is not None,
             requires=toolchain.requirements(task.target),
             session=toolchain.session_settings(task.target),
             built_with=dict(toolchain.built_with()),
             compile_seconds=outcome.result.seconds,
             remarks=toolchain.remarks(outcome.log)[:_REMARKS],
             log=outcome.log,
-        )
-        parts = []
-        for index, (part, made) in enumerate(zip(task.parts, outcome.result.parts, strict=True)):
-            measured, why_not, failure = self._measure(index, part, made, done, runs)
-            if failure is not None:
-                return self._end(done.model_copy(update={"failure": failure}))
-            parts.append(
+            parts=tuple(
                 PartDone(
                     component=part.component,
                     files=made.files,
                     ep_string=made.ep_string,
                     coverage=made.coverage,
                     left=made.left,
-                    measured=measured,
-                    unchecked=why_not,
                     flex=part.flex,
                     note=part.note,
                 )
-            )
-        return self._end(done.model_copy(update={"parts": tuple(parts)}))
+                for part, made in zip(task.parts, outcome.result.parts, strict=True)
+            ),
+        )
 
-    def _measure(
-        self, index: int, part: TaskPart, made: CompiledPart, done: Done, runs: RunsHere
-    ) -> tuple[Measured | None, str | None, str | None]:
-        """The difference, or why it was not run, or why running it failed."""
+    def _check_all(self, done: Done) -> Done:
+        """`done` with its parts compared; a failure if one does not run."""
+        runs = self._toolchain.how_to_run(self._task.target, self._machine)
+        parts = []
+        for index, part in enumerate(done.parts):
+            checked, why_not, failure = self._check(index, part, done, runs)
+            if failure is not None:
+                return done.model_copy(update={"failure": failure})
+            parts.append(part.model_copy(update={"checked": checked, "unchecked": why_not}))
+        return done.model_copy(update={"parts": tuple(parts), "check_key": self._task.check_key})
+
+    def _check(
+        self, index: int, part: PartDone, done: Done, runs: RunsHere
+    ) -> tuple[Checked | None, str | None, str | None]:
+        """The comparison, or why there is none, or why it does not run."""
+        task = self._task
+        if task.check_key is None:
+            return None, NOT_ASKED, None
         if runs.how is None:
             return None, f"Not run here: {runs.why}.", None
         reference = self._references()[index]
-        if reference.path is None:
-            return None, f"Not compared: {reference.failure}.", None
-        target = self._task.target
+        target = task.target
         variant = Variant(
-            id=part.variant,
+            id=task.parts[index].variant,
             target=target.name,
-            toolchain=self._task.toolchain,
+            toolchain=task.toolchain,
             ep=target.ep,
             device=target.device,
-            compatibility=Compatibility(ep_string=made.ep_string, requires=done.requires),
+            compatibility=Compatibility(ep_string=part.ep_string, requires=done.requires),
             session=done.session,
         )
         request = CompareRequest(
             variant=variant,
-            model=made.files[0][1],
-            reference=str(reference.path),
+            model=part.files[0][1],
+            reference=None if reference.path is None else str(reference.path),
+            precision=target.precision,
             emulate=runs.how == "emulator",
         )
         environment = dict(target.environment) if runs.how != "host" else {}
         outcome = self._run(request, f"compare-{index}", environment)
         if outcome.failure is not None or outcome.result is None:
             words = self._in_their_words(outcome)
-            return None, None, f"it compiled, but does not run ({runs.how}): {words}"
-        max_abs, error = outcome.result.max_abs, outcome.result.difference
+            what = "it compiled, but does not run" if task.made is None else "it does not run"
+            return None, None, f"{what} ({runs.how}): {words}"
         self._check_seconds += outcome.result.seconds
-        assert max_abs is not None and error is not None
-        return Measured(max_abs=max_abs, error=error, ran_on=runs.how), None, None
+        if outcome.result.compared is None:
+            return None, f"Not compared: {reference.failure}.", None
+        return Checked(compared=outcome.result.compared, ran_on=runs.how), None, None
 
     def _run(
         self, request: CompileRequest | CompareRequest, step: str, environment: dict[str, str]

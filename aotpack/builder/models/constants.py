@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aotpack.builder.models.model import link_data, read_graph, read_source
-from aotpack.builder.models.numerics import Array
 from aotpack.builder.models.shapes import tensor_infos
+from aotpack.builder.numerics.values import Array
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant
 from aotpack.errors import ShapeError, UnknownName, UsageError
 from aotpack.manifest import TensorInfo

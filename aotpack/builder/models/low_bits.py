@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aotpack.builder.models.numerics import Array
+from aotpack.builder.numerics.values import Array
 from aotpack.errors import ModelError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ _SECONDS = 60.0
 
 
 class Compared(Value):
-    """A variant's outputs beside the reference's; `aotpack.builder.numerics.judge` holds them to tolerances."""
+    """A variant's outputs beside the reference's, held to no tolerance yet (`aotpack.builder.numerics.judge`)."""
 
     samples: int
     #: ``given`` by the user, or ``made``.
@@ -88,7 +88,9 @@ def compare_with(session: _Session, reference: Path, *, precision: str | None) -
     return Compared(samples=samples, inputs=meta.inputs, outputs=tuple(_ordered(meta, missing, measured)))
 
 
-def _ordered(meta: ReferenceMeta, missing: Sequence[str], measured: dict[str, Measured]) -> Sequence[Measured]:
+def _ordered(
+    meta: ReferenceMeta, missing: Sequence[str], measured: dict[str, Measured]
+) -> Sequence[Measured]:
     """In the order of the model's outputs, those among them that were not compared."""
     found: list[Measured] = []
     for index, name in enumerate(meta.outputs):

@@ -15,7 +15,18 @@ __all__ = ["hints_of"]
 
 #: Operators whose output holds the values of their first input, moved about or of another type.
 _SAME_VALUES = frozenset(
-    {"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+    {
+        "Cast",
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
 )
 #: Operators whose second input indexes the axis `axis` of the first.
 _GATHERS = frozenset({"Gather", "GatherElements"})
@@ -97,7 +108,11 @@ def _constant(tensor: onnx.TensorProto) -> list[int | float]:
     except Exception:
         # A type without numbers: onnx raises several errors for those.
         return []
-    return [item.item() for item in array.reshape(-1)] if array.dtype.kind in "iuf" and array.size <= _MOST_CHOICES else []
+    return (
+        [item.item() for item in array.reshape(-1)]
+        if array.dtype.kind in "iuf" and array.size <= _MOST_CHOICES
+        else []
+    )
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

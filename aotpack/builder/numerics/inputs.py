@@ -1,8 +1,9 @@
 """Inputs that fit a model, made up from the types, shapes and names of its inputs.
 
-One function serves `aotpack build`, `run`, `tune` and `check`. What decides is whether the model runs on them and
-gives finite numbers: `WAYS` are tried in their order (`find_inputs`). Names are those that exporters and the
-ecosystem use: Hugging Face's ``input_ids`` and ``attention_mask``, ``*_lengths`` of speech models, ``sr``.
+One function serves `aotpack build`, `run`, `tune` and `check`. What decides is whether the model runs on them
+and gives finite numbers: `WAYS` are tried in their order (`find_inputs`). Names are those that exporters and
+the ecosystem use: Hugging Face's ``input_ids`` and ``attention_mask``, ``*_lengths`` of speech models,
+``sr``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from aotpack.builder.numerics.values import Array, leaves
 from aotpack.errors import ModelError
 from aotpack.manifest import TensorInfo
 
-__all__ = ["WAYS", "Found", "Hint", "Hints", "Way", "dtype_of_ort", "find_inputs", "made_inputs", "session_inputs"]
+__all__ = [
+    "WAYS",
+    "Found",
+    "Hint",
+    "Hints",
+    "Way",
+    "dtype_of_ort",
+    "find_inputs",
+    "made_inputs",
+    "session_inputs",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +120,8 @@ def find_inputs(
         try:
             outputs = run(feeds)
         except Exception as error:
-            # Whatever a runtime raises: these are not the inputs that it takes. The first refusal is kept, since
-            # later ways are less and less like what people give to such a model.
+            # Whatever a runtime raises: these are not the inputs that it takes. The first refusal is kept,
+            # since later ways are less and less like what people give to such a model.
             refused = refused or error
             continue
         share = _finite_share(outputs)
@@ -155,8 +166,8 @@ def made_inputs(
     """Inputs for a model, the same for the same arguments on every machine.
 
     Args:
-        inputs: names, dtypes and shapes. A dtype is numpy's name, or ONNX Runtime's of what is no tensor, such as
-            ``seq(tensor(float))``.
+        inputs: names, dtypes and shapes. A dtype is numpy's name, or ONNX Runtime's of what is no tensor,
+            such as ``seq(tensor(float))``.
         seed: of numpy's PCG64.
         way: how values are drawn.
         hints: what the graph says of them.
@@ -193,7 +204,11 @@ def _shapes(inputs: Sequence[TensorInfo], way: Way, given: Mapping[str, Any]) ->
     for info in inputs:
         array = given.get(info.name)
         if isinstance(array, np.ndarray) and array.ndim == len(info.shape or ()):
-            known |= {dim: size for dim, size in zip(info.shape or (), array.shape, strict=True) if isinstance(dim, str)}
+            known |= {
+                dim: size
+                for dim, size in zip(info.shape or (), array.shape, strict=True)
+                if isinstance(dim, str)
+            }
     return {
         info.name: tuple(_size(dim, known, way, info, axis) for axis, dim in enumerate(info.shape or ()))
         for info in inputs
@@ -214,7 +229,9 @@ def _size(dim: int | str | None, known: dict[str, int], way: Way, info: TensorIn
     parts = [part.strip() for part in dim.split("+")]
     if len(parts) > 1:
         # `past_sequence_length + sequence_length`, as Optimum and mobius write it.
-        return max(1, sum(int(part) if part.isdecimal() else _size(part, known, way, info, axis) for part in parts))
+        return max(
+            1, sum(int(part) if part.isdecimal() else _size(part, known, way, info, axis) for part in parts)
+        )
     if re.search("total", dim):
         return _size("past_sequence + sequence_length", known, way, info, axis)
     size = next((size for pattern, size in _SIZES if re.search(pattern, dim.lower())), 1)
@@ -237,7 +254,9 @@ def _value(
         inner = info.model_copy(update={"dtype": dtype_of_ort(optional[1])})
         return _value(inner, shapes, way, hint, random)
     if sequence:
-        element = TensorInfo(name=info.name, dtype=dtype_of_ort(f"tensor({sequence[1]})"), shape=info.shape or (2,))
+        element = TensorInfo(
+            name=info.name, dtype=dtype_of_ort(f"tensor({sequence[1]})"), shape=info.shape or (2,)
+        )
         sized = {**shapes, info.name: _shapes([element], way, {})[info.name]}
         return [_value(element, sized, way, hint, random) for _ in range(2)]
     shape = shapes[info.name]
@@ -246,7 +265,9 @@ def _value(
     try:
         dtype = np.dtype(info.dtype)
     except TypeError:
-        raise ModelError(f"inputs of type {info.dtype} cannot be made up", where=f"input {info.name!r}") from None
+        raise ModelError(
+            f"inputs of type {info.dtype} cannot be made up", where=f"input {info.name!r}"
+        ) from None
     if dtype.kind not in "fbiu":
         raise ModelError(f"inputs of type {info.dtype} cannot be made up", where=f"input {info.name!r}")
     if dtype.kind == "f":
@@ -298,7 +319,10 @@ def _sound(shape: tuple[int, ...], random: np.random.Generator) -> Array:
     """Three tones and some noise, between -1 and 1."""
     axis = int(np.argmax(shape)) if shape else 0
     time = np.arange(shape[axis] if shape else 1) / _RATES[0]
-    tones = sum(np.sin(2 * np.pi * pitch * time + phase) for pitch, phase in random.uniform((80, 0), (2000, 6), (3, 2)))
+    tones = sum(
+        np.sin(2 * np.pi * pitch * time + phase)
+        for pitch, phase in random.uniform((80, 0), (2000, 6), (3, 2))
+    )
     along = np.asarray(0.2 * tones).reshape([-1 if index == axis else 1 for index in range(len(shape))])
     return np.clip(along + 0.05 * random.standard_normal(shape), -1, 1)
 

@@ -11,9 +11,9 @@ from aotpack.manifest import Numerics, OutputNumerics
 
 __all__ = ["TOLERANCES", "UNEQUAL", "Tolerances", "judge"]
 
-#: Of the root mean square of the difference over a slice's scale, by the precision that an EP computes in. f16 keeps
-#: 11 bits and bf16 8: a chain of tens of layers loses about three more. ``int8`` is for models with quantised weights
-#: or activations, whose roundings runtimes put in other places.
+#: Of the root mean square of the difference over a slice's scale, by the precision that an EP computes in.
+#: f16 keeps 11 bits and bf16 8: a chain of tens of layers loses about three more. ``int8`` is for models with
+#: quantised weights or activations, whose roundings runtimes put in other places.
 TOLERANCES: Mapping[str | None, float] = MappingProxyType(
     {None: 1e-3, "f32": 1e-3, "f16": 3e-2, "bf16": 1e-1, "int8": 5e-2}
 )
@@ -117,8 +117,10 @@ def _fault(measured: Measured, tolerance: float) -> str:
     where = f"output {measured.name!r}" + (f", {worst.slice}," if worst and worst.slice else "")
     if measured.error < INFINITE:
         what = "of the elements that matter differ" if measured.measure == "unequal" else "of its own scale"
-        kind = f"{100 * measured.error:.3g} % {what}" if measured.measure == "unequal" else (
-            f"has an error of {measured.error:.3g} {what}"
+        kind = (
+            f"{100 * measured.error:.3g} % {what}"
+            if measured.measure == "unequal"
+            else (f"has an error of {measured.error:.3g} {what}")
         )
         found = f"{where} {kind}; the tolerance is {tolerance:g}"
     else:
@@ -132,7 +134,9 @@ def _fault(measured: Measured, tolerance: float) -> str:
 def _remark(measured: Measured) -> str | None:
     remarks = []
     if measured.undefined:
-        remarks.append(f"{measured.undefined} elements are NaN in the portable model and numbers in the variant")
+        remarks.append(
+            f"{measured.undefined} elements are NaN in the portable model and numbers in the variant"
+        )
     if measured.rows is not None:
         ours, theirs = measured.rows
         remarks.append(f"its rows depend on the data: {ours} where the portable model has {theirs}")

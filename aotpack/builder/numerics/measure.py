@@ -1,16 +1,17 @@
 """How far the outputs of a variant are from the reference's, each output on its own and every slice of it.
 
-**Floating point.** For every axis of an output and every index along it, the *slice* is what stands at that index in
-all samples: a channel of an image, a class of a classifier, a row. The error of a slice is the root mean square of
-the difference over the slice's own scale, so that a channel of small numbers beside one of large numbers is held to
-its own. The scale is the standard deviation, and not below `_OFFSET` of the root mean square: a constant in place of
-what varies is an error of 1.
+**Floating point.** For every axis of an output and every index along it, the *slice* is what stands at that
+index in all samples: a channel of an image, a class of a classifier, a row. The error of a slice is the root
+mean square of the difference over the slice's own scale, so that a channel of small numbers beside one of
+large numbers is held to its own. The scale is the standard deviation, and not below `_OFFSET` of the root
+mean square: a constant in place of what varies is an error of 1.
 
-**Integers, booleans, strings.** The error is the share that differs of the elements that are not the most common
-value: of a mask that is false nearly everywhere the true ones count.
+**Integers, booleans, strings.** The error is the share that differs of the elements that are not the most
+common value: of a mask that is false nearly everywhere the true ones count.
 
-**Noise.** The reference was run on moved inputs as well (`aotpack.builder.numerics.reference`). What differs by less
-than `NOISE_MULTIPLE` times what that changed is *excused*: rounding, top-k, argmax and non-maximum suppression jump.
+**Noise.** The reference was run on moved inputs as well (`aotpack.builder.numerics.reference`). What differs
+by less than `NOISE_MULTIPLE` times what that changed is *excused*: rounding, top-k, argmax and non-maximum
+suppression jump.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ NOISE_MULTIPLE = 4.0
 INFINITE = 1e300
 #: Beyond it a number stands for an infinity: masks are written as the least float, and float16 ends at 65504.
 _HUGE, _HUGE_IN_HALF = 1e30, 6e4
-#: The least scale of a slice, as a share of its root mean square: below it lies the rounding of a constant offset.
+#: The least scale of a slice, as a share of its root mean square: below it lies the rounding of a constant
+#: offset.
 _OFFSET = 0.05
 #: A slice of fewer elements has no standard deviation that says anything.
 _FEW = 16
@@ -125,7 +127,8 @@ class Comparison:
         self._varies = varies
         self._sums: dict[int, _Sums] = {}
         self._dropped: set[int] = set()
-        #: (axis, slice) to (sample, index, found, expected): made into a `Worst` for the one that is reported.
+        #: (axis, slice) to (sample, index, found, expected): made into a `Worst` for the one that is
+        #: reported.
         self._peaks: dict[tuple[int, int], tuple[int, tuple[int, ...], object, object]] = {}
         self._samples = 0
         self._max_abs = 0.0
@@ -173,7 +176,7 @@ class Comparison:
         if self._fault is None:
             self._fault = Worst(sample=sample, index=index, found=found, expected=expected)
 
-    # Integers, booleans, strings -----------------------------------------------------------------------------
+    # Integers, booleans, strings ----------------------------------------------------------------------------
 
     def _add_discrete(self, sample: int, ours: Array, theirs: Array) -> None:
         if is_text(theirs):
@@ -193,7 +196,7 @@ class Comparison:
         self._uncommon += min(_uncommon(theirs), _uncommon(ours)) if theirs.size > 1 else theirs.size
         self._uncommon = max(self._uncommon, self._unequal)
 
-    # Floating point ------------------------------------------------------------------------------------------
+    # Floating point -----------------------------------------------------------------------------------------
 
     def _add_floats(self, sample: int, ours: Array, theirs: Array) -> None:
         sizes = {axis: size for axis, size in enumerate(theirs.shape) if 1 < size <= _MOST_SLICES}
@@ -253,7 +256,11 @@ class Comparison:
         first: tuple[int, ...],
     ) -> None:
         """Remember the element that is furthest off in the slices that are furthest off."""
-        ordered = squares.reshape(1, -1) if axis < 0 else np.moveaxis(squares, axis, 0).reshape(squares.shape[axis], -1)
+        ordered = (
+            squares.reshape(1, -1)
+            if axis < 0
+            else np.moveaxis(squares, axis, 0).reshape(squares.shape[axis], -1)
+        )
         peaks = ordered.max(axis=1)
         better = np.flatnonzero(peaks > sums.peak[part])
         sums.peak[part] = np.maximum(sums.peak[part], peaks)
@@ -263,7 +270,9 @@ class Comparison:
             better = better[np.argsort(peaks[better] / scales)[-_MOST_PEAKS:]]
         rest = [size for i, size in enumerate(squares.shape) if i != axis]
         for row in better:
-            inner = [int(i) for i in np.unravel_index(int(ordered[row].argmax()), rest or (1,))] if rest else []
+            inner = (
+                [int(i) for i in np.unravel_index(int(ordered[row].argmax()), rest or (1,))] if rest else []
+            )
             at = tuple(inner if axis < 0 else [*inner[:axis], int(row), *inner[axis:]])
             place = tuple(i + start for i, start in zip(at, first, strict=True))
             self._peaks[axis, int(row) + part.start] = sample, place, ours[at], theirs[at]
@@ -280,7 +289,7 @@ class Comparison:
             slice=None if axis < 0 else f"index {index} of axis {axis}",
         )
 
-    # What came of it -----------------------------------------------------------------------------------------
+    # What came of it ----------------------------------------------------------------------------------------
 
     def noise(self) -> Noise:
         """As the noise of the reference, where what was compared is the reference on moved inputs."""
@@ -311,9 +320,11 @@ class Comparison:
             return best
         missing = float(np.mean(self._missing))
         rows_limit = NOISE_MULTIPLE * noise.rows
-        shares = {"error": max(best.error, missing)} if missing > rows_limit else {
-            "excused": max(best.excused, missing), "excused_to": max(best.excused_to, rows_limit)
-        }
+        shares = (
+            {"error": max(best.error, missing)}
+            if missing > rows_limit
+            else {"excused": max(best.excused, missing), "excused_to": max(best.excused_to, rows_limit)}
+        )
         return best.model_copy(update={**shares, "rows": self._rows})
 
     def _discrete_result(self, noise: Noise) -> Measured:
@@ -341,7 +352,9 @@ class Comparison:
             scale, floor = _scales(count, sums.total, sums.square, counted)
             apart = np.sqrt(sums.apart / count)
             moved = noise.squares.get(axis)
-            jitter = np.sqrt(moved) if moved is not None and moved.size == scale.size else np.zeros_like(scale)
+            jitter = (
+                np.sqrt(moved) if moved is not None and moved.size == scale.size else np.zeros_like(scale)
+            )
             jitter = np.maximum(jitter, _typical_noise(jitter, scale) * scale)
             limits = np.maximum(NOISE_MULTIPLE * jitter, np.maximum(floor, least))
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -390,7 +403,8 @@ def _scales(count: Array, total: Array, square: Array, counted: Array) -> tuple[
     spread = np.sqrt(np.maximum(square / count - (total / count) ** 2, 0.0))
     own = np.where(count >= _FEW, np.maximum(spread, _OFFSET * root), root)
     if counted.sum() >= 32:
-        # One of many slices with few elements is small by chance: it is taken with the smaller ones of the others.
+        # One of many slices with few elements is small by chance: it is taken with the smaller ones of the
+        # others.
         small = np.quantile(root[counted], 0.25)
         own = np.sqrt((count * own**2 + 4 * np.minimum(small, root.max()) ** 2) / (count + 4))
     typical = float(np.median(root[counted]))
@@ -399,7 +413,7 @@ def _scales(count: Array, total: Array, square: Array, counted: Array) -> tuple[
 
 
 def _typical_noise(jitter: Array, scale: Array) -> float:
-    """The noisiest slice, over its scale: where one row jumps, another one may. Slices near zero do not count."""
+    """Of the noisiest slice, over its scale: where one row jumps, another may. Those near zero do not count."""
     heard = scale > 0.01 * float(np.median(scale))
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.where(heard, jitter / scale, 0.0).max(initial=0.0))
@@ -421,14 +435,17 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
     step = max(1, _BLOCK * shape[axis] // int(np.prod(shape)))
     for start in range(0, shape[axis], step):
         first = tuple(start if i == axis else 0 for i in range(len(shape)))
-        yield first, tuple(slice(start, start + step) if i == axis else slice(None) for i in range(len(shape)))
+        yield (
+            first,
+            tuple(slice(start, start + step) if i == axis else slice(None) for i in range(len(shape))),
+        )
 
 
 def aligned(ours: Array, theirs: Array) -> tuple[Array, Array, float]:
     """Rows of two arrays of which one has more, those that belong together, and the share without a partner.
 
-    Rows stand along the first axis that differs. Equal rows of integers and strings belong together; of floating
-    point those that are each other's nearest.
+    Rows stand along the first axis that differs. Equal rows of integers and strings belong together; of
+    floating point those that are each other's nearest.
     """
     axis = next(i for i in range(ours.ndim) if ours.shape[i] != theirs.shape[i])
     if any(ours.shape[i] != theirs.shape[i] for i in range(axis + 1, ours.ndim)):

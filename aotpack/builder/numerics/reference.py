@@ -1,6 +1,7 @@
 """What the variants are compared with: the portable model, run in a worker of its own.
 
-One file holds all of it (`aotpack.builder.numerics.values.ArrayFile`), so that it travels to another machine::
+One file holds all of it (`aotpack.builder.numerics.values.ArrayFile`), so that it travels to another
+machine::
 
     meta                    JSON: names, which outputs are random, whose inputs
     <sample>/in/<input>     what it was run on
@@ -10,6 +11,7 @@ One file holds all of it (`aotpack.builder.numerics.values.ArrayFile`), so that 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,12 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MOVES", "NoiseShares", "ReferenceMeta", "make_reference", "noise_of"]
 
-#: By how much inputs and weights are moved to find the noise at a precision, relative to each element. float16 keeps
-#: 11 bits and bfloat16 8; of float32's 24 bits all of the operations of a deep model leave about 17.
+#: By how much inputs and weights are moved to find the noise at a precision, relative to each element.
+#: float16 keeps 11 bits and bfloat16 8; of float32's 24 bits all of the operations of a deep model leave
+#: about 17.
 MOVES: Mapping[str, float] = MappingProxyType({"f32": 2.0**-17, "f16": 2.0**-11, "bf16": 2.0**-8})
 
-#: Samples that are made up; each has a seed of its own.
-_SAMPLES = 4
 #: Times that each sample is moved, for each precision.
 _DRAWS = 2
 #: Seconds after which no further sample is run, and no further noise is looked for beyond the first sample's.
@@ -81,6 +82,8 @@ def make_reference(
     output: Path,
     *,
     given: Path | None = None,
+    inputs: Sequence[TensorInfo] | None = None,
+    samples: int = 4,
     precisions: Iterable[str] = ("f32",),
 ) -> ReferenceMeta:
     """Run the portable model and write what came out of it to `output`.
@@ -89,6 +92,8 @@ def make_reference(
         model: any EP can run it; its shapes are fixed.
         output: the file to write.
         given: an `ArrayFile` of samples of the user's; None: they are made up.
+        inputs: of the model, with more of their sizes fixed than it says itself.
+        samples: how many are made up, each with a seed of its own.
         precisions: that the variants compute in: keys of `MOVES`.
 
     Raises:
@@ -96,17 +101,17 @@ def make_reference(
     """
     started = time.monotonic()
     session = _session(model)
-    infos = list(session_inputs(session.get_inputs()))
+    infos = list(inputs if inputs is not None else session_inputs(session.get_inputs()))
     names = [value.name for value in session.get_outputs()]
     run = _Run(session, names)
     with ArrayWriter(output) as writer:
-        samples = _Samples(model, infos, run, given)
+        found = _Samples(model, infos, run, given, samples)
         comparisons: dict[str, Comparison] = {}
         varies = set(_open_outputs(session))
         unknown: dict[str, str] = {}
         sizes: dict[str, tuple[int, ...]] = {}
         count = 0
-        for feeds, outputs in samples:
+        for feeds, outputs in found:
             for name, value in feeds.items():
                 for path, array in leaves(value):
                     writer.put(f"{count}/in/{name}{path}", array)
@@ -127,7 +132,7 @@ def make_reference(
             if time.monotonic() - started > _SECONDS:
                 break
     if not count:
-        raise CompileError(samples.refusal or "there are no inputs to run the portable model on")
+        raise CompileError(found.refusal or "there are no inputs to run the portable model on")
     random = {key for key, each in comparisons.items() if each.measured().error > _RANDOM}
     meta = ReferenceMeta(
         input_names=tuple(info.name for info in infos),
@@ -138,7 +143,7 @@ def make_reference(
         varies=tuple(sorted(varies - random)),
         unknown=unknown,
     )
-    del session, run, samples
+    del session, run, found
     _add_noise(model, output, meta, set(comparisons) - random, sorted(set(precisions)), started)
     return meta
 
@@ -170,13 +175,18 @@ def _session(
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:
-        raise CompileError(f"ONNX Runtime {ort.__version__} does not load the portable model: {error}") from error
+        raise CompileError(
+            f"ONNX Runtime {ort.__version__} does not load the portable model: {error}"
+        ) from error
 
 
 class _Samples:
     """The samples one after the other: feeds, and what the model makes of them."""
 
-    def __init__(self, model: Path, infos: Sequence[TensorInfo], run: _Run, given: Path | None) -> None:
+    def __init__(
+        self, model: Path, infos: Sequence[TensorInfo], run: _Run, given: Path | None, count: int
+    ) -> None:
+        self._count = count
         self._model = model
         self._infos = infos
         self._run = run
@@ -199,14 +209,14 @@ class _Samples:
         yield found.feeds, found.outputs
         if not self._infos:
             return
-        for seed in range(1, _SAMPLES):
+        for seed in range(1, self._count):
             feeds = made_inputs(self._infos, seed=seed, way=found.way, hints=hints)
-            try:
+            # What one seed gives may be out of bounds where another's is not.
+            outputs: list[Any] | None = None
+            with contextlib.suppress(Exception):
                 outputs = self._run(feeds)
-            except Exception:
-                # What one seed gives may be out of bounds where another's is not.
-                continue
-            yield feeds, outputs
+            if outputs is not None:
+                yield feeds, outputs
 
     def _of_the_user(self, given: Path) -> Any:
         with ArrayFile(given) as file:
@@ -217,7 +227,9 @@ class _Samples:
                     outputs = self._run(feeds)
                 except Exception as error:
                     where = file.get_json("names")[index]
-                    raise CompileError(f"the portable model refuses the inputs of {where}: {error}") from error
+                    raise CompileError(
+                        f"the portable model refuses the inputs of {where}: {error}"
+                    ) from error
                 yield feeds, outputs
 
 
@@ -289,7 +301,8 @@ def _noise(
                 if time.monotonic() - started > 2 * _SECONDS:
                     break
     except Exception:
-        # Weights that are moved can be weights that a model refuses. There is then no noise to excuse anything.
+        # Weights that are moved can be weights that a model refuses. There is then no noise to excuse
+        # anything.
         return {}
     return {key: each.noise() for key, each in comparisons.items()}
 

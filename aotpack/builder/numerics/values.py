@@ -1,7 +1,7 @@
-"""What goes into a session and comes out of it, as named arrays: tensors, sequences, maps, optionals, strings.
+"""Inputs and outputs of a session as named arrays: tensors, sequences, maps, optionals, strings.
 
-A value becomes a list of *leaves*, pairs of a path and an array: ``""`` for a tensor, ``[0]``, ``[1]`` … for the
-elements of a sequence, ``{keys}`` and ``{values}`` for a map, ``?`` for an optional without a value.
+A value becomes a list of *leaves*, pairs of a path and an array: ``""`` for a tensor, ``[0]``, ``[1]`` … for
+the elements of a sequence, ``{keys}`` and ``{values}`` for a map, ``?`` for an optional without a value.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class ArrayFile:
         return json.loads(self._file[key].tobytes())
 
     def under(self, prefix: str) -> Iterator[tuple[str, Array]]:
-        """All arrays whose keys start with `prefix`, each with the rest of its key, in the order of writing."""
+        """All arrays whose keys start with `prefix`, with the rest of their keys, as they were written."""
         for key in self.keys:
             if key.startswith(prefix):
                 plain = key.removesuffix(_STRINGS)
@@ -145,7 +145,8 @@ def feeds_of(arrays: Iterable[tuple[str, Array]], inputs: Iterable[str]) -> dict
     """The feeds of a session out of leaves whose keys are an input's name and a path.
 
     Args:
-        arrays: such as ``ids`` for a tensor, ``parts[0]`` for an element of a sequence, ``hint?`` for nothing.
+        arrays: such as ``ids`` for a tensor, ``parts[0]`` for an element of a sequence, ``hint?`` for
+            nothing.
         inputs: names of the session's inputs; others are left out.
     """
     found = dict(arrays)
