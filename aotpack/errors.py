@@ -13,7 +13,8 @@
     │   │   ├── NewerFormat                    a format version that this release does not know
     │   │   ├── ManifestError                  the manifest is not what docs/format.md allows
     │   │   └── LimitExceeded                  a length, count or depth above its named limit
-    │   └── DigestMismatch                     bytes differ from their digest
+    │   ├── DigestMismatch                     bytes differ from their digest
+    │   └── NotAllowed                         it asks for what no package may: an option, a file, an operator
     ├── ProfileError (ValueError)              a machine profile cannot be read
     ├── ToolchainError                         a vendor's package failed
     │   ├── ToolchainMissing (ImportError)     it is not installed; names the pip command
@@ -52,6 +53,7 @@ __all__ = [
     "ManifestError",
     "ModelError",
     "NewerFormat",
+    "NotAllowed",
     "NothingToLoad",
     "OutputError",
     "PackageError",
@@ -177,6 +179,10 @@ class LimitExceeded(FormatError):
 
 class DigestMismatch(PackageError):
     """Bytes differ from their digest."""
+
+
+class NotAllowed(PackageError):
+    """A package asks for what none may: an option, a file outside of it, an operator that loads code."""
 
 
 class ProfileError(AotpackError, ValueError):

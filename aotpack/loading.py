@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from aotpack.errors import NothingToLoad, ToolchainMissing, UsageError
+from aotpack.errors import NotAllowed, NothingToLoad, ToolchainMissing, UsageError
 from aotpack.events import EventCode, OnEvent, announcer
+from aotpack.model_check import Allowance
 from aotpack.policy import Device, Policy
 from aotpack.probing import probe
 from aotpack.selection import Candidate, Selection, select
 from aotpack.session import create
+from aotpack.settings import settings_issue
 from aotpack.source.local import LocalVariants
 from aotpack.toolchain import toolchains
 from aotpack.verdict import Code, Grade
@@ -132,16 +134,24 @@ class _Load:
     def _try(self, candidate: Candidate, files: Callable[[Variant], Path]) -> Loaded | None:
         variant = candidate.variant
         emulate = candidate.verdict.code is Code.EMULATED
+        code = Code.LOAD_FAILED
         try:
+            toolchain = _toolchain_of(variant)
+            # A selection may have been made elsewhere, or by hand.
+            if (issue := settings_issue(variant.session, toolchain)) is not None:
+                code = Code.OPTION_NOT_ALLOWED
+                raise NotAllowed(issue)
             model = files(variant) / variant.files[0].path
-            session = create(variant, model, _toolchain_of(variant), emulate=emulate)
+            session = create(variant, model, toolchain, emulate=emulate)
         except UsageError:
             # Of the call or its environment, and no variant's fault.
             raise
         except Exception as error:
             # Vendors' libraries raise what they like; the next candidate may load all the same.
+            if isinstance(error, NotAllowed) and code is Code.LOAD_FAILED:
+                code = Code.MODEL_NOT_ALLOWED
             sentence = " ".join(str(error).split()) or type(error).__name__
-            self.announce(EventCode.REFUSED, candidate.id, sentence, Code.LOAD_FAILED)
+            self.announce(EventCode.REFUSED, candidate.id, sentence, code)
             self.refused.append((candidate.id, sentence))
             return None
         self.announce(EventCode.LOADED, candidate.id, candidate.verdict.reason, candidate.verdict.code)
@@ -149,7 +159,8 @@ class _Load:
 
     def _files(self, variant: Variant) -> Path:
         component = self.package.component(self.selection.component)
-        return self.package.cache.materialise(self.package.reader, component, variant)
+        allowance = Allowance.of(_toolchain_of(variant))
+        return self.package.cache.materialise(self.package.reader, component, variant, allowance)
 
     def _repair(self, miss: Candidate | None = None) -> Loaded | None:
         """What was compiled here before, or is now, if it is better than the candidate that is a miss."""

@@ -41,6 +41,8 @@ def create(
     options = toolchain.session_options(variant, emulate=emulate)
     for key, value in variant.session.config.items():
         options.add_session_config_entry(key, value)
+    # By the name of a file ORT would take its own format for ONNX, which is what was checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     if variant.session.graph_optimization == "disabled":
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(os.fspath(model), options, enable_fallback=0)

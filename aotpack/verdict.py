@@ -18,6 +18,7 @@ from packaging.version import InvalidVersion, Version
 from aotpack._remember import remember_last
 from aotpack.machine import Machine, contradiction
 from aotpack.manifest import Variant
+from aotpack.settings import settings_issue
 
 __all__ = [
     "STALE",
@@ -71,6 +72,10 @@ class Code(StrEnum):
     NO_DEVICE = "no-device"
     OTHER_DEVICE = "other-device"
     DRIVER = "driver"
+    #: It sets an option or a config entry that no package may set with its toolchain.
+    OPTION_NOT_ALLOWED = "option-not-allowed"
+    #: Its ONNX names a file outside the variant, or has an operator that a package may not have.
+    MODEL_NOT_ALLOWED = "model-not-allowed"
     #: The machine is emulated here, which is taken only when it is asked for.
     EMULATION_NOT_ASKED = "emulation-not-asked"
     EP_REFUSED = "ep-refused"
@@ -153,9 +158,10 @@ def judge(
 ) -> Verdict:
     """The verdict on one variant.
 
-    1. Our own requirements: os, arch, isa, ORT version.
-    2. The EP: installed, and of a version that is accepted.
-    3. The EP's own check of the compatibility string if `machine` is this one, the toolchain's rules
+    1. What it sets of the session: nothing but what its toolchain lets a package set.
+    2. Our own requirements: os, arch, isa, ORT version.
+    3. The EP: installed, and of a version that is accepted.
+    4. The EP's own check of the compatibility string if `machine` is this one, the toolchain's rules
        otherwise or where the EP gives no answer.
 
     Args:
@@ -171,6 +177,8 @@ def judge(
             Code.TOOLCHAIN_UNKNOWN,
             f"No toolchain {variant.toolchain!r} is known here to judge it.",
         )
+    if (issue := settings_issue(variant.session, rules)) is not None:
+        return Verdict(Grade.UNSUPPORTED, Code.OPTION_NOT_ALLOWED, issue)
     installed = None if machine.eps is None else machine.eps.get(variant.ep)
     if machine.eps is not None and installed is None:
         return _without_ep(variant, machine, rules)
