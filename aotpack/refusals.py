@@ -18,14 +18,14 @@ from aotpack.settings import settings_issue
 from aotpack.toolchain import toolchains
 from aotpack.verdict import Code
 
-__all__ = ["Refusal", "check_models", "check_settings", "refused"]
+__all__ = ["RefusedVariant", "check_models", "check_settings", "refused"]
 
 #: Refusals that an error lists.
 _MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusedVariant:
     """A variant that no machine may load."""
 
     component: str
@@ -36,14 +36,14 @@ class Refusal:
     reason: str
 
 
-def refused(components: Iterable[Component]) -> list[Refusal]:
+def refused(components: Iterable[Component]) -> list[RefusedVariant]:
     """The variants that set what no package may set with their toolchain. Reads nothing but the manifest.
 
     Those of toolchains that are not known here are not among them: nobody can say, and nothing loads them.
     """
     known = toolchains()
     return [
-        Refusal(component.name, variant.id, Code.OPTION_NOT_ALLOWED, issue)
+        RefusedVariant(component.name, variant.id, Code.OPTION_NOT_ALLOWED, issue)
         for component in components
         for variant in component.variants
         if (toolchain := known.get(variant.toolchain)) is not None
@@ -83,11 +83,11 @@ def check_models(reader: PackageReader) -> None:
                 check_packaged_model(reader, variant, allowance)
             except NotAllowed as error:
                 reason = f"{error}."
-                found.append(Refusal(component.name, variant.id, Code.MODEL_NOT_ALLOWED, reason))
+                found.append(RefusedVariant(component.name, variant.id, Code.MODEL_NOT_ALLOWED, reason))
     _raise(found, reader.source.name)
 
 
-def _raise(found: list[Refusal], where: object) -> None:
+def _raise(found: list[RefusedVariant], where: object) -> None:
     if not found:
         return
     listed = "; ".join(

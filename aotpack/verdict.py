@@ -315,10 +315,15 @@ def _version(what: str, found: str | None, needed: str) -> Comparison:
 
 @functools.lru_cache(maxsize=1024)
 def version_fits(version: str, specifier: str) -> bool | None:
-    """Whether `version` is in the PEP 440 `specifier`; None if either cannot be read."""
+    """Whether `version` is in the PEP 440 `specifier`; None if either cannot be read.
+
+    A nightly build counts as the release that it leads to: ``1.33.0.dev20261101001`` has what is in 1.33.
+    """
     if specifier == "installed":
         return True
     try:
-        return SpecifierSet(specifier).contains(Version(version), prereleases=True)
+        allowed, found = SpecifierSet(specifier), Version(version)
+        nightly = found.is_devrelease and allowed.contains(Version(found.base_version), prereleases=True)
+        return nightly or allowed.contains(found, prereleases=True)
     except (InvalidSpecifier, InvalidVersion):
         return None
