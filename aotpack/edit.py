@@ -17,7 +17,7 @@ from aotpack.container.writer import write
 from aotpack.errors import UnknownName, UsageError
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Manifest, Variant
-from aotpack.refusals import check_models, check_settings
+from aotpack.refusals import check_settings
 from aotpack.target import PORTABLE
 from aotpack.toolchain import toolchains
 from aotpack.verdict import Grade, judge
@@ -73,7 +73,7 @@ def merge(
     if not readers:
         raise UsageError("nothing to merge", expected="one package or more")
     for reader in readers:
-        check_models(reader)
+        check_settings(reader.manifest.components, reader.source.name)
     first_manifest = readers[0].manifest
     name = first_manifest.name if name is None else name
     version = first_manifest.version if version is None else version

@@ -240,8 +240,8 @@ class _Check:
                     self._function(item, 1)
         for domain, operator, _ in sorted(self._operators - self._functions):
             raise NotAllowed(
-                f"has the operator {shortened(operator)} of {shortened(domain)}, a domain that is not part of "
-                "ONNX Runtime"
+                f"has the operator {shortened(operator)} of the domain {shortened(domain)}, which is no part "
+                "of ONNX Runtime"
             )
 
     def _fields(self, known: _Fields, start: int, end: int, depth: int) -> Iterator[Field]:

@@ -35,7 +35,7 @@ from aotpack.container.copying import Lender
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
 from aotpack.manifest import Component, File, Manifest, Variant
-from aotpack.model_check import NOTHING_MORE, Allowance
+from aotpack.model_check import Allowance
 from aotpack.model_files import check_model_file
 from aotpack.source import notes
 from aotpack.source.lending import lenders
@@ -95,7 +95,7 @@ class Cache:
         reader: PackageReader,
         component: Component,
         variant: Variant,
-        allowance: Allowance = NOTHING_MORE,
+        allowance: Allowance | None = None,
     ) -> Path:
         """The folder that holds the files of a variant of the package that `reader` has open.
 
@@ -109,7 +109,8 @@ class Cache:
             reader: has the package open.
             component: what the variant is of.
             variant: what is wanted.
-            allowance: what its ONNX may have beside what every package may.
+            allowance: what its ONNX may have beside what every package may; None where the files are no input
+                of a session, and nothing of them is checked but their digests.
 
         Raises:
             DigestMismatch, FormatError: the package is damaged.
@@ -239,7 +240,7 @@ class Cache:
         component: Component,
         variant: Variant,
         key: str,
-        allowance: Allowance,
+        allowance: Allowance | None,
     ) -> None:
         entry, work = self._variants / key, self._work / key
         manifest, sizes = reader.manifest, {file.path: file.size for file in variant.files}
@@ -255,8 +256,9 @@ class Cache:
 
         if all(is_right(entry / "files" / f.path, segments_of(f, manifest)) for f in variant.files):
             # Touched and not changed. A session may have the files open, and Windows moves no such file.
-            model = variant.files[0].path
-            check_model_file(entry / "files" / model, model, sizes, allowance)
+            if allowance is not None:
+                model = variant.files[0].path
+                check_model_file(entry / "files" / model, model, sizes, allowance)
             notes.write_note(entry / "stamp.json", stamp(entry))
             return
         for folder in (self._variants, self._files, work.parent):
@@ -268,7 +270,7 @@ class Cache:
                 dest = work / "files" / file.path
                 dest.parent.mkdir(parents=True, exist_ok=True)
                 self._put(reader, file, dest, entry / "files" / file.path, lent)
-                if index == 0:
+                if index == 0 and allowance is not None:
                     check_model_file(dest, file.path, sizes, allowance)
             (work / "stamp.json").write_text(stamp(work), encoding="utf-8")
             self._remove(key)
@@ -381,12 +383,12 @@ def _file_key(file: File, manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _variant_key(variant: Variant, manifest: Manifest, allowance: Allowance) -> str:
+def _variant_key(variant: Variant, manifest: Manifest, allowance: Allowance | None) -> str:
     # All that its session is made of, so that what was checked for one is never taken for another.
     parts = (
         [(file.path, _file_key(file, manifest)) for file in variant.files],
         (variant.toolchain, variant.ep, variant.device, variant.session.model_dump()),
-        (sorted(allowance.domains), sorted(allowance.attributes)),
+        allowance and (sorted(allowance.domains), sorted(allowance.attributes)),
     )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
