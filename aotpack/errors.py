@@ -34,7 +34,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from aotpack._text import printable
+from aotpack._text import clipped, printable, shortened
 
 if TYPE_CHECKING:
     from aotpack.builder.report import BuildReport
@@ -63,6 +63,12 @@ __all__ = [
     "UnknownName",
     "UsageError",
 ]
+
+
+#: Characters of an error: some screens. What a file, an option or a vendor's library says has no end.
+_MAX_ERROR = 8000
+#: Characters of a name that are compared with those that are known.
+_MAX_NAME = 256
 
 
 class AotpackError(Exception):
@@ -95,7 +101,7 @@ class AotpackError(Exception):
         if hint is not None:
             text += f" ({hint})"
         # Vendors' messages hold newlines; an error of ours is always one line.
-        super().__init__(printable(" ".join(text.split())))
+        super().__init__(clipped(printable(" ".join(text.split())), _MAX_ERROR))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not made anew from its text, which is not what the constructors take: errors cross processes.
@@ -135,12 +141,12 @@ class UnknownName(UsageError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> None:
         names = sorted(set(known))
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name[:_MAX_NAME], names, n=3, cutoff=0.5)
         if not near and len(names) <= 12:
             near = names
         if near:
             hint = "did you mean " + ", ".join(near) + "?"
-        super().__init__(f"unknown {kind} {name!r}", hint=hint)
+        super().__init__(f"unknown {kind} {shortened(name)}", hint=hint)
 
 
 class ShapeError(UsageError):
