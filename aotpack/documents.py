@@ -9,6 +9,7 @@ from __future__ import annotations
 from aotpack._path_text import PathText
 from aotpack._values import Value
 from aotpack.doctor import Finding
+from aotpack.errors import Refusal
 from aotpack.fleet import Coverage
 from aotpack.manifest import TensorInfo
 from aotpack.selection import Candidate, Selection
@@ -30,6 +31,7 @@ __all__ = [
     "FlexDocument",
     "FlexNodeDocument",
     "MachinesDocument",
+    "RefusalDocument",
     "RunDocument",
     "SelectionDocument",
     "TargetDocument",
@@ -166,6 +168,19 @@ class FlexDocument(Value):
     nodes: tuple[FlexNodeDocument, ...]
 
 
+class RefusalDocument(Value):
+    """A variant that was tried and gave no session."""
+
+    variant: str
+    code: str
+    reason: str
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> RefusalDocument:
+        """The document for a refusal."""
+        return cls(variant=refusal.variant, code=refusal.code.value, reason=refusal.reason)
+
+
 class RunDocument(Value):
     """``aotpack run --json``."""
 
@@ -182,8 +197,8 @@ class RunDocument(Value):
     #: The median of the others.
     run_seconds: float
     runs: int
-    #: Variants that were tried before it, each with the reason.
-    refused: tuple[tuple[str, str], ...]
+    #: Variants that were tried before it, in order.
+    refused: tuple[RefusalDocument, ...]
 
 
 class VerifyDocument(Value):

@@ -32,12 +32,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from aotpack._text import clipped, printable, shortened
 
 if TYPE_CHECKING:
     from aotpack.builder.report import BuildReport
+    from aotpack.verdict import Code
 
 __all__ = [
     "AotpackError",
@@ -57,6 +59,7 @@ __all__ = [
     "PackageError",
     "PackageNotFound",
     "ProfileError",
+    "Refusal",
     "ShapeError",
     "ToolchainError",
     "ToolchainMissing",
@@ -228,16 +231,34 @@ class OutputError(AotpackError, OSError):
     """A file or folder cannot be written."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a variant gave no session."""
+
+    #: Its id.
+    variant: str
+    #: One sentence.
+    reason: str
+    #: The verdict's code, or ``load-failed``.
+    code: Code
+    #: The exception that was the cause, with its traceback. It is lost where a refusal is pickled: vendors'
+    #: exceptions need not survive that.
+    error: BaseException | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Refusal, (self.variant, self.reason, self.code)
+
+
 class NothingToLoad(AotpackError):
     """Every variant was refused.
 
     Args:
         where: the package.
-        refusals: one ``(variant id, sentence)`` for each variant, in the order they were tried.
+        refusals: one for each variant, in the order they were tried.
     """
 
-    def __init__(self, where: object, refusals: Sequence[tuple[str, str]]) -> None:
-        listed = "; ".join(f"{variant}: {sentence.removesuffix('.')}" for variant, sentence in refusals)
+    def __init__(self, where: object, refusals: Sequence[Refusal]) -> None:
+        listed = "; ".join(f"{each.variant}: {each.reason.removesuffix('.')}" for each in refusals)
         super().__init__(
             "no variant can be loaded on this machine",
             where=where,

@@ -8,9 +8,9 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
-from importlib import metadata
 
 from aotpack.machine import MAX_PROFILE_TEXT, Cpu, Devices, Ep, Gpu, Machine, Npu, normal_arch
+from aotpack.ort_release import ort_version
 from aotpack.system import System, driver_named
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.devices import npu_architectures, pci_vendors
@@ -52,7 +52,7 @@ def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
         gpus=devices.gpus,
         npus=devices.npus,
         memory=psutil.virtual_memory().total,
-        onnxruntime=metadata.version("onnxruntime"),
+        onnxruntime=ort_version(),
         eps=eps,
         environment=dict(environment),
     )

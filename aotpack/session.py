@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["create"]
 
 
-class _Options(Protocol):
-    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions: ...
+class _Toolchain(Protocol):
+    def add_provider(
+        self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool
+    ) -> None: ...
 
 
 def create(
-    variant: Variant, model: Path, toolchain: _Options, *, emulate: bool = False
+    variant: Variant, model: Path, toolchain: _Toolchain, *, emulate: bool = False
 ) -> onnxruntime.InferenceSession:
     """A session on the files of `variant`.
 
@@ -38,7 +40,8 @@ def create(
     """
     import onnxruntime as ort
 
-    options = toolchain.session_options(variant, emulate=emulate)
+    options = ort.SessionOptions()
+    toolchain.add_provider(options, variant, emulate=emulate)
     for key, value in variant.session.config.items():
         options.add_session_config_entry(key, value)
     if variant.session.graph_optimization == "disabled":

@@ -319,7 +319,10 @@ def _version(what: str, found: str | None, needed: str) -> Comparison:
 
 
 def version_fits(version: str, specifier: str) -> bool | None:
-    """Whether `version` is in the PEP 440 `specifier`; None if either cannot be read, or is too long."""
+    """Whether `version` is in the PEP 440 `specifier`; None if either cannot be read, or is too long.
+
+    A nightly build counts as the release that it leads to: ``1.33.0.dev20261101001`` has what is in 1.33.
+    """
     if specifier == "installed":
         return True
     if len(version) > MAX_VERSION or len(specifier) > MAX_SPECIFIER:
@@ -330,7 +333,9 @@ def version_fits(version: str, specifier: str) -> bool | None:
 @remember_short
 def _fits(version: str, specifier: str) -> bool | None:
     try:
-        return SpecifierSet(specifier).contains(Version(version), prereleases=True)
+        allowed, found = SpecifierSet(specifier), Version(version)
+        nightly = found.is_devrelease and allowed.contains(Version(found.base_version), prereleases=True)
+        return nightly or allowed.contains(found, prereleases=True)
     except ValueError:
         # InvalidSpecifier, InvalidVersion, or a number that Python does not convert.
         return None

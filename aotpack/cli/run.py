@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from aotpack.documents import RunDocument
+    from aotpack.load_options import OnMiss
     from aotpack.manifest import TensorInfo
 
 __all__ = ["run"]
@@ -60,8 +61,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Load the best variant and run it, on given or made-up inputs."""
-    from aotpack.documents import RunDocument
-    from aotpack.loading import check_on_miss
+    from aotpack.documents import RefusalDocument, RunDocument
     from aotpack.package import open_package
 
     policy = policy_of(
@@ -75,7 +75,7 @@ def run(
     )
     with open_package(package) as opened:
         started = time.perf_counter()
-        loaded = opened.load_first(component=component, policy=policy, on_miss=check_on_miss(on_miss))
+        loaded = opened.load_first(component=component, policy=policy, on_miss=cast("OnMiss", on_miss))
         load_seconds = time.perf_counter() - started
         name = opened.component(component).name
     session = loaded.session
@@ -102,7 +102,7 @@ def run(
         first_run_seconds=seconds[0],
         run_seconds=statistics.median(seconds[1:]),
         runs=runs,
-        refused=loaded.refused,
+        refused=tuple(RefusalDocument.of(refusal) for refusal in loaded.refused),
     )
     if as_json:
         output.print_json(document)
@@ -115,8 +115,8 @@ def run(
 
 
 def _show(document: RunDocument) -> None:
-    for refused, reason in document.refused:
-        output.print_text(f"refused  {refused}: {reason}")
+    for refusal in document.refused:
+        output.print_text(f"refused  {refusal.variant}: {refusal.reason}")
     output.print_text(f"variant  {document.variant} ({document.ep})")
     for kind, values in (("in", document.inputs), ("out", document.outputs)):
         for value in values:

@@ -52,7 +52,7 @@ class RunsHere:
 class Toolchain(Protocol):
     """One vendor's package.
 
-    Only `load`, `compile`, `compile_together`, `ask` and `session_options` load the vendor's library or
+    Only `load`, `compile`, `compile_together`, `ask` and `add_provider` load the vendor's library or
     import onnxruntime; making a toolchain and all its other methods do not. What has a value or a body here
     is for toolchains that inherit from this class.
     """
@@ -174,8 +174,8 @@ class Toolchain(Protocol):
         None where it has no answer.
         """
 
-    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
-        """Options for a session with `variant`, the EP registered and its device added.
+    def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
+        """Register the EP and add its device to `options`, which are for a session with `variant`.
 
         Raises:
             ToolchainMissing: the vendor's package is not installed.

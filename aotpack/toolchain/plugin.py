@@ -18,6 +18,7 @@ from aotpack._remember import MAX_LENGTH
 from aotpack.errors import CompileError, ToolchainError, ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.ort_release import ort_minor, ort_version
 from aotpack.target import Target
 from aotpack.toolchain.base import Compiled, Toolchain
 from aotpack.verdict import Grade
@@ -119,7 +120,7 @@ class PluginToolchain(Toolchain):
     def built_with(self) -> Mapping[str, str]:
         """Versions of onnxruntime, of the EP's package and of the runtime inside it."""
         return {
-            "onnxruntime": metadata.version("onnxruntime"),
+            "onnxruntime": ort_version(),
             self.distribution: self.version() or "not installed",
             **self.runtime_details(),
         }
@@ -130,9 +131,7 @@ class PluginToolchain(Toolchain):
 
     def requirements(self, target: Target) -> Requirements:
         """What the catalogue says of the target, and this release of onnxruntime or a later one."""
-        return target.requires.model_copy(
-            update={"onnxruntime": f">={_minor(metadata.version('onnxruntime'))}"}
-        )
+        return target.requires.model_copy(update={"onnxruntime": f">={ort_minor()}"})
 
     def session_settings(self, target: Target) -> SessionSettings:
         """The options that it was compiled with; compiling at load is ruled out."""
@@ -256,12 +255,11 @@ class PluginToolchain(Toolchain):
         files = [(path.relative_to(folder).as_posix(), path) for path in (output, *sidecars)]
         return Compiled(files=tuple(files), ep_string=ep_string)
 
-    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
-        """Options with the EP's device, the variant's provider options and this machine's own."""
+    def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
+        """Add the EP's device, with the variant's provider options and this machine's own."""
         ep_string = variant.compatibility.ep_string
-        return self._options(
-            {**variant.session.provider_options, **self.own_options()}, variant.device, ep_string
-        )
+        provider_options = {**variant.session.provider_options, **self.own_options()}
+        self._add_device(options, provider_options, variant.device, ep_string)
 
     def devices(self) -> list[Any]:
         """The EP's devices on this machine, the library registered.
@@ -291,11 +289,20 @@ class PluginToolchain(Toolchain):
 
         return [device for device in ort.get_ep_devices() if device.ep_name == self.ep]
 
-    def _options(
-        self, provider_options: Mapping[str, str], device: str, ep_string: str | None = None
-    ) -> onnxruntime.SessionOptions:
+    def _options(self, provider_options: Mapping[str, str], device: str) -> onnxruntime.SessionOptions:
         import onnxruntime as ort
 
+        options = ort.SessionOptions()
+        self._add_device(options, provider_options, device)
+        return options
+
+    def _add_device(
+        self,
+        options: onnxruntime.SessionOptions,
+        provider_options: Mapping[str, str],
+        device: str,
+        ep_string: str | None = None,
+    ) -> None:
         chosen = of_type(self.devices(), device)
         if not chosen:
             raise ToolchainError(f"has no {device} on this machine", where=self.ep)
@@ -304,9 +311,7 @@ class PluginToolchain(Toolchain):
             with contextlib.suppress(Exception):
                 said = self._said(ep_string, device)
                 chosen = [chosen[said.index(min(said, key=_rank))]]
-        options = ort.SessionOptions()
         options.add_provider_for_devices(chosen[:1], dict(provider_options))
-        return options
 
 
 def of_type(devices: Sequence[Any], device: str) -> list[Any]:
@@ -320,7 +325,3 @@ def of_type(devices: Sequence[Any], device: str) -> list[Any]:
 
 def _rank(grade: Grade) -> int:
     return grade.rank
-
-
-def _minor(version: str) -> str:
-    return ".".join(version.split(".")[:2])
