@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["BIDI_CONTROLS", "clipped", "json_printable", "printable", "shortened"]
+import html
+
+__all__ = ["BIDI_CONTROLS", "clipped", "html_text", "json_printable", "printable", "shortened"]
 
 #: They change the order in which a terminal or an editor shows what stands around them (UAX 9).
 BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -25,6 +27,11 @@ def json_printable(text: str) -> str:
         return text
     strange = {ord(each): _json_escape(each) for each in _strange(text)}
     return text.translate(strange)
+
+
+def html_text(text: str) -> str:
+    """`text` for the content or an attribute of an HTML element, with nothing hidden in it."""
+    return html.escape(printable(text))
 
 
 def shortened(name: str) -> str:

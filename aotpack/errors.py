@@ -70,6 +70,8 @@ __all__ = [
 
 #: Characters of an error: some screens. What a file, an option or a vendor's library says has no end.
 _MAX_ERROR = 8000
+#: Characters of the place of an error, so that there is room for what is wrong there.
+_MAX_WHERE = 2000
 #: Characters of a name that are compared with those that are known.
 _MAX_NAME = 256
 
@@ -96,7 +98,7 @@ class AotpackError(Exception):
         expected: object = None,
         hint: str | None = None,
     ) -> None:
-        text = what if where is None else f"{where}: {what}"
+        text = what if where is None else f"{clipped(str(where), _MAX_WHERE)}: {what}"
         if found is not None:
             text += f"; found {found}"
         if expected is not None:
