@@ -36,7 +36,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from aotpack._text import printable
+from aotpack._text import clipped, printable, shortened
 
 if TYPE_CHECKING:
     from aotpack.builder.report import BuildReport
@@ -70,6 +70,14 @@ __all__ = [
 ]
 
 
+#: Characters of an error: some screens. What a file, an option or a vendor's library says has no end.
+_MAX_ERROR = 8000
+#: Characters of the place of an error, so that there is room for what is wrong there.
+_MAX_WHERE = 2000
+#: Characters of a name that are compared with those that are known.
+_MAX_NAME = 256
+
+
 class AotpackError(Exception):
     """The root of the tree.
 
@@ -92,7 +100,7 @@ class AotpackError(Exception):
         expected: object = None,
         hint: str | None = None,
     ) -> None:
-        text = what if where is None else f"{where}: {what}"
+        text = what if where is None else f"{clipped(str(where), _MAX_WHERE)}: {what}"
         if found is not None:
             text += f"; found {found}"
         if expected is not None:
@@ -100,7 +108,7 @@ class AotpackError(Exception):
         if hint is not None:
             text += f" ({hint})"
         # Vendors' messages hold newlines; an error of ours is always one line.
-        super().__init__(printable(" ".join(text.split())))
+        super().__init__(clipped(printable(" ".join(text.split())), _MAX_ERROR))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not made anew from its text, which is not what the constructors take: errors cross processes.
@@ -140,12 +148,12 @@ class UnknownName(UsageError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> None:
         names = sorted(set(known))
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name[:_MAX_NAME], names, n=3, cutoff=0.5)
         if not near and len(names) <= 12:
             near = names
         if near:
             hint = "did you mean " + ", ".join(near) + "?"
-        super().__init__(f"unknown {kind} {name!r}", hint=hint)
+        super().__init__(f"unknown {kind} {shortened(name)}", hint=hint)
 
 
 class ShapeError(UsageError):

@@ -143,7 +143,7 @@ class OpenVinoToolchain(PluginToolchain):
     def forget(self) -> None:
         """Ask the EP again, and read strings anew."""
         super().forget()
-        parsed.cache_clear()
+        parsed.forget()
 
     def foreseen(self, target: Target) -> str | None:
         """The string for the target's ISA class and the installed release."""

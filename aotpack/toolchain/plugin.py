@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from aotpack._remember import MAX_LENGTH
 from aotpack.errors import CompileError, ToolchainError, ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
@@ -42,6 +43,9 @@ COMPILED_CONFIG: Mapping[str, Setting] = MappingProxyType(
 )
 
 _log = logging.getLogger(__name__)
+
+#: Answers of an EP that are kept for the life of the process, each to a question of at most `MAX_LENGTH`.
+_MAX_ANSWERS = 1024
 
 _registering = threading.Lock()
 #: EPs whose libraries this process has registered: it may be done once, and some then list no device.
@@ -141,17 +145,22 @@ class PluginToolchain(Toolchain):
     def ask(self, ep_string: str, device: str) -> Grade | None:
         """The EP's own check, in a process of its own where it can take the process down."""
         question = (device, ep_string)
-        if question not in self._answers:
-            if self.ask_in_worker and self._asking is None:
-                from aotpack.toolchain.asking import AskWorker
+        if question in self._answers:
+            return self._answers[question]
+        if self.ask_in_worker and self._asking is None:
+            from aotpack.toolchain.asking import AskWorker
 
-                self._asking = AskWorker(self.name)
-            ask = self._asking.ask if self._asking is not None else self.ask_here
-            self._answers[question] = ask(ep_string, device)
-        return self._answers[question]
+            self._asking = AskWorker(self.name)
+        ask = self._asking.ask if self._asking is not None else self.ask_here
+        said = ask(ep_string, device)
+        if len(ep_string) <= MAX_LENGTH:
+            if len(self._answers) >= _MAX_ANSWERS:
+                self._answers.clear()
+            self._answers[question] = said
+        return said
 
     def forget(self) -> None:
-        """Ask the EP again: its answers are kept for the life of the process."""
+        """Ask the EP again: its last answers are kept for the life of the process."""
         self._answers.clear()
 
     def ask_here(self, ep_string: str, device: str) -> Grade | None:
