@@ -25,6 +25,7 @@ _PRIORITY = OneOf(("LOW", "MEDIUM", "HIGH", "DEFAULT"))
 #: Of threads and streams, which are real ones: more than any machine has cores is a mistake or an attack.
 _MOST = 1024
 
+#: Keys of ``load_config``, which OpenVINO calls properties.
 PROPERTIES: Mapping[str, Setting] = MappingProxyType(
     {
         "INFERENCE_PRECISION_HINT": Setting(
@@ -61,6 +62,7 @@ PROPERTIES: Mapping[str, Setting] = MappingProxyType(
     }
 )
 
+#: Provider options.
 OPTIONS: Mapping[str, Setting] = MappingProxyType(
     {
         "load_config": Setting(

@@ -41,6 +41,7 @@ class _Architectures:
 
 _FLAG = OneOf(("0", "1"))
 
+#: Provider options.
 OPTIONS: Mapping[str, Setting] = MappingProxyType(
     {
         "soc_model": Setting(
@@ -108,6 +109,7 @@ OPTIONS: Mapping[str, Setting] = MappingProxyType(
     }
 )
 
+#: Session config entries.
 CONFIG: Mapping[str, Setting] = MappingProxyType(
     {
         **COMPILED_CONFIG,
