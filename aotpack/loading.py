@@ -132,7 +132,13 @@ class _Load:
         emulate = candidate.verdict.code is Code.EMULATED
         try:
             model = files(variant) / variant.files[0].path
-            session = create(variant, model, _toolchain_of(variant), emulate=emulate)
+            session = create(
+                variant,
+                model,
+                _toolchain_of(variant),
+                emulate=emulate,
+                session_options=self.options.session_options,
+            )
         except UsageError:
             # Of the call or its environment, and no variant's fault.
             raise
