@@ -138,7 +138,7 @@ def select(
 
 def _decides(variant: Variant, rules: Rules | None) -> tuple[object, ...]:
     """All of a variant that its verdict depends on. The values themselves: models compare slowly."""
-    requires = variant.compatibility.requires
+    requires, session = variant.compatibility.requires, variant.session
     return (
         variant.toolchain,
         variant.ep,
@@ -149,4 +149,7 @@ def _decides(variant: Variant, rules: Rules | None) -> tuple[object, ...]:
         requires.isa,
         requires.onnxruntime,
         requires.ep,
+        *session.provider_options.items(),
+        None,
+        *session.config.items(),
     )

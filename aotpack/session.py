@@ -44,7 +44,7 @@ def create(
     """
     import onnxruntime as ort
 
-    options = options_for(variant, toolchain, session_options, emulate=emulate)
+    options = options_for(variant, model, toolchain, session_options, emulate=emulate)
     session = ort.InferenceSession(os.fspath(model), options, enable_fallback=0)
     session.disable_fallback()
     return session

@@ -7,6 +7,7 @@ package needs, and the caller's own object is never changed: one may serve any n
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from aotpack.errors import UsageError
@@ -22,10 +23,12 @@ __all__ = ["AddsProvider", "options_for"]
 #: What is said of where a mistake is.
 _WHERE = "session_options"
 
+_FORMAT = "session.load_model_format"
+
 #: Entries that would make something else of any variant, with the values that they may have, and why.
 _RESERVED = {
     "ep.context_enable": (("0",), "variants were compiled when the package was built"),
-    "session.load_model_format": (("ONNX",), "the files of a variant are ONNX"),
+    _FORMAT: (("ONNX",), "the files of a variant are ONNX"),
     "session.model_external_initializers_file_folder_path": (("",), "weights lie beside the variant's ONNX"),
 }
 
@@ -44,6 +47,7 @@ class AddsProvider(Protocol):
 
 def options_for(
     variant: Variant,
+    model: Path,
     toolchain: AddsProvider,
     given: onnxruntime.SessionOptions | SessionChange | None,
     *,
@@ -57,6 +61,7 @@ def options_for(
 
     Args:
         variant: what the session will be of.
+        model: its ONNX file.
         toolchain: adds the EP.
         given: by the caller of the load: prepared options, or a function that changes ours in place.
         emulate: use the vendor's emulator where there is no device.
@@ -84,7 +89,12 @@ def options_for(
             expected="an onnxruntime.SessionOptions, or a function that changes the one that it is given",
         )
     toolchain.add_provider(options, variant, emulate=emulate)
-    needs_nothing = not variant.session.config and variant.session.graph_optimization == "default"
+    needs_nothing = (
+        not variant.session.config
+        and variant.session.graph_optimization == "default"
+        # By this name ONNX Runtime would take its own format for ONNX, which is what was checked.
+        and model.suffix.lower() != ".ort"
+    )
     if isinstance(given, ort.SessionOptions) and needs_nothing and not options.has_providers():
         return given
     return options
@@ -93,7 +103,7 @@ def options_for(
 def _with_needs(options: onnxruntime.SessionOptions, variant: Variant) -> onnxruntime.SessionOptions:
     import onnxruntime as ort
 
-    for key, value in variant.session.config.items():
+    for key, value in {**variant.session.config, _FORMAT: "ONNX"}.items():
         # ONNX Runtime warns of each entry that is set again.
         if _entry(options, key) != value:
             options.add_session_config_entry(key, value)

@@ -136,7 +136,7 @@ def test_options_with_an_execution_provider_are_refused(path: Path) -> None:
         prepared = ort.SessionOptions()
         change(prepared)
         for given in (change, prepared):
-            with pytest.raises(UsageError, match="session_options: have an execution provider.*Policy"):
+            with pytest.raises(UsageError, match=r"session_options: have an execution provider.*Policy"):
                 loaded(path, "ort-cpu", given)
 
 
@@ -152,7 +152,7 @@ def variant(**settings: object) -> Variant:
 
 
 def options_of(given: Given | None, **settings: object) -> ort.SessionOptions:
-    return options_for(variant(**settings), toolchains()["ort"], given, emulate=False)
+    return options_for(variant(**settings), Path("m.onnx"), toolchains()["ort"], given, emulate=False)
 
 
 def entry(key: str, value: str) -> SessionChange:
@@ -193,9 +193,7 @@ def test_a_graph_that_was_optimised_when_it_was_built_stays_as_it_is() -> None:
 
     for to in (levels.ORT_ENABLE_BASIC, levels.ORT_ENABLE_EXTENDED):
         for given in both(level(to)):
-            with pytest.raises(
-                UsageError, match=f"graph_optimization_level; found {to.name}.*optimised when"
-            ):
+            with pytest.raises(UsageError, match=rf"level; found {to.name}.*optimised when"):
                 options_of(given, graph_optimization="disabled")
             # Any other variant may have it.
             assert options_of(given).graph_optimization_level == to
@@ -214,6 +212,9 @@ def test_options_that_need_nothing_are_used_themselves() -> None:
     prepared = ort.SessionOptions()
     assert options_of(prepared) is prepared
     assert options_of(prepared, config={"session.disable_model_compile": "1"}) is not prepared
+    # By such a name ONNX Runtime takes a file for its own format, unless it is told otherwise.
+    options = options_for(variant(), Path("m.ORT"), toolchains()["ort"], prepared, emulate=False)
+    assert options.get_session_config_entry("session.load_model_format") == "ONNX"
 
 
 def test_a_function_that_raises_is_the_callers_mistake_and_keeps_its_traceback(path: Path) -> None:
@@ -229,7 +230,7 @@ def test_a_function_that_raises_is_the_callers_mistake_and_keeps_its_traceback(p
 
 def test_a_function_may_return_what_it_was_given_and_nothing_else(path: Path) -> None:
     assert loaded(path, "ort-cpu", lambda options: options)
-    with pytest.raises(UsageError, match="returned something else.*found SessionOptions.*expected None"):
+    with pytest.raises(UsageError, match=r"returned something else.*found SessionOptions.*expected None"):
         loaded(path, "ort-cpu", lambda options: ort.SessionOptions())
 
 
