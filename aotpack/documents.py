@@ -229,6 +229,9 @@ class RunDocument(Value):
     #: The median of the others.
     run_seconds: float
     runs: int
+    #: Of ONNX Runtime, for one operator and for operators side by side; 0: as many as it likes.
+    threads: int = 0
+    inter_threads: int = 0
     #: Variants that were tried before it, in order.
     refused: tuple[RefusalDocument, ...]
 

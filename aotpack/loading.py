@@ -140,7 +140,13 @@ class _Load:
                 code = Code.OPTION_NOT_ALLOWED
                 raise NotAllowed(issue)
             model = files(variant) / variant.files[0].path
-            session = create(variant, model, toolchain, emulate=emulate)
+            session = create(
+                variant,
+                model,
+                toolchain,
+                emulate=emulate,
+                session_options=self.options.session_options,
+            )
         except UsageError:
             # Of the call or its environment, and no variant's fault.
             raise
