@@ -32,8 +32,8 @@ __all__ = [
 #: At a miss: take it; compile for this machine into the cache, first or in the background; or raise.
 OnMiss = Literal["portable", "compile", "compile-in-background", "error"]
 
-#: A function that changes the `onnxruntime.SessionOptions` that it is given.
-SessionChange = Callable[["onnxruntime.SessionOptions"], None]
+#: A function that changes the `onnxruntime.SessionOptions` that it is given; it returns None, or those.
+SessionChange = Callable[["onnxruntime.SessionOptions"], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,10 @@ class LoadOptions(SelectOptions):
     on_miss: OnMiss = "portable"
     #: Called for every refusal and every recompilation.
     on_event: OnEvent | None = None
+    #: Of the session: threads, log level, arena, profiling, libraries of custom operators. Options that you
+    #: prepared, which are never changed and may serve any number of loads; or a function that changes those
+    #: that it is given. Neither can take away what the package needs (`aotpack.session_options`).
+    session_options: onnxruntime.SessionOptions | SessionChange | None = None
 
     def __post_init__(self) -> None:
         if self.on_miss not in get_args(OnMiss):
@@ -85,6 +89,7 @@ class LoadKeywords(SelectKeywords, total=False):
 
     on_miss: OnMiss
     on_event: OnEvent | None
+    session_options: onnxruntime.SessionOptions | SessionChange | None
 
 
 _Function = TypeVar("_Function", bound=Callable[..., object])

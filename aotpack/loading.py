@@ -13,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aotpack.errors import NothingToLoad, Refusal, ToolchainMissing, UsageError
+from aotpack.errors import NotAllowed, NothingToLoad, Refusal, ToolchainMissing, UsageError
 from aotpack.events import EventCode, LoadListener
 from aotpack.load_options import LoadOptions
+from aotpack.model_check import Allowance
 from aotpack.policy import Device, Policy
 from aotpack.probing import probe
 from aotpack.selection import Candidate, Selection, select
 from aotpack.session import create
+from aotpack.settings import settings_issue
 from aotpack.source.local import LocalVariants
 from aotpack.toolchain import toolchains
 from aotpack.verdict import Code, Grade
@@ -130,24 +132,39 @@ class _Load:
     def _try(self, candidate: Candidate, files: Callable[[Variant], Path]) -> Loaded | None:
         variant = candidate.variant
         emulate = candidate.verdict.code is Code.EMULATED
+        code = Code.LOAD_FAILED
         try:
+            toolchain = _toolchain_of(variant)
+            # A selection may have been made elsewhere, or by hand.
+            if (issue := settings_issue(variant.session, toolchain)) is not None:
+                code = Code.OPTION_NOT_ALLOWED
+                raise NotAllowed(issue)
             model = files(variant) / variant.files[0].path
-            session = create(variant, model, _toolchain_of(variant), emulate=emulate)
+            session = create(
+                variant,
+                model,
+                toolchain,
+                emulate=emulate,
+                session_options=self.options.session_options,
+            )
         except UsageError:
             # Of the call or its environment, and no variant's fault.
             raise
         except Exception as error:
             # Vendors' libraries raise what they like; the next candidate may load all the same.
+            if isinstance(error, NotAllowed) and code is Code.LOAD_FAILED:
+                code = Code.MODEL_NOT_ALLOWED
             sentence = " ".join(str(error).split()) or type(error).__name__
-            self._tell(EventCode.REFUSED, candidate, sentence, Code.LOAD_FAILED, error)
-            self.refused.append(Refusal(candidate.id, sentence, Code.LOAD_FAILED, error))
+            self._tell(EventCode.REFUSED, candidate, sentence, code, error)
+            self.refused.append(Refusal(candidate.id, sentence, code, error))
             return None
         self._tell(EventCode.LOADED, candidate, candidate.verdict.reason, candidate.verdict.code)
         return Loaded(session, candidate, tuple(self.refused), self.compiling)
 
     def _files(self, variant: Variant) -> Path:
         component = self.package.component(self.selection.component)
-        return self.package.cache.materialise(self.package.reader, component, variant)
+        allowance = Allowance.of(_toolchain_of(variant))
+        return self.package.cache.materialise(self.package.reader, component, variant, allowance)
 
     def _repair(self, miss: Candidate | None = None) -> Loaded | None:
         """What was compiled here before, or is now, if it is better than the candidate that is a miss."""

@@ -17,6 +17,7 @@ from aotpack.loading import Loaded, load_first
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Manifest, Variant
 from aotpack.probing import probe
+from aotpack.refusals import check_models
 from aotpack.selection import Selection, select
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
@@ -175,12 +176,14 @@ class Package:
         return load_first(self, selection, options)
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Check every byte against its digest.
+        """Check every byte against its digest, and what each variant asks for.
 
         Raises:
-            DigestMismatch: some are wrong; all of them are named.
+            DigestMismatch: some bytes are wrong; all of them are named.
+            NotAllowed: some variants ask for what no package may (`aotpack.refusals`); all of them are named.
         """
         self._reader.verify(progress)
+        check_models(self._reader)
 
     def extract(
         self, variant: str, folder: str | os.PathLike[str], *, component: str | None = None

@@ -18,6 +18,8 @@ from aotpack.errors import BuildFailed, UsageError
 from aotpack.events import OnEvent
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
+from aotpack.model_check import ANY_DOMAIN, Allowance
+from aotpack.model_files import check_packaged_model
 from aotpack.package import Package, open_package
 from aotpack.probing import probe
 from aotpack.target import PORTABLE, Precision, Target, catalogue
@@ -84,6 +86,7 @@ def _rebuild(
             where=f"{opened.name}: component {component.name}",
             hint="build it again with `aotpack build`",
         )
+    check_packaged_model(opened.reader, portable, Allowance(domains=ANY_DOMAIN))
     model, *_ = opened.extract(portable.id, folder / "portable", component=component.name)
     rows: list[Row] = []
     for index, finding in enumerate(stale):

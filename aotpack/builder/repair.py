@@ -13,6 +13,7 @@ from aotpack.errors import AotpackError, BuildFailed
 from aotpack.events import EventCode, LoadListener
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
+from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.package import Package, open_package
 from aotpack.policy import Policy
 from aotpack.probing import probe
@@ -47,7 +48,8 @@ def compile_here(package: Package, component: str, policy: Policy, tell: LoadLis
         tell(EventCode.RECOMPILE_FAILED, reason)
         return lambda: None
     try:
-        model = cache.materialise(package.reader, compiled_from, portable) / portable.files[0].path
+        folder = cache.materialise(package.reader, compiled_from, portable, Allowance(domains=ANY_DOMAIN))
+        model = folder / portable.files[0].path
         shapes = fixed_shapes(package, compiled_from)
     except (AotpackError, OSError) as error:
         tell(EventCode.RECOMPILE_FAILED, str(error), error=error)

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,14 @@ def run(
             help="At nothing but portable: portable, compile, compile-in-background or error.",
         ),
     ] = "portable",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="ONNX Runtime's threads for one operator.", show_default="cores"),
+    ] = None,
+    inter_threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Its threads for operators side by side.", show_default="one by one"),
+    ] = None,
     emulate: Emulate = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,10 +88,16 @@ def run(
     )
     with open_package(package) as opened:
         started = time.perf_counter()
-        loaded = opened.load_first(component=component, policy=policy, on_miss=cast("OnMiss", on_miss))
+        loaded = opened.load_first(
+            component=component,
+            policy=policy,
+            on_miss=cast("OnMiss", on_miss),
+            session_options=functools.partial(_set_threads, threads, inter_threads),
+        )
         load_seconds = time.perf_counter() - started
         name = opened.component(component).name
     session = loaded.session
+    options = session.get_session_options()
     feeds, seconds = _feeds(session, given or [], [inputs] if inputs else [])
     results: list[Any] = []
     while len(seconds) < runs + 1:
@@ -106,6 +121,8 @@ def run(
         first_run_seconds=seconds[0],
         run_seconds=statistics.median(seconds[1:]),
         runs=runs,
+        threads=options.intra_op_num_threads,
+        inter_threads=options.inter_op_num_threads,
         refused=tuple(RefusalDocument.of(refusal) for refusal in loaded.refused),
     )
     if as_json:
@@ -116,6 +133,17 @@ def run(
         output.flush()
         output.note("compiling for this machine, for the next load")
         loaded.compiling.join()
+
+
+def _set_threads(intra: int | None, inter: int | None, options: onnxruntime.SessionOptions) -> None:
+    import onnxruntime as ort
+
+    if intra is not None:
+        options.intra_op_num_threads = intra
+    if inter is not None:
+        options.inter_op_num_threads = inter
+        # Without it these threads have nothing to do.
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
 
 
 def _show(document: RunDocument) -> None:

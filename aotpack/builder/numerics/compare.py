@@ -21,7 +21,7 @@ _SECONDS = 60.0
 
 
 class Compared(Value):
-    """A variant's outputs beside the reference's, held to no tolerance yet (`aotpack.builder.numerics.judge`)."""
+    """A variant's outputs beside the reference's. What they are held to is decided later (`judge`)."""
 
     samples: int
     #: ``given`` by the user, or ``made``.

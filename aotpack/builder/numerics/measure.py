@@ -413,7 +413,7 @@ def _scales(count: Array, total: Array, square: Array, counted: Array) -> tuple[
 
 
 def _typical_noise(jitter: Array, scale: Array) -> float:
-    """Of the noisiest slice, over its scale: where one row jumps, another may. Those near zero do not count."""
+    """Noise over scale of the noisiest slice that is not near zero: where one row jumps, another may."""
     heard = scale > 0.01 * float(np.median(scale))
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.where(heard, jitter / scale, 0.0).max(initial=0.0))
