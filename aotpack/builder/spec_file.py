@@ -62,8 +62,8 @@ _FilePath = Annotated[str, Field(min_length=1, max_length=MAX_FILE_PATH), AfterV
 _Integer = Annotated[int, Field(ge=-_INT64, lt=_INT64)]
 _Size = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
 _Tolerance = (
-    Annotated[float, Field(ge=0)]
-    | Annotated[dict[_Text, Annotated[float, Field(ge=0)]], Field(max_length=MAX_KEYS)]
+    Annotated[float, Field(gt=0)]
+    | Annotated[dict[_Text, Annotated[float, Field(gt=0)]], Field(max_length=MAX_KEYS)]
 )
 _Sizes = Annotated[tuple[_Size, ...], Field(max_length=64)]
 _Shapes = Annotated[dict[_Text, _Sizes | _Size], Field(max_length=MAX_KEYS)]

@@ -113,7 +113,8 @@ def find_inputs(
     refused: Exception | None = None
     tried: list[dict[str, Any]] = []
     for way in WAYS:
-        feeds = {**made_inputs(inputs, seed=seed, way=way, hints=hints, given=given), **given}
+        made = {**made_inputs(inputs, seed=seed, way=way, hints=hints, given=given), **given}
+        feeds = {info.name: made[info.name] for info in inputs}
         if any(_equal(feeds, before) for before in tried):
             continue
         tried.append(feeds)

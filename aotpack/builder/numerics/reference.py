@@ -100,14 +100,12 @@ def make_reference(
         CompileError: it does not load, or refuses its inputs; the message says which.
     """
     started = time.monotonic()
-    session = _session(model)
-    infos = list(inputs if inputs is not None else session_inputs(session.get_inputs()))
-    names = [value.name for value in session.get_outputs()]
-    run = _Run(session, names)
+    run = _Run(model)
+    infos = list(inputs if inputs is not None else session_inputs(run.session.get_inputs()))
     with ArrayWriter(output) as writer:
         found = _Samples(model, infos, run, given, samples)
         comparisons: dict[str, Comparison] = {}
-        varies = set(_open_outputs(session))
+        varies = set(_open_outputs(run.session))
         unknown: dict[str, str] = {}
         sizes: dict[str, tuple[int, ...]] = {}
         count = 0
@@ -136,48 +134,50 @@ def make_reference(
     random = {key for key, each in comparisons.items() if each.measured().error > _RANDOM}
     meta = ReferenceMeta(
         input_names=tuple(info.name for info in infos),
-        outputs=tuple(names),
+        outputs=run.names,
         samples=count,
         inputs="made" if given is None else "given",
         random=tuple(sorted(random)),
         varies=tuple(sorted(varies - random)),
         unknown=unknown,
     )
-    del session, run, found
+    del run, found
     _add_noise(model, output, meta, set(comparisons) - random, sorted(set(precisions)), started)
     return meta
 
 
 class _Run:
-    """A session as a function of its feeds."""
+    """A session as a function of its feeds.
 
-    def __init__(self, session: onnxruntime.InferenceSession, names: Sequence[str]) -> None:
-        self._session = session
-        self._names = list(names)
+    Args:
+        model: what it runs.
+        weights: in place of the model's own, by name.
+    """
+
+    def __init__(self, model: Path, weights: Mapping[str, Array] = MappingProxyType({})) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        # Beyond it ORT rounds to int8 what it multiplies with quantised weights: no reference is off by 1e-2.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        # The session reads them as long as it lives, and does not own them.
+        self._weights = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
+        for name, value in self._weights.items():
+            options.add_initializer(name, value)
+        try:
+            self.session: onnxruntime.InferenceSession = ort.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+        except Exception as error:
+            raise CompileError(
+                f"ONNX Runtime {ort.__version__} does not load the portable model: {error}"
+            ) from error
+        self.names = tuple(value.name for value in self.session.get_outputs())
 
     def __call__(self, feeds: Mapping[str, Any]) -> list[Any]:
-        outputs: list[Any] = self._session.run(self._names, dict(feeds))
+        outputs: list[Any] = self.session.run(list(self.names), dict(feeds))
         return outputs
-
-
-def _session(
-    model: Path, weights: Mapping[str, Array] = MappingProxyType({})
-) -> onnxruntime.InferenceSession:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # Beyond it ORT rounds to int8 what it multiplies with quantised weights: no reference is off by 1e-2.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
-    for name, value in values.items():
-        options.add_initializer(name, value)
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-    except Exception as error:
-        raise CompileError(
-            f"ONNX Runtime {ort.__version__} does not load the portable model: {error}"
-        ) from error
 
 
 class _Samples:
@@ -281,7 +281,7 @@ def _noise(
     random = np.random.Generator(np.random.PCG64(2))
     comparisons: dict[str, Comparison] = {}
     try:
-        run = _Run(_session(model, _moved_weights(model, amount, random)), meta.outputs)
+        run = _Run(model, _moved_weights(model, amount, random))
         with ArrayFile(output) as file:
             for sample in range(meta.samples):
                 feeds = feeds_of(file.under(f"{sample}/in/"), meta.input_names)
