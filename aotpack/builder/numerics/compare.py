@@ -17,7 +17,7 @@ from aotpack.builder.numerics.values import ArrayFile, feeds_of, leaves
 __all__ = ["Compared", "compare_with"]
 
 #: Seconds after which no further sample is run: an emulator takes seconds for each.
-_SECONDS = 60.0
+_SECONDS = 5.0
 
 
 class Compared(Value):

@@ -9,12 +9,16 @@ from aotpack.builder.numerics.compare import Compared
 from aotpack.builder.numerics.measure import INFINITE, Measured
 from aotpack.manifest import Numerics, OutputNumerics
 
-__all__ = ["TOLERANCES", "UNEQUAL", "Tolerances", "judge"]
+__all__ = ["OVERALL", "TOLERANCES", "UNEQUAL", "Tolerances", "judge"]
 
-#: Of the root mean square of the difference over a slice's scale, by the precision that an EP computes in.
-#: f16 keeps 11 bits and bf16 8: a chain of tens of layers loses about three more. ``int8`` is for models with
-#: quantised weights or activations, whose roundings runtimes put in other places.
+#: Of a slice: the root mean square of the difference over the slice's scale, by the precision that an EP
+#: computes in. ``int8`` is for models with quantised weights or activations, whose roundings runtimes put in
+#: other places.
 TOLERANCES: Mapping[str | None, float] = MappingProxyType(
+    {None: 1e-3, "f32": 1e-3, "f16": 2e-1, "bf16": 3e-1, "int8": 2e-1}
+)
+#: Of an output as a whole, where the errors of slices with small scales do not weigh.
+OVERALL: Mapping[str | None, float] = MappingProxyType(
     {None: 1e-3, "f32": 1e-3, "f16": 3e-2, "bf16": 1e-1, "int8": 5e-2}
 )
 #: Of the share of integers, booleans and strings that differ.
@@ -43,13 +47,23 @@ class Tolerances:
         self._outputs = outputs
 
     def of(self, measured: Measured) -> float:
-        """For one output."""
+        """For the slices of one output."""
+        said = self._said(measured)
+        if said is not None:
+            return said
+        return (UNEQUAL if measured.measure == "unequal" else TOLERANCES)[self._precision]
+
+    def overall(self, measured: Measured) -> float:
+        """For one output as a whole."""
+        said = self._said(measured)
+        return OVERALL[self._precision] if said is None else said
+
+    def _said(self, measured: Measured) -> float | None:
+        """What the user said of it."""
         for name, tolerance in self._outputs.items():
             if measured.name == name or measured.name.startswith((f"{name}[", f"{name}{{")):
                 return tolerance
-        if self._overall is not None:
-            return self._overall
-        return (UNEQUAL if measured.measure == "unequal" else TOLERANCES)[self._precision]
+        return self._overall
 
 
 def judge(compared: Compared, tolerances: Tolerances, ran_on: str) -> tuple[Numerics, str | None]:
@@ -69,6 +83,10 @@ def judge(compared: Compared, tolerances: Tolerances, ran_on: str) -> tuple[Nume
         tolerance = tolerances.of(each)
         if not each.error <= tolerance:
             off.append((each.error / max(tolerance, 1e-30), _fault(each, tolerance)))
+        elif not each.overall <= tolerances.overall(each):
+            limit = tolerances.overall(each)
+            told = f"output {each.name!r} as a whole has an error of {each.overall:.3g}"
+            off.append((each.overall / max(limit, 1e-30), f"{told}; the tolerance is {limit:g}"))
         error, limit = each.error, tolerance
         if each.excused > max(tolerance, each.error):
             # Only its own noise allows it: the limit is said that it was held to.

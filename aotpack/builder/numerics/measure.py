@@ -41,6 +41,8 @@ _OFFSET = 0.05
 _FEW = 16
 #: A slice below this share of a typical one is a sum that cancels: what is left is rounding in float32.
 _CANCELLED = 2.0**-20
+#: The least scale of a slice of probabilities, which add up to 1: what is far below it decides nothing.
+_PROBABILITY = 1e-3
 #: The least step of a precision, absolute: float16 has subnormals of 2^-24, and a few operations lose some.
 _LEAST: Mapping[str, float] = {"f16": 2.0**-21}
 #: Elements that are compared at once, which bounds the memory.
@@ -70,8 +72,10 @@ class Measured(Value):
     #: The output's name, and the path in it (`aotpack.builder.numerics.values`).
     name: str
     measure: Literal["relative", "unequal"] | None = None
-    #: The largest error that noise does not excuse; 0 if noise excuses all.
+    #: The largest error of a slice that noise does not excuse; 0 if noise excuses all.
     error: float = 0.0
+    #: The same of the output as a whole, where it has enough elements to have a scale.
+    overall: float = 0.0
     #: The largest one that it does excuse, and the limit up to which it does.
     excused: float = 0.0
     excused_to: float = 0.0
@@ -140,6 +144,8 @@ class Comparison:
         self._rows: tuple[int, int] | None = None
         self._fault: Worst | None = None
         self._discrete: bool | None = None
+        #: All samples are of probabilities.
+        self._simplex = True
 
     @property
     def samples(self) -> int:
@@ -207,6 +213,7 @@ class Comparison:
         for axis, size in {-1: 1, **sizes}.items():
             if axis not in self._sums and axis not in self._dropped:
                 self._sums[axis] = _Sums.of(size)
+        self._simplex = self._simplex and _adds_up(theirs)
         for first, block in _blocks(theirs.shape):
             self._add_block(sample, np.asarray(ours[block]), np.asarray(theirs[block]), first)
 
@@ -341,7 +348,7 @@ class Comparison:
         )
 
     def _float_result(self, noise: Noise, precision: str | None) -> Measured:
-        error = excused = excused_to = loudest = 0.0
+        error = overall = excused = excused_to = loudest = 0.0
         worst: Worst | None = None
         least = _LEAST.get(precision or "", 0.0)
         for axis, sums in self._sums.items():
@@ -350,6 +357,7 @@ class Comparison:
                 continue
             count = np.maximum(sums.count, 1)
             scale, floor = _scales(count, sums.total, sums.square, counted)
+            scale = np.maximum(scale, _PROBABILITY) if self._simplex else scale
             apart = np.sqrt(sums.apart / count)
             moved = noise.squares.get(axis)
             jitter = (
@@ -363,6 +371,8 @@ class Comparison:
                 louder = np.where(scale > np.maximum(floor, least), jitter / scale, 0.0)
             loudest = max(loudest, float(louder.max(initial=0.0)))
             fine = apart <= limits
+            if axis < 0 and count[0] >= _FEW and not fine[0]:
+                overall = float(errors[0])
             if (~fine).any():
                 index = int(np.where(fine, -1.0, errors).argmax())
                 if errors[index] > error:
@@ -377,6 +387,7 @@ class Comparison:
             name=self._name,
             measure="relative",
             error=error,
+            overall=overall,
             excused=excused,
             excused_to=excused_to,
             max_abs=min(self._max_abs, INFINITE),
@@ -410,6 +421,15 @@ def _scales(count: Array, total: Array, square: Array, counted: Array) -> tuple[
     typical = float(np.median(root[counted]))
     floor = np.where(own <= _CANCELLED * typical, _CANCELLED * typical, 0.0)
     return own, floor
+
+
+def _adds_up(array: Array) -> bool:
+    """Whether an array holds probabilities: none is negative, and along an axis they add up to 1."""
+    if array.size > _BLOCK or not array.size or not np.all(array >= 0):
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = (array.sum(axis=axis, dtype=np.float64) for axis in {array.ndim - 1, min(1, array.ndim - 1)})
+        return array.ndim > 0 and any(bool(np.all(np.abs(each - 1) < 1e-2)) for each in sums)
 
 
 def _typical_noise(jitter: Array, scale: Array) -> float:

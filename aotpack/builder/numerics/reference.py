@@ -29,6 +29,7 @@ from aotpack.builder.numerics.values import Array, ArrayFile, ArrayWriter, feeds
 from aotpack.errors import CompileError, ModelError
 
 if TYPE_CHECKING:
+    import onnx
     import onnxruntime
 
     from aotpack.manifest import TensorInfo
@@ -43,7 +44,7 @@ MOVES: Mapping[str, float] = MappingProxyType({"f32": 2.0**-17, "f16": 2.0**-11,
 #: Times that each sample is moved, for each precision.
 _DRAWS = 2
 #: Seconds after which no further sample is run, and no further noise is looked for beyond the first sample's.
-_SECONDS = 30.0
+_SECONDS = 10.0
 #: Bytes of weights that are moved: a second copy of a large model is not worth its memory.
 _MOVED_WEIGHTS = 128 * 1024**2
 #: Elements. Smaller tensors are sizes, factors and limits, which mean one thing exactly.
@@ -150,11 +151,11 @@ class _Run:
     """A session as a function of its feeds.
 
     Args:
-        model: what it runs.
+        model: what it runs: a file, or its bytes.
         weights: in place of the model's own, by name.
     """
 
-    def __init__(self, model: Path, weights: Mapping[str, Array] = MappingProxyType({})) -> None:
+    def __init__(self, model: Path | bytes, weights: Mapping[str, Array] = MappingProxyType({})) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -281,7 +282,7 @@ def _noise(
     random = np.random.Generator(np.random.PCG64(2))
     comparisons: dict[str, Comparison] = {}
     try:
-        run = _Run(model, _moved_weights(model, amount, random))
+        run = _moved_run(model, amount, random)
         with ArrayFile(output) as file:
             for sample in range(meta.samples):
                 feeds = feeds_of(file.under(f"{sample}/in/"), meta.input_names)
@@ -316,16 +317,19 @@ def _moved(value: Any, amount: float, random: np.random.Generator) -> Any:
     return np.asarray(value * factors).astype(value.dtype)
 
 
-def _moved_weights(model: Path, amount: float, random: np.random.Generator) -> dict[str, Array]:
-    """Floating point initializers, moved, the smallest ones first."""
+def _moved_run(model: Path, amount: float, random: np.random.Generator) -> _Run:
+    """The model with its floating point weights moved, the smallest ones first.
+
+    Inputs that are integers cannot be moved, and rounding happens behind them too.
+    """
     import onnx
     from onnx import TensorProto, numpy_helper
 
-    graph = onnx.load(model, load_external_data=False).graph
+    proto = onnx.load(model, load_external_data=False)
     floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
     weights = [
         tensor
-        for tensor in graph.initializer
+        for tensor in proto.graph.initializer
         if tensor.data_type in floats and int(np.prod(tensor.dims)) >= _LEAST_WEIGHTS
     ]
     moved: dict[str, Array] = {}
@@ -336,7 +340,41 @@ def _moved_weights(model: Path, amount: float, random: np.random.Generator) -> d
         if left < 0:
             break
         moved[tensor.name] = _moved(array, amount, random)
-    return moved
+    scaled = _scale_constants(proto, amount, random)
+    return _Run(proto.SerializeToString() if scaled else model, moved)
+
+
+def _scale_constants(proto: onnx.ModelProto, amount: float, random: np.random.Generator) -> bool:
+    """Move what ConstantOfShape nodes make, each index of its first axis alike; say whether there are any.
+
+    Models whose weights were left out have such nodes instead (onnx's own light models). All of their
+    channels are equal, and what they compute depends on the order in which it is added up.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    shapes = {tensor.name: tensor for tensor in proto.graph.initializer}
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in shapes.values()):
+        # Such a model is loaded from where its data is.
+        return False
+    nodes: list[onnx.NodeProto] = []
+    for node in proto.graph.node:
+        nodes.append(node)
+        value = next((item.t for item in node.attribute if item.name == "value"), None)
+        if node.op_type != "ConstantOfShape" or node.input[0] not in shapes:
+            continue
+        shape = [int(size) for size in numpy_helper.to_array(shapes[node.input[0]])]
+        if value is None or value.data_type != TensorProto.FLOAT or np.prod(shape) < _LEAST_WEIGHTS:
+            continue
+        factors = 1 + amount * random.uniform(-1, 1, (shape[0], *[1] * (len(shape) - 1)))
+        name = node.output[0]
+        node.output[0] = f"{name}/still"
+        proto.graph.initializer.append(numpy_helper.from_array(factors.astype(np.float32), f"{name}/moved"))
+        nodes.append(helper.make_node("Mul", [f"{name}/still", f"{name}/moved"], [name]))
+    if len(nodes) == len(proto.graph.node):
+        return False
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return True
 
 
 def noise_of(file: ArrayFile, meta: ReferenceMeta, precision: str, key: str) -> Noise | None:
