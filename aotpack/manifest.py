@@ -21,6 +21,7 @@ __all__ = [
     "MAX_FILES",
     "MAX_NODES",
     "MAX_RANK",
+    "MAX_RECORDS",
     "MAX_SEGMENTS",
     "MAX_SEGMENT_SIZE",
     "MAX_TENSORS",
@@ -36,6 +37,7 @@ __all__ = [
     "Manifest",
     "Numerics",
     "OutputNumerics",
+    "Record",
     "Requirements",
     "Segment",
     "SessionSettings",
@@ -58,6 +60,8 @@ MAX_FILES = 4096
 MAX_TENSORS = 65536
 #: Lowered FlexAttention nodes of a variant.
 MAX_NODES = 65536
+#: Of one variant, one a machine.
+MAX_RECORDS = 256
 #: Dimensions of a shape; numpy takes as many.
 MAX_RANK = 64
 #: At 4 MiB a segment this is a quarter of a terabyte.
@@ -191,6 +195,37 @@ class Numerics(Value):
     inputs: Text | None = None
     outputs: Annotated[tuple[OutputNumerics, ...], Field(max_length=MAX_NODES, fail_fast=True)] = ()
 
+    @property
+    def error_text(self) -> str:
+        """The error for a table; nothing where no output was compared."""
+        return "" if self.error is None else f"{self.error:.1e}"
+
+
+class Record(Value):
+    """What `aotpack check` found of a variant on one machine, which need not be the one that built it."""
+
+    #: What its owner calls it.
+    machine: Text
+    os: Text
+    arch: Text
+    cpu: Text | None = None
+    #: What it ran on: the name of the GPU or NPU, where that is known.
+    device: Text | None = None
+    driver: Text | None = None
+    #: Of what ran it: package names to versions.
+    versions: _Options = {}
+    #: In seconds; the last is the median of `runs` runs.
+    load_seconds: float | None = None
+    first_run_seconds: float | None = None
+    run_seconds: float | None = None
+    runs: Count = 0
+    #: Highest resident memory of the process, in bytes.
+    peak_memory: Count | None = None
+    #: None: it was not compared.
+    numerics: Numerics | None = None
+    #: Why it does not run there, what is off, or why it was not compared; None if all is well.
+    failure: Text | None = None
+
 
 class FlexLowering(Value):
     """How one FlexAttention node was lowered."""
@@ -248,6 +283,8 @@ class Variant(Value):
     #: None: it was not compared, for the reason in `not_compared`.
     numerics: Numerics | None = None
     not_compared: Text | None = None
+    #: Of machines on which it was checked after it was built.
+    records: Annotated[tuple[Record, ...], Field(max_length=MAX_RECORDS, fail_fast=True)] = ()
     flex: Annotated[tuple[FlexLowering, ...], Field(max_length=MAX_NODES, fail_fast=True)] = ()
     #: Empty only on the way to the writer, which fills it in.
     files: Annotated[tuple[File, ...], Field(max_length=MAX_FILES, fail_fast=True)] = ()

@@ -13,6 +13,7 @@ from aotpack.builder.models.bfloat16 import BFLOAT16, computes_in_bfloat16
 from aotpack.builder.models.low_bits import low_bit_types
 from aotpack.builder.models.model import SourceModel, read_graph, read_source
 from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_infos
+from aotpack.builder.numerics.hints import rounds_to_integers
 from aotpack.builder.numerics.samples import check_samples
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UnknownName, UsageError
@@ -45,6 +46,8 @@ class ComponentPlan:
     flex: bool
     #: It has quantised tensors (QDQ).
     quantised: bool
+    #: It has quantised weights or activations of any form.
+    rounds: bool
     #: Of the user's inputs; None: they are made up.
     samples_digest: str | None = None
 
@@ -263,6 +266,7 @@ def _read(spec: ComponentSpec) -> ComponentPlan:
         narrow=low_bit_types(graph) | ({BFLOAT16} if computes_in_bfloat16(graph) else frozenset()),
         flex=any(opset.domain == _PREVIEW for opset in _imports(graph)),
         quantised=any(node.op_type == "DequantizeLinear" for node in graph.graph.node),
+        rounds=rounds_to_integers(graph) or bool(low_bit_types(graph)),
         samples_digest=_samples_digest(spec, graph),
     )
 

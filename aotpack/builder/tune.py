@@ -12,7 +12,7 @@ from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
 from aotpack.errors import NotAllowed
 from aotpack.machine import Machine
-from aotpack.manifest import Component, TensorInfo
+from aotpack.manifest import Component, TensorInfo, Variant
 from aotpack.model_check import Allowance
 from aotpack.package import Package
 from aotpack.policy import Policy
@@ -22,7 +22,7 @@ from aotpack.toolchain import toolchains
 from aotpack.tuning import Measurement, Tuning, TuningStore
 from aotpack.verdict import Code
 
-__all__ = ["tune"]
+__all__ = ["fixed_inputs", "materialise", "measure_variant", "tune"]
 
 #: Seconds that a variant's runs take at most, loading left aside.
 _MEASURED_SECONDS = 5.0
@@ -60,11 +60,13 @@ def tune(
     tuned = package.component(component)
     machine, policy, store = probe(), policy or Policy(), TuningStore(package.cache.root)
     selection = select(tuned, machine, toolchains(), here=True, policy=policy)
-    inputs = _inputs(package, tuned)
+    inputs = fixed_inputs(package, tuned)
     known = dict(store.read(package.digest, tuned.name, machine))
     tuning = _tuning(package, tuned, machine, known)
     for candidate in selection.accepted:
-        measurement = _measure(package, tuned, candidate, inputs, runs, limits or Limits(seconds=300.0))
+        measurement = measure_variant(
+            package, tuned, candidate, inputs, runs, limits or Limits(seconds=300.0)
+        )
         known[candidate.id] = measurement
         tuning = _tuning(package, tuned, machine, known)
         # Kept one by one: whoever is stopped on the way has those that were done.
@@ -86,7 +88,18 @@ def _tuning(
     )
 
 
-def _measure(
+def materialise(package: Package, component: Component, variant: Variant) -> Path:
+    """The folder with the files of a variant, as a session may load them.
+
+    Raises:
+        NotAllowed: its ONNX asks for what it may not.
+        PackageError, OutputError: as for `Cache.materialise`.
+    """
+    allowance = Allowance.of(toolchains().get(variant.toolchain))
+    return package.cache.materialise(package.reader, component, variant, allowance)
+
+
+def measure_variant(
     package: Package,
     component: Component,
     candidate: Candidate,
@@ -94,10 +107,19 @@ def _measure(
     runs: int,
     limits: Limits,
 ) -> Measurement:
+    """Time one variant in a process of its own. What goes wrong is in what it gives.
+
+    Args:
+        package: an open package.
+        component: one of its components.
+        candidate: a variant of it.
+        inputs: what it is run on (`fixed_inputs`).
+        runs: after the first one, at most.
+        limits: of the process.
+    """
     variant = candidate.variant
-    allowance = Allowance.of(toolchains().get(variant.toolchain))
     try:
-        folder = package.cache.materialise(package.reader, component, variant, allowance)
+        folder = materialise(package, component, variant)
     except NotAllowed as error:
         return Measurement(variant=variant.id, target=variant.target, failure=str(error))
     request = MeasureRequest(
@@ -116,7 +138,7 @@ def _measure(
     return Measurement(variant=variant.id, target=variant.target, failure=failure)
 
 
-def _inputs(package: Package, component: Component) -> tuple[TensorInfo, ...]:
+def fixed_inputs(package: Package, component: Component) -> tuple[TensorInfo, ...]:
     """The component's inputs, of the shapes that its variants were compiled with: all run on the same."""
     shapes = fixed_shapes(package, component)
     return tuple(

@@ -9,7 +9,7 @@ from pathlib import Path
 from aotpack.builder.jobs.job import NOT_ASKED, Done, PartDone
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered
-from aotpack.builder.numerics.judge import TOLERANCES, Tolerances, judge
+from aotpack.builder.numerics.judge import Tolerances, judge, tolerance_key
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
 from aotpack.errors import NotAllowed
@@ -115,7 +115,8 @@ def _finish(
     if not job.check:
         part = part.model_copy(update={"checked": None, "unchecked": NOT_ASKED})
     if part.checked is not None:
-        tolerances = Tolerances(_precision(job, component), job.tolerance, job.tolerances)
+        key = tolerance_key(target.precision, bfloat16=BFLOAT16 in component.narrow, rounds=component.rounds)
+        tolerances = Tolerances(key, job.tolerance, job.tolerances)
         numerics, off = judge(part.checked.compared, tolerances, part.checked.ran_on)
     if off is not None and target.name != PORTABLE:
         return failed(job, component, done, off, why)
@@ -166,19 +167,6 @@ def _finish(
         variant=variant,
         files=tuple((name, Path(path)) for name, path in part.files),
     )
-
-
-def _precision(job: Job, component: ComponentPlan) -> str | None:
-    """Whose tolerances hold: those of the least precise of what the target and the model compute in."""
-    kinds: list[str] = [job.target.precision or "f32"]
-    if BFLOAT16 in component.narrow:
-        # Such a model asks for bfloat16, and some EPs do as it says; the reference computes in float32.
-        kinds.append("bf16")
-    if component.quantised or component.narrow - {BFLOAT16}:
-        # ONNX Runtime and NPUs round activations to 8 bits where weights are of few bits, each in its own
-        # places.
-        kinds.append("int8")
-    return max(kinds, key=lambda kind: TOLERANCES[kind])
 
 
 def _uncompared(numerics: Numerics | None) -> str | None:

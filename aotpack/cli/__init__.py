@@ -41,6 +41,7 @@ _VERBS = (
     "inspect",
     "select",
     "coverage",
+    "check",
     "tune",
     "run",
     "verify",

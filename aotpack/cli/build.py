@@ -287,7 +287,7 @@ def _cells(row: Row, indent: str) -> list[str]:
         "" if row.cached else f"{row.seconds:.1f} s",
         output.size(row.size) if row.size is not None else "",
         output.size(row.adds) if row.adds is not None else "",
-        f"{numerics.error:.1e}" if numerics is not None else "",
+        numerics.error_text if numerics is not None else "",
         numerics.ran_on if numerics is not None else "not run" if row.state == "built" else "",
         f"{coverage.compiled}/{coverage.nodes}" if coverage is not None and coverage.partitions else "",
         row.ep_string or "",

@@ -20,7 +20,15 @@ from aotpack.builder.numerics.compare import Compared
 from aotpack.builder.spec import Limits
 from aotpack.errors import AotpackError
 from aotpack.machine import Machine
-from aotpack.manifest import Compatibility, Coverage, FlexLowering, Requirements, SessionSettings, Variant
+from aotpack.manifest import (
+    Compatibility,
+    Coverage,
+    FlexLowering,
+    Requirements,
+    SessionSettings,
+    TensorInfo,
+    Variant,
+)
 from aotpack.target import Target
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.base import RunsHere, Toolchain
@@ -148,6 +156,7 @@ def make_reference(
     workers: Workers,
     limits: Limits,
     *,
+    inputs: tuple[TensorInfo, ...] | None = None,
     given: Path | None = None,
     precisions: Iterable[str] = ("f32",),
 ) -> Reference:
@@ -158,6 +167,7 @@ def make_reference(
         folder: an empty one.
         workers: start it.
         limits: of the worker.
+        inputs: of the model, with more of their sizes fixed than it says itself.
         given: samples of the user's (`aotpack.builder.numerics.samples`); None: they are made up.
         precisions: that the variants compute in.
 
@@ -168,6 +178,7 @@ def make_reference(
     request = ReferenceRequest(
         model=str(model),
         output=str(output),
+        inputs=inputs,
         given=None if given is None else str(given),
         precisions=tuple(sorted(set(precisions))),
     )

@@ -11,7 +11,7 @@ from aotpack.builder.numerics.inputs import Hint
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["hints_of"]
+__all__ = ["hints_of", "rounds_to_integers"]
 
 #: Operators whose output holds the values of their first input, moved about or of another type.
 _SAME_VALUES = frozenset(
@@ -30,6 +30,20 @@ _SAME_VALUES = frozenset(
 )
 #: Operators whose second input indexes the axis `axis` of the first.
 _GATHERS = frozenset({"Gather", "GatherElements"})
+#: Operators that take or make quantised values.
+_ROUNDING = frozenset(
+    {
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeMatMul",
+        "GatherBlockQuantized",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "QuantizeLinear",
+    }
+)
 #: Values further than this from the input say little of it.
 _STEPS = 8
 #: Of a constant that an input is compared with, in elements.
@@ -60,6 +74,15 @@ def hints_of(model: onnx.ModelProto, folder: Path | None = None) -> dict[str, Hi
             if hint != Hint():
                 found[value.name] = hint
     return found
+
+
+def rounds_to_integers(model: onnx.ModelProto) -> bool:
+    """Whether a model has quantised weights or activations."""
+    nodes = [node for each in _graphs(model.graph) for node in each.node]
+    nodes += [node for function in model.functions for node in function.node]
+    return any(
+        node.op_type in _ROUNDING or node.op_type.startswith(("QLinear", "QAttention")) for node in nodes
+    )
 
 
 def _hint(name: str, graph: onnx.GraphProto, known: dict[str, onnx.TensorProto]) -> Hint:

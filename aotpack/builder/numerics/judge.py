@@ -9,7 +9,7 @@ from aotpack.builder.numerics.compare import Compared
 from aotpack.builder.numerics.measure import INFINITE, Measured
 from aotpack.manifest import Numerics, OutputNumerics
 
-__all__ = ["OVERALL", "TOLERANCES", "UNEQUAL", "Tolerances", "judge"]
+__all__ = ["OVERALL", "TOLERANCES", "UNEQUAL", "Tolerances", "judge", "tolerance_key"]
 
 #: Of a slice: the root mean square of the difference over the slice's scale, by the precision that an EP
 #: computes in. ``int8`` is for models with quantised weights or activations, whose roundings runtimes put in
@@ -25,6 +25,19 @@ OVERALL: Mapping[str | None, float] = MappingProxyType(
 UNEQUAL: Mapping[str | None, float] = MappingProxyType(
     {None: 1e-2, "f32": 1e-2, "f16": 5e-2, "bf16": 1e-1, "int8": 5e-2}
 )
+
+
+def tolerance_key(precision: str | None, *, bfloat16: bool, rounds: bool) -> str:
+    """Whose tolerances hold: those of the least precise of what an EP and a model compute in.
+
+    Args:
+        precision: of the EP.
+        bfloat16: the model asks for bfloat16, and some EPs do as it says; the reference computes in float32.
+        rounds: the model has quantised weights or activations. ONNX Runtime and NPUs round activations to 8
+            bits where weights are of few bits, each in places of its own.
+    """
+    kinds = [precision or "f32", *(["bf16"] if bfloat16 else []), *(["int8"] if rounds else [])]
+    return max(kinds, key=lambda kind: (OVERALL[kind], kind))
 
 
 class Tolerances:
