@@ -107,7 +107,11 @@ def _cells(variant: Variant) -> list[str]:
 
 
 def _ran_on(variant: Variant) -> str:
-    good = [record for record in variant.records if record.numerics is not None and record.failure is None]
+    good = [
+        record
+        for record in variant.records
+        if record.failure is None and record.numerics is not None and record.numerics.ran_on == "host"
+    ]
     machines = f"{len(good)} {'machine' if len(good) == 1 else 'machines'}" if good else ""
     here = variant.numerics.ran_on if variant.numerics is not None else ""
     return ", ".join(filter(None, (here, machines))) or "has not run"

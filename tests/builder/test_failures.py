@@ -25,7 +25,10 @@ REASONS = {
     "write-nothing": "model.onnx: was not written",
     "write-garbage": "model.onnx: is not an ONNX model",
     "write-outside": "leaves its folder",
-    "wrong-numbers": r"its numbers are off: output .features. has an error of .* of its own scale; the tolerance is 0.001; worst at \[0, 1\] of sample 0: .* instead of .*; ran on host",
+    "wrong-numbers": (
+        r"its numbers are off: output 'features' has an error of .* of its own scale; the tolerance is 0.001; "
+        r"worst at \[0, 1\] of sample 0: .* instead of .*; ran on host"
+    ),
     "abort-at-load": r"it compiled, but does not run \(host\): the worker was killed by SIGABRT",
     "raise-when-asked": "RuntimeError: no answer",
 }

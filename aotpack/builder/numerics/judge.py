@@ -100,10 +100,9 @@ def judge(compared: Compared, tolerances: Tolerances, ran_on: str) -> tuple[Nume
             limit = tolerances.overall(each)
             told = f"output {each.name!r} as a whole has an error of {each.overall:.3g}"
             off.append((each.overall / max(limit, 1e-30), f"{told}; the tolerance is {limit:g}"))
-        error, limit = each.error, tolerance
-        if each.excused > max(tolerance, each.error):
-            # Only its own noise allows it: the limit is said that it was held to.
-            error, limit = each.excused, each.excused_to
+        error = max(each.error, each.excused)
+        # Where only the output's own noise allows an error, the limit is said that it was held to.
+        limit = each.excused_to if each.excused > max(tolerance, each.error) else tolerance
         outputs.append(
             OutputNumerics(
                 name=each.name,
