@@ -26,8 +26,8 @@ REASONS = {
     "write-garbage": "model.onnx: is not an ONNX model",
     "write-outside": "leaves its folder",
     "wrong-numbers": (
-        r"its numbers are off: output 'features' has an error of .* of its own scale; the tolerance is 0.001; "
-        r"worst at \[0, 1\] of sample 0: .* instead of .*; ran on host"
+        r"its numbers are off: output 'features' has an error of .* of its own scale; "
+        r"the tolerance is 0.001; worst at \[0, 1\] of sample 0: .* instead of .*; ran on host"
     ),
     "abort-at-load": r"it compiled, but does not run \(host\): the worker was killed by SIGABRT",
     "raise-when-asked": "RuntimeError: no answer",

@@ -149,7 +149,8 @@ def _finite_share(outputs: Sequence[Any]) -> float:
     for output in outputs:
         try:
             arrays = [array for _, array in leaves(output)]
-        except TypeError:
+        except (TypeError, ValueError, SyntaxError):
+            # numpy reads some texts as lists of types.
             continue
         floats = [array for array in arrays if np.issubdtype(array.dtype, np.inexact) and array.size]
         shares += [float(np.isfinite(array.astype(np.float32, copy=False)).mean()) for array in floats]

@@ -143,8 +143,7 @@ def make_reference(
         unknown=unknown,
     )
     del run, found
-    _add_noise(model, output, meta, set(comparisons) - random, sorted(set(precisions)), started)
-    return meta
+    return _add_noise(model, output, meta, set(comparisons) - random, sorted(set(precisions)), started)
 
 
 class _Run:
@@ -250,7 +249,8 @@ def _open_outputs(session: onnxruntime.InferenceSession) -> list[str]:
 
 def _add_noise(
     model: Path, output: Path, meta: ReferenceMeta, keys: set[str], precisions: Sequence[str], started: float
-) -> None:
+) -> ReferenceMeta:
+    """Write the noise to `output`, and what the reference says of itself."""
     found: dict[str, dict[str, Noise]] = {}
     varies = set(meta.varies)
     for precision in precisions:
@@ -266,6 +266,7 @@ def _add_noise(
                 for axis, squares in noise.squares.items():
                     writer.put(f"noise/{precision}/{key}/{axis}", squares)
         writer.put_json("meta", meta_now.model_dump(mode="json"))
+    return meta_now
 
 
 def _noise(

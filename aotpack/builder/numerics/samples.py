@@ -99,7 +99,7 @@ def as_input(array: Array, info: TensorInfo, where: str, *, part: bool = False) 
         return array.astype(object)
     try:
         dtype = np.dtype(info.dtype)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         # A sequence's element, or a type that numpy has no name for: the runtime will say.
         return array
     if array.dtype != dtype:

@@ -66,7 +66,11 @@ def test_the_same_model_has_no_fault(precision: str, tmp_path: Path) -> None:
 
 def after(name: str, inputs: list[str], **attributes: object) -> onnx.ModelProto:
     """Features (1, 24, 24) of an image-like input, and one more node behind them."""
-    extra = {"zero": np.zeros(1, np.float32), "order": np.roll(np.arange(24), 1), "mean": np.array([0.5], "f4")}
+    extra = {
+        "zero": np.zeros(1, np.float32),
+        "order": np.roll(np.arange(24), 1),
+        "mean": np.array([0.5], "f4"),
+    }
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"]),
         helper.make_node("Sigmoid", ["h"], ["features"]),
@@ -166,7 +170,9 @@ def in_half(original: onnx.ModelProto) -> onnx.ModelProto:
     """The same computed in float16, as an NPU does."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    return convert_float_to_float16(onnx.ModelProto.FromString(original.SerializeToString()), keep_io_types=True)
+    return convert_float_to_float16(
+        onnx.ModelProto.FromString(original.SerializeToString()), keep_io_types=True
+    )
 
 
 @pytest.mark.parametrize(
