@@ -266,7 +266,8 @@ def _value(
         return np.array(random.choice(_WORDS, shape), dtype=object)
     try:
         dtype = np.dtype(info.dtype)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
+        # The last two, since numpy reads some texts as lists of types.
         raise ModelError(
             f"inputs of type {info.dtype} cannot be made up", where=f"input {info.name!r}"
         ) from None
