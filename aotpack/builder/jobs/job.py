@@ -32,7 +32,7 @@ from aotpack.builder.jobs.worker import (
     Seconds,
 )
 from aotpack.builder.spec import Limits
-from aotpack.errors import AotpackError, BuildStopped, CompileError
+from aotpack.errors import AotpackError, CompileError
 from aotpack.machine import Machine
 from aotpack.manifest import Compatibility, Coverage, FlexLowering, Requirements, SessionSettings, Variant
 from aotpack.target import Target
@@ -256,8 +256,6 @@ class _Work:
         """What `work` gives, or the failure that it raised."""
         try:
             return self._end(work())
-        except BuildStopped:
-            raise
         except ValidationError as error:
             return self._end(Done(failure=f"it gave what no package may hold: {first_issue(error)}"))
         except Exception as error:

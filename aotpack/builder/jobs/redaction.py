@@ -51,7 +51,7 @@ class Redaction:
             if value in text:
                 # A folder is not the beginning of another one's name; a credential may stand within anything.
                 end = r"(?![\w-])" if os.sep in value else ""
-                text = re.sub(re.escape(value) + end, lambda _, written=written: written, text)
+                text = re.sub(re.escape(value) + end, written.replace("\\", r"\\"), text)
         return text
 
 
