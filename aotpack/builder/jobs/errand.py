@@ -20,7 +20,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from aotpack._values import Value
-from aotpack.builder.jobs.job import Done, PartDone, Reference, Task, carry_out
+from aotpack.builder.jobs.carry_out import carry_out
+from aotpack.builder.jobs.job import Done, PartDone, Reference, Task
 from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.store import Store
 from aotpack.builder.jobs.supervise import Workers

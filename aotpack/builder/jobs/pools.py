@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from aotpack.builder.jobs.allowed import cores, memory_left
-from aotpack.builder.jobs.job import Done, Reference, References, Task, carry_out
+from aotpack.builder.jobs.carry_out import carry_out
+from aotpack.builder.jobs.job import Done, Reference, References, Task
 from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.machine import Machine
