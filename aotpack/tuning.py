@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from aotpack._values import Sha256, Value
 from aotpack.errors import OutputError
 from aotpack.machine import Machine
-from aotpack.source.notes import TUNING, write_note
+from aotpack.source.notes import TUNING, read_note, write_note
 
 __all__ = ["Measurement", "Tuning", "TuningStore"]
 
@@ -58,13 +58,13 @@ class TuningStore:
     """The measurements in a cache's folder."""
 
     def __init__(self, cache_root: Path) -> None:
-        self._root = cache_root / TUNING
+        self._root = cache_root
 
     def read(self, digest: str, component: str, machine: Machine) -> Mapping[str, Measurement]:
         """Measurements by variant id; empty if there are none, or none that can be read."""
         path = self._path(digest, component, machine.key())
         with contextlib.suppress(OSError, ValidationError):
-            tuning = Tuning.model_validate_json(path.read_bytes())
+            tuning = Tuning.model_validate_json(read_note(path))
             os.utime(path)
             return {item.variant: item for item in tuning.measurements}
         return {}
@@ -77,10 +77,10 @@ class TuningStore:
         """
         path = self._path(tuning.digest, tuning.component, tuning.machine)
         try:
-            write_note(path, tuning.model_dump_json(indent=2) + "\n")
+            write_note(self._root, path, tuning.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise OutputError(error.strerror or str(error), where=path) from None
         return path
 
     def _path(self, digest: str, component: str, machine: str) -> Path:
-        return self._root / machine / f"{digest}-{component}.json"
+        return self._root / TUNING / machine / f"{digest}-{component}.json"

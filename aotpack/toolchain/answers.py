@@ -18,8 +18,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aotpack._values import Value
+from aotpack.errors import UsageError
 from aotpack.machine import Machine
-from aotpack.source.notes import ANSWERS, write_note
+from aotpack.source.notes import ANSWERS, read_note, write_note
 from aotpack.verdict import Grade
 
 __all__ = ["KnownAnswers"]
@@ -43,13 +44,14 @@ class KnownAnswers:
 
     def __init__(self, cache_root: Path, toolchain: str, machine: Machine) -> None:
         key = hashlib.sha256(f"{toolchain}\n{machine.key()}".encode()).hexdigest()
+        self._root = cache_root
         #: The file; it need not exist.
         self.path = cache_root / ANSWERS / f"{key}.json"
 
     def read(self) -> dict[str, Grade | None]:
         """Answers by question; empty if there are none, or none that can be read."""
         with contextlib.suppress(OSError, ValidationError):
-            return dict(_Answers.model_validate_json(self.path.read_bytes()).answers)
+            return dict(_Answers.model_validate_json(read_note(self.path)).answers)
         return {}
 
     def add(self, question: str, said: Grade | None) -> None:
@@ -58,5 +60,6 @@ class KnownAnswers:
         if len(kept) >= MAX_ANSWERS:
             kept = {}
         text = _Answers(answers={**kept, question: said}).model_dump_json()
-        with contextlib.suppress(OSError):
-            write_note(self.path, text)
+        # A folder that is not a cache is told by whatever needs one.
+        with contextlib.suppress(OSError, UsageError):
+            write_note(self._root, self.path, text)

@@ -1,0 +1,23 @@
+"""What names contents in the cache: digests of all that they are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from aotpack.manifest import File, Manifest, Variant
+
+__all__ = ["file_key", "variant_key"]
+
+
+def file_key(file: File, manifest: Manifest) -> str:
+    """The key of a file's content, hex."""
+    # Not the file's own sha256: a load checks the segments', and only what was checked may name a content.
+    parts = [(manifest.segments[index].size, manifest.segments[index].sha256) for index in file.segments]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def variant_key(variant: Variant, manifest: Manifest) -> str:
+    """The key of a variant's files, hex."""
+    parts = [(file.path, file_key(file, manifest)) for file in variant.files]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
