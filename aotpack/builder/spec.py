@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from aotpack._text import shortened
 from aotpack._values import check_title
 from aotpack.errors import UsageError
+from aotpack.paths import name_issue
 from aotpack.target import Precision
 
 __all__ = [
+    "MAX_DIMENSION",
+    "MAX_ELEMENTS",
+    "MAX_SECONDS",
     "BuildSpec",
     "ComponentSpec",
     "Constant",
@@ -21,6 +27,14 @@ __all__ = [
     "parse_constants",
     "parse_shape",
 ]
+
+
+#: Of a time limit: a year. What a thread can wait for has an end.
+MAX_SECONDS = 366 * 24 * 3600
+#: One size of a tensor. Kernels count elements in 32 bits.
+MAX_DIMENSION = 2**31 - 1
+#: Elements of one input: to check a variant, each is made up. At four bytes each, these are 8 GiB.
+MAX_ELEMENTS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +47,13 @@ class Limits:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        # Not `<= 0`: a limit that is no number would never be reached.
-        if not self.seconds > 0:
-            raise UsageError("is no time limit", found=f"{self.seconds:g}", expected="more than 0 seconds")
+        # Not `<= 0`: a limit that is no number would never be reached, nor can one wait for it.
+        if not 0 < self.seconds <= MAX_SECONDS:
+            raise UsageError(
+                "is no time limit",
+                found=f"{self.seconds:g}",
+                expected=f"more than 0 and at most {MAX_SECONDS} seconds",
+            )
         if self.memory is not None and not self.memory > 0:
             raise UsageError("is no memory limit", found=self.memory, expected="more than 0 bytes")
 
@@ -57,6 +75,18 @@ class ComponentSpec:
     kind: Literal["model", "flex-attention"] = "model"
     #: Key, such as ``shapes.input``, to where in a file it was said, for errors.
     places: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, shape in self.shapes.items():
+            where = self.places.get(f"shapes.{name}", f"--shape {shortened(name)}")
+            if max(shape, default=1) > MAX_DIMENSION:
+                raise UsageError(
+                    "has a size that is too large", where=where, expected=f"at most {MAX_DIMENSION}"
+                )
+            if math.prod(shape) > MAX_ELEMENTS:
+                raise UsageError(
+                    "has too many elements", where=where, expected=f"at most {MAX_ELEMENTS} in all"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +136,21 @@ class BuildSpec:
 
     def __post_init__(self) -> None:
         check_title(name=self.name, version=self.version, license_=self.license)
-        # Nothing is larger than NaN: it would let every variant through.
-        if self.tolerance is not None and not self.tolerance >= 0:
+        for kind, names in (
+            ("component", [component.name for component in self.components]),
+            ("target", [target.name for target in self.targets]),
+        ):
+            for name in names:
+                if name is not None and (issue := name_issue(name)) is not None:
+                    raise UsageError(issue, where=f"name of the {kind}", expected="another name")
+        # Nothing is larger than NaN or an infinity: either would let every variant through.
+        if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise UsageError("is no tolerance", found=f"{self.tolerance:g}", expected="0 or more")
 
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 
-_SHAPE = re.compile(r"(?P<name>.+?)=(?P<sizes>\d+(?:[,x]\d+)*|)")
+_SHAPE = re.compile(r"(?P<name>.+?)=(?P<sizes>[0-9]{1,20}(?:[,x][0-9]{1,20}){0,63}|)")
 
 
 def parse_constants(texts: Iterable[str]) -> dict[str, Constant]:

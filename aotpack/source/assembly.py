@@ -11,6 +11,8 @@ from pathlib import Path
 from aotpack.container.copying import Lender
 from aotpack.container.reader import PackageReader
 from aotpack.manifest import Component, File, Manifest, Variant
+from aotpack.model_check import Allowance
+from aotpack.model_files import check_model_file
 from aotpack.source.keys import file_key
 from aotpack.source.layout import FILES, VARIANTS, WORK, ours
 from aotpack.source.lending import lenders
@@ -18,14 +20,19 @@ from aotpack.source.regular import discard, make_folder
 from aotpack.source.stamp import FileStamp, Stamp, is_right, is_whole, segments_of, stamp_file
 from aotpack.source.variant_folder import links_change, remove
 
-__all__ = ["put_together", "right_files"]
+__all__ = ["check_variant_model", "put_together", "right_files"]
 
 #: Links are made to a file, never to what a link points to; Windows can do no other and refuses to be told.
 _ITSELF = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
 
 
 def put_together(
-    root: Path, reader: PackageReader, component: Component, variant: Variant, key: str
+    root: Path,
+    reader: PackageReader,
+    component: Component,
+    variant: Variant,
+    key: str,
+    allowance: Allowance | None,
 ) -> Stamp:
     """Put a variant into the cache, or put right what is there. The caller holds the lock of its key.
 
@@ -35,12 +42,14 @@ def put_together(
         component: of the package.
         variant: of the component.
         key: the name of its folder.
+        allowance: what its ONNX may have beside what every package may; None: it is not checked.
 
     Returns:
         The stamp, which the caller writes when the files are on the disk.
 
     Raises:
         DigestMismatch, FormatError: the package is damaged.
+        NotAllowed: its ONNX asks for what it may not. Nothing of it is kept.
         OSError: the cache cannot be written.
     """
     manifest = reader.manifest
@@ -48,10 +57,12 @@ def put_together(
         make_folder(root / name)
     entry, work = root / VARIANTS / key, root / WORK / key
     files = right_files(entry, variant, manifest)
-    if files is None:
+    if files is not None:
+        check_variant_model(entry / "files", variant, allowance)
+    else:
         discard(work)
         try:
-            files = _assembled(root, reader, variant, entry, work)
+            files = _assembled(root, reader, variant, entry, work, allowance)
             # What is damaged goes, whoever uses it: they notice, and try again.
             remove(root, key, in_use=True)
             work.rename(entry)
@@ -80,8 +91,24 @@ def right_files(entry: Path, variant: Variant, manifest: Manifest) -> tuple[File
     return found if is_whole(entry, found) else None
 
 
+def check_variant_model(folder: Path, variant: Variant, allowance: Allowance | None) -> None:
+    """Check the ONNX of a variant whose files are in `folder`, unless `allowance` is None.
+
+    Raises:
+        NotAllowed: it asks for what it may not.
+    """
+    if allowance is not None:
+        model, sizes = variant.files[0].path, {file.path: file.size for file in variant.files}
+        check_model_file(folder / model, model, sizes, allowance)
+
+
 def _assembled(
-    root: Path, reader: PackageReader, variant: Variant, entry: Path, work: Path
+    root: Path,
+    reader: PackageReader,
+    variant: Variant,
+    entry: Path,
+    work: Path,
+    allowance: Allowance | None,
 ) -> tuple[FileStamp, ...]:
     """Make ``<work>/files``, and stamp each of them."""
     manifest = reader.manifest
@@ -90,10 +117,12 @@ def _assembled(
     (work / "files").mkdir()
     twins = [(root / FILES / file_key(file, manifest), entry / "files" / file.path) for file in variant.files]
     with links_change(root, entry.name, _linked_inodes(twins)):
-        for file, (shared, former) in zip(variant.files, twins, strict=True):
+        for index, (file, (shared, former)) in enumerate(zip(variant.files, twins, strict=True)):
             dest = work / "files" / file.path
             dest.parent.mkdir(parents=True, exist_ok=True)
             _put(reader, file, dest, shared, former, lent)
+            if index == 0:
+                check_variant_model(work / "files", variant, allowance)
         # When all links are made: of two files with the same content the second is linked to the first.
         return tuple(stamp_file(work / "files", file, manifest) for file in variant.files)
 

@@ -24,8 +24,9 @@ from aotpack._size import parse_size
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError, UsageError
 from aotpack.manifest import Component, Manifest, Variant
+from aotpack.model_check import Allowance
 from aotpack.source import notes, retention
-from aotpack.source.assembly import put_together, right_files
+from aotpack.source.assembly import check_variant_model, put_together, right_files
 from aotpack.source.durable import sync_folder, sync_tree
 from aotpack.source.keys import variant_key
 from aotpack.source.layout import VARIANTS, check_is_cache, claim
@@ -117,31 +118,54 @@ class Cache:
         self.root = (_folder_from_environment() if root is None else root).absolute()
         self.limit = _limit_from_environment() if limit is None else limit
 
-    def materialise(self, reader: PackageReader, component: Component, variant: Variant) -> Path:
+    def materialise(
+        self,
+        reader: PackageReader,
+        component: Component,
+        variant: Variant,
+        allowance: Allowance | None = None,
+    ) -> Path:
         """The folder that holds the files of a variant. As `hold`, but nothing keeps them there."""
-        with self.hold(reader, component, variant) as held:
+        with self.hold(reader, component, variant, allowance) as held:
             return held.folder
 
-    def hold(self, reader: PackageReader, component: Component, variant: Variant) -> Held:
+    def hold(
+        self,
+        reader: PackageReader,
+        component: Component,
+        variant: Variant,
+        allowance: Allowance | None = None,
+    ) -> Held:
         """The files of a variant of the package that `reader` has open, kept until they are let go of.
 
         A variant that is there costs a stat for each of its files. One whose files were changed since is
         checked byte by byte, and put right from the package. One that is put together is written to the disk
         while its user reads it already; `Held.close` waits for that.
 
+        What its ONNX may ask for (`aotpack.model_check`) is checked when it is put together: a variant that
+        is there was checked with the same `allowance`, which is part of its key.
+
+        Args:
+            reader: has the package open.
+            component: what the variant is of.
+            variant: what is wanted.
+            allowance: what its ONNX may have beside what every package may; None where the files are no input
+                of a session, and nothing of them is checked but their digests.
+
         Raises:
             DigestMismatch, FormatError: the package is damaged.
+            NotAllowed: its ONNX asks for what it may not. Nothing of it is kept.
             UsageError: the cache's folder holds something else.
             OutputError: the cache cannot be written.
         """
-        key = variant_key(variant, reader.manifest)
+        key = variant_key(variant, reader.manifest, allowance)
         held = self._stamped(key, variant)
         if held is None and not os.access(self.root, os.W_OK):
-            held = self._checked(key, variant, reader.manifest)
+            held = self._checked(key, variant, reader.manifest, allowance)
         if held is None:
             with self._written():
                 claim(self.root)
-                held = self._put_together(reader, component, variant, key)
+                held = self._put_together(reader, component, variant, key, allowance)
         return held
 
     def hold_known(self, key: str, variant: Variant) -> Held | None:
@@ -272,7 +296,9 @@ class Cache:
             os.utime(entry / STAMP)
         return Held(entry, pinned, stamp.files)
 
-    def _checked(self, key: str, variant: Variant, manifest: Manifest) -> Held | None:
+    def _checked(
+        self, key: str, variant: Variant, manifest: Manifest, allowance: Allowance | None
+    ) -> Held | None:
         """A variant that is there, each byte checked, in a cache to which no stamp can be written.
 
         It was copied there, as into the image of a container.
@@ -285,9 +311,21 @@ class Cache:
         if files is None:
             unpin(pinned)
             return None
+        try:
+            check_variant_model(entry / "files", variant, allowance)
+        except BaseException:
+            unpin(pinned)
+            raise
         return Held(entry, pinned, files)
 
-    def _put_together(self, reader: PackageReader, component: Component, variant: Variant, key: str) -> Held:
+    def _put_together(
+        self,
+        reader: PackageReader,
+        component: Component,
+        variant: Variant,
+        key: str,
+        allowance: Allowance | None,
+    ) -> Held:
         entry = self._entry(key)
         lock = acquire(self.root, key)
         try:
@@ -296,7 +334,7 @@ class Cache:
             if held is not None:
                 lock.release()
                 return held
-            stamp = put_together(self.root, reader, component, variant, key)
+            stamp = put_together(self.root, reader, component, variant, key, allowance)
             pinned = pin(entry)
             if pinned is None:
                 raise OutputError("was removed by another program", where=entry)

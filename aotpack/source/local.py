@@ -53,7 +53,7 @@ class LocalVariants:
     def hold(
         self, digest: str, component: str, machine: Machine, policy: Policy
     ) -> tuple[Variant, Held] | None:
-        """The variant for this machine and its files, kept until they are let go of; None as for `find`."""
+        """The variant for this machine and its files, which nobody removes meanwhile; None as for `find`."""
         path = self._path(digest, component, machine, policy)
         try:
             note = _Note.model_validate_json(read_note(path))

@@ -37,17 +37,20 @@ __all__ = ["ANSWERS", "COMPILED", "TUNING", "damaged", "notes", "read_note", "sw
 #: Where they lie (`aotpack.source.layout.ours`).
 _FOLDERS = (COMPILED, ANSWERS, f"{TUNING}/*", f"{RESULTS}/history")
 
+#: Bytes. A variant with all its files and settings has some hundred kilobytes at most.
+MAX_NOTE = 16 * 1024 * 1024
+
 #: Seconds after which what somebody is writing counts as left behind: it takes milliseconds.
 _STALE = 3600
 
 
-def read_note(path: Path) -> bytes:
-    """A note; what is not a regular file is none.
+def read_note(path: Path, limit: int = MAX_NOTE) -> bytes:
+    """A note of at most `limit` bytes; what is not a regular file is none.
 
     Raises:
-        OSError: it is not there, or cannot be read.
+        OSError: it is not there, is larger, or cannot be read.
     """
-    return read_regular(path)
+    return read_regular(path, limit)
 
 
 def write_note(root: Path, path: Path, text: str, *, used_ns: int | None = None) -> None:

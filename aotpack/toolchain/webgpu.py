@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.ort_release import ort_minor
 from aotpack.target import Target
 from aotpack.toolchain.base import Compiled, RunsHere
 from aotpack.toolchain.ort import write_optimised
@@ -60,9 +60,8 @@ class WebGpuToolchain(PluginToolchain):
 
     def requirements(self, target: Target) -> Requirements:
         """The release that wrote it and no other: the graph has operators that are the EP's alone."""
-        major, minor = metadata.version("onnxruntime").split(".")[:2]
         return target.requires.model_copy(
-            update={"onnxruntime": f"=={major}.{minor}.*", "ep": f"=={self.version()}"}
+            update={"onnxruntime": f"=={ort_minor()}.*", "ep": f"=={self.version()}"}
         )
 
     def session_settings(self, target: Target) -> SessionSettings:
