@@ -22,7 +22,8 @@ from aotpack._values import Count, Sha256, Text, Value, parse_value
 from aotpack.errors import OutputError
 from aotpack.machine import Machine
 from aotpack.manifest import MAX_VARIANTS
-from aotpack.source.notes import TUNING, read_note, write_note
+from aotpack.source.layout import TUNING
+from aotpack.source.notes import read_note, write_note
 
 __all__ = ["Measurement", "Tuning", "TuningStore"]
 

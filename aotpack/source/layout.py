@@ -46,9 +46,26 @@ __all__ = [
     "partial_name",
 ]
 
-VARIANTS, FILES, WORK, LOCKS = "variants", "files", "work", "locks"
-ANSWERS, COMPILED, TUNING = "answers", "compiled", "tuning"
-RESULTS, SENT, BUILDS = "results", "sent", "builds"
+#: The folder of variants, one folder for each.
+VARIANTS = "variants"
+#: The folder of contents that variants share.
+FILES = "files"
+#: The folder of what is being put together or removed.
+WORK = "work"
+#: The folder of the locks of keys.
+LOCKS = "locks"
+#: The folder of what EPs answered.
+ANSWERS = "answers"
+#: The folder of notes on what was compiled here.
+COMPILED = "compiled"
+#: The folder of what was measured here.
+TUNING = "tuning"
+#: The folder of results of builds.
+RESULTS = "results"
+#: The folder of models that were sent here to be built.
+SENT = "sent"
+#: The folder of builds in progress.
+BUILDS = "builds"
 
 _SHA256 = r"[0-9a-f]{64}"
 _MD5_SIZED = r"[0-9a-f]{32}"
@@ -72,6 +89,7 @@ _NAMES = {
     BUILDS: re.compile(rf"{_MD5_SIZED}(\.lock)?"),
 }
 
+#: The file that marks the folder.
 TAG = "CACHEDIR.TAG"
 #: The first line by https://bford.info/cachedir/; programs that make backups look for it.
 _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"

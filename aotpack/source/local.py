@@ -22,7 +22,8 @@ from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
 from aotpack.policy import Policy
 from aotpack.source.cache import Cache, Held
-from aotpack.source.notes import COMPILED, read_note, write_note
+from aotpack.source.layout import COMPILED
+from aotpack.source.notes import read_note, write_note
 
 __all__ = ["LocalVariants"]
 

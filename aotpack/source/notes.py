@@ -32,7 +32,7 @@ from aotpack.source.layout import (
 )
 from aotpack.source.regular import discard, discard_if_not_regular, is_folder, make_folder, read_regular
 
-__all__ = ["ANSWERS", "COMPILED", "TUNING", "damaged", "notes", "read_note", "sweep", "write_note"]
+__all__ = ["MAX_NOTE", "damaged", "notes", "read_note", "sweep", "write_note"]
 
 #: Where they lie (`aotpack.source.layout.ours`).
 _FOLDERS = (COMPILED, ANSWERS, f"{TUNING}/*", f"{RESULTS}/history")

@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from aotpack._values import Value
 from aotpack.errors import UsageError
 from aotpack.machine import Machine
-from aotpack.source.notes import ANSWERS, read_note, write_note
+from aotpack.source.layout import ANSWERS
+from aotpack.source.notes import read_note, write_note
 from aotpack.verdict import Grade
 
 __all__ = ["KnownAnswers"]
