@@ -73,14 +73,18 @@ _Counts = Annotated[dict[str, Count], Field(max_length=MAX_KEYS, fail_fast=True)
 _Texts = Annotated[tuple[str, ...], Field(fail_fast=True)]
 
 
+#: A size, a symbolic name, or None where nothing is known, for each axis.
+_Shape = Annotated[tuple[int | _Text | None, ...], Field(max_length=64, fail_fast=True)]
+
+
 class TensorInfo(Value):
     """An input or output of a component."""
 
     name: _Text
     #: numpy's name of the element type, such as ``float32``; ONNX's where numpy has none (``bfloat16``).
     dtype: _Text
-    #: A size, a symbolic name, or None where nothing is known; None instead of a shape if the rank is open.
-    shape: Annotated[tuple[int | _Text | None, ...], Field(max_length=64, fail_fast=True)] | None = None
+    #: None if the rank is open.
+    shape: _Shape | None = None
 
 
 class Source(Value):
@@ -194,6 +198,9 @@ class Variant(Value):
     ep: _Text
     device: Literal["cpu", "gpu", "npu"]
     precision: str | None = None
+    #: The shape that it was compiled for, of each input whose sizes the component leaves open. A size that is
+    #: open here too can be any. None: it does not say.
+    shapes: Annotated[dict[str, _Shape], Field(max_length=MAX_KEYS, fail_fast=True)] | None = None
     #: Among variants that fit equally well the higher one is taken.
     specificity: int = 0
     compatibility: Compatibility = Compatibility()

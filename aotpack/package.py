@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from aotpack.bucket import best, buckets
 from aotpack.container.reader import PackageReader
 from aotpack.errors import AotpackError, OutputError, UnknownName
 from aotpack.events import OnEvent
@@ -19,6 +20,7 @@ from aotpack.machine import Machine
 from aotpack.manifest import Component, Manifest, Variant
 from aotpack.probing import probe
 from aotpack.selection import Policy, Selection, select
+from aotpack.shapes import Wanted
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 from aotpack.tuning import TuningStore
@@ -112,6 +114,7 @@ class Package:
         machine: Machine | None = None,
         policy: Policy | None = None,
         emulate: bool = False,
+        shapes: Wanted | None = None,
     ) -> Selection:
         """Rank all variants of a component for a machine.
 
@@ -121,17 +124,30 @@ class Package:
             policy: what the user wants of the choice. On this computer ``AOTPACK_VARIANT`` names the one
                 variant to take where the policy names none.
             emulate: an emulated device counts as a device.
+            shapes: of the inputs to come, as `aotpack.selection.select` takes them.
         """
         policy = policy or Policy()
         if emulate:
             policy = replace(policy, emulate=True)
-        chosen_from = self.component(component)
         here = machine is None
         if here:
             policy, machine = policy.with_environment(), probe()
         assert machine is not None
-        measured = TuningStore(self.cache.root).read(self.digest, chosen_from.name, machine) if here else {}
-        return select(chosen_from, machine, toolchains(), here=here, policy=policy, measured=measured)
+        selections = []
+        for each in (shapes and buckets(self.manifest, component)) or [self.component(component)]:
+            measured = TuningStore(self.cache.root).read(self.digest, each.name, machine) if here else {}
+            selections.append(
+                select(
+                    each,
+                    machine,
+                    toolchains(),
+                    here=here,
+                    policy=policy,
+                    measured=measured,
+                    shapes=shapes,
+                )
+            )
+        return best(selections)
 
     def load(
         self,
@@ -140,6 +156,7 @@ class Package:
         component: str | None = None,
         policy: Policy | None = None,
         emulate: bool = False,
+        shapes: Wanted | None = None,
         on_miss: OnMiss = "portable",
         on_event: OnEvent | None = None,
     ) -> onnxruntime.InferenceSession:
@@ -149,6 +166,7 @@ class Package:
             component=component,
             policy=policy,
             emulate=emulate,
+            shapes=shapes,
             on_miss=on_miss,
             on_event=on_event,
         ).session
@@ -160,6 +178,7 @@ class Package:
         component: str | None = None,
         policy: Policy | None = None,
         emulate: bool = False,
+        shapes: Wanted | None = None,
         on_miss: OnMiss = "portable",
         on_event: OnEvent | None = None,
     ) -> Loaded:
@@ -170,6 +189,7 @@ class Package:
             component: its name; by default the first one.
             policy: what the user wants of the choice.
             emulate: an emulated device counts as a device.
+            shapes: of the inputs to come, as `aotpack.selection.select` takes them.
             on_miss: what to do where nothing but the portable variant is left, or where the best one would be
                 better compiled anew: ``portable`` takes it; ``compile`` compiles for this machine into the
                 cache, in a worker process, ``compile-in-background`` does so for the next load; ``error``
@@ -180,7 +200,7 @@ class Package:
             NothingToLoad: none did; the error lists every variant with its reason.
         """
         if selection is None:
-            selection = self.select(component=component, policy=policy, emulate=emulate)
+            selection = self.select(component=component, policy=policy, emulate=emulate, shapes=shapes)
         return load_first(self, selection, on_miss=on_miss, on_event=on_event)
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -248,6 +268,7 @@ def select_variant(
     machine: Machine | None = None,
     policy: Policy | None = None,
     emulate: bool = False,
+    shapes: Wanted | None = None,
 ) -> Selection:
     """Rank the variants of a package for a machine.
 
@@ -257,13 +278,19 @@ def select_variant(
         machine: whom for; by default this computer, whose EPs are then asked.
         policy: what the user wants of the choice.
         emulate: an emulated device counts as a device.
+        shapes: of the inputs to come: input name to its shape, or symbolic dimension to its one size.
+            Variants that were compiled for other shapes are refused. Without `component`, or with the name
+            of one that has buckets, the shapes choose among the buckets too.
 
     Raises:
         PackageNotFound, FormatError: as for `aotpack.open`.
-        UnknownName: the package has no such component, or the policy asks for a variant that it lacks.
+        UnknownName: the package has no such component, the policy asks for a variant that it lacks, or a
+            shape is for no input and no dimension.
     """
     with open_package(path) as package:
-        return package.select(component=component, machine=machine, policy=policy, emulate=emulate)
+        return package.select(
+            component=component, machine=machine, policy=policy, emulate=emulate, shapes=shapes
+        )
 
 
 def load(
@@ -272,6 +299,7 @@ def load(
     component: str | None = None,
     policy: Policy | None = None,
     emulate: bool = False,
+    shapes: Wanted | None = None,
     on_miss: OnMiss = "portable",
     on_event: OnEvent | None = None,
 ) -> onnxruntime.InferenceSession:
@@ -282,6 +310,7 @@ def load(
         component: its name; by default the first one.
         policy: what the user wants of the choice.
         emulate: an emulated device counts as a device.
+        shapes: of the inputs to come, as `aotpack.select` takes them.
         on_miss: what to do where nothing but the portable variant is left, as for `Package.load_first`.
         on_event: called for every refusal and every recompilation (`aotpack.events`).
 
@@ -291,5 +320,10 @@ def load(
     """
     with open_package(path) as package:
         return package.load(
-            component=component, policy=policy, emulate=emulate, on_miss=on_miss, on_event=on_event
+            component=component,
+            policy=policy,
+            emulate=emulate,
+            shapes=shapes,
+            on_miss=on_miss,
+            on_event=on_event,
         )

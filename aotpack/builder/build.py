@@ -35,6 +35,7 @@ from aotpack.container.writer import write
 from aotpack.errors import BuildFailed, OutputError, UsageError
 from aotpack.manifest import Component, Manifest
 from aotpack.probing import probe
+from aotpack.shapes import Wanted, checked_shapes
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 
@@ -46,7 +47,7 @@ def build(
     *,
     targets: Iterable[str | TargetSpec],
     output: str | os.PathLike[str],
-    shapes: Mapping[str, int | Sequence[int]] | None = None,
+    shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     version: str = "0",
@@ -67,7 +68,8 @@ def build(
         model: path of the ONNX model.
         targets: names from the catalogue, aliases (``aotpack targets``), or a `TargetSpec` with more to say.
         output: path of the package to write; none of the files of the model.
-        shapes: input name to its shape, or symbolic dimension to its one size.
+        shapes: input name to its shape, or symbolic dimension to its one size, for all targets; a
+            `TargetSpec` can have others.
         constants: input name to the value that it always has; the variants lack that input.
         name: of the package; by default the model's file name.
         version: of the package.
@@ -113,7 +115,7 @@ def one_model(
     *,
     targets: Iterable[str | TargetSpec],
     output: Path,
-    shapes: Mapping[str, int | Sequence[int]] | None = None,
+    shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     **settings: Any,
@@ -134,9 +136,7 @@ def one_model(
     """
     if isinstance(targets, str):
         raise UsageError("is a text", where="targets", found=repr(targets), expected=f"a list: [{targets!r}]")
-    sizes = {
-        key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in (shapes or {}).items()
-    }
+    sizes = checked_shapes(shapes or {})
     return BuildSpec(
         name=name or package_name(model),
         output=output,
@@ -194,7 +194,8 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
         else:
             place = elsewhere
         results = Results(Cache()) if spec.reuse else None
-        sources = Sources(planned.components, scratch, workers, limits)
+        compiled = [part for job in planned.jobs for part in job.components]
+        sources = Sources((*planned.components, *compiled), scratch, workers, limits)
         machine = probe() if elsewhere is None else None
         finished = do_all(planned, place, sources, results, scratch, announce, machine)
         if results is not None:

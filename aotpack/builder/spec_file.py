@@ -78,6 +78,8 @@ class TargetTable(Value):
     #: Provider options, added to those of the catalogue.
     options: dict[str, str | int | bool] = Field(default={})
     precision: Precision | None = None
+    #: As a component's, for this target alone, in place of theirs of the same name.
+    shapes: _Shapes = Field(default={})
     #: The largest error, on the scale of the report.
     tolerance: Annotated[float, Field(gt=0)] | None = None
     #: By default all.
@@ -153,6 +155,7 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
             name=target.name,
             options={name: _option(value) for name, value in target.options.items()},
             precision=target.precision,
+            shapes=_shapes(target.shapes),
             tolerance=target.tolerance,
             components=_wanted(target, file, places.of(("target", index, "components"))),
             share_weights=target.share_weights,
@@ -198,6 +201,7 @@ def _places(table: TargetTable, index: int, places: TomlPlaces) -> dict[str, str
     own = ("target", "name", "precision", "share_weights")
     keys: list[tuple[str, ...]] = [(name,) for name in own if name in table.model_fields_set]
     keys += [("options", name) for name in table.options]
+    keys += [("shapes", name) for name in table.shapes]
     return {".".join(key): places.of(("target", index, *key)) for key in keys}
 
 

@@ -39,7 +39,8 @@ def build_progress(stack: ExitStack) -> Event:
     # How many are left is known before the first one begins.
     whole = progress.add_task("", total=0, visible=False)
     waiting: set[tuple[str, str]] = set()
-    tasks: dict[tuple[str, str], TaskID] = {}
+    # A target that is compiled for several shapes has several.
+    tasks: dict[tuple[str, str], list[TaskID]] = {}
 
     def live(what: str, component: str, target: str, built: Built | None) -> None:
         key = component, target
@@ -47,15 +48,16 @@ def build_progress(stack: ExitStack) -> Event:
             waiting.add(key)
             progress.update(whole, total=len(waiting), visible=True)
         elif built is not None:
-            if key in tasks:
-                progress.remove_task(tasks.pop(key))
+            if tasks.get(key):
+                progress.remove_task(tasks[key].pop())
             if key in waiting:
                 progress.advance(whole)
             progress.console.print(_line(what, component, target, built))
         elif what == "referred":
-            progress.remove_task(tasks.pop(key))
+            progress.remove_task(tasks[key].pop())
         else:
-            tasks[key] = progress.add_task(_line(what, component, target, built), total=None)
+            task = progress.add_task(_line(what, component, target, built), total=None)
+            tasks.setdefault(key, []).append(task)
         done = int(progress.tasks[0].completed)
         progress.update(whole, description=f"{done} of {len(waiting)} done", refresh=True)
 
