@@ -6,17 +6,21 @@ its one size. Sizes that follow from others (`aotpack.dimensions`) are worked ou
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from aotpack._text import clipped
 from aotpack.dimensions import expression, solve
 from aotpack.errors import ShapeError, UnknownName, UsageError
 from aotpack.manifest import Component, TensorInfo, Variant
 
 __all__ = [
+    "MAX_DIMENSION",
+    "MAX_ELEMENTS",
     "Bound",
     "Sizes",
     "Wanted",
@@ -37,8 +41,13 @@ Sizes = tuple[int | str | None, ...]
 #: What a user gives; numpy's integers are integers too.
 Wanted = Mapping[str, "int | Sequence[int]"]
 
+#: One size of a tensor. Kernels count elements in 32 bits.
+MAX_DIMENSION = 2**31 - 1
+#: Elements of one input: to check a variant, each is made up. At four bytes each, these are 8 GiB.
+MAX_ELEMENTS = 2**31 - 1
+
 #: As on a command line; sizes that make no sense are told so by `checked_shapes`.
-_SHAPE = re.compile(r"(?P<name>.+?)=(?P<sizes>-?\d{1,18}(?:[,x]-?\d{1,18})*|)")
+_SHAPE = re.compile(r"(?P<name>.+?)=(?P<sizes>-?[0-9]{1,20}(?:[,x]-?[0-9]{1,20}){0,63}|)")
 
 _NO_PLACES: Mapping[str, str] = MappingProxyType({})
 
@@ -72,11 +81,11 @@ def checked_shapes(
 
     Raises:
         ShapeError: a size is 0 or less.
-        UsageError: a size is no whole number.
+        UsageError: a size is no whole number, or too large.
     """
     checked = {}
     for name, given in shapes.items():
-        where = places.get(f"shapes.{name}", f"{what} {name}")
+        where = places.get(f"shapes.{name}", f"{what} {clipped(name, 80)}")
         try:
             # A text would be a sequence of its letters.
             if isinstance(given, str | bytes):
@@ -90,6 +99,10 @@ def checked_shapes(
         for size in sizes:
             if size < 1:
                 raise ShapeError(f"has a size of {size}", where=where, expected="sizes of 1 and more")
+        if max(sizes, default=1) > MAX_DIMENSION:
+            raise UsageError("has a size that is too large", where=where, expected=f"at most {MAX_DIMENSION}")
+        if math.prod(sizes) > MAX_ELEMENTS:
+            raise UsageError("has too many elements", where=where, expected=f"at most {MAX_ELEMENTS} in all")
         checked[name] = sizes
     return checked
 
@@ -161,7 +174,7 @@ class _Binding:
     def take(self, name: str, shape: tuple[int, ...]) -> None:
         """What was said of an input or a symbolic dimension."""
         place = self._places.get(f"shapes.{name}")
-        where = place or f"{self._what} {name}"
+        where = place or f"{self._what} {clipped(name, 80)}"
         if name in self._inputs:
             self._take_input(self._inputs[name], shape, where)
         elif name in self._symbols:

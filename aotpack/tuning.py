@@ -14,44 +14,51 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field
 
-from aotpack._values import Sha256, Value
+from aotpack._input_file import read_input
+from aotpack._values import Count, Sha256, Text, Value, parse_value
 from aotpack.errors import OutputError
 from aotpack.machine import Machine
+from aotpack.manifest import MAX_VARIANTS
 from aotpack.source.notes import TUNING, write_note
 
 __all__ = ["Measurement", "Tuning", "TuningStore"]
 
 
+#: Bytes of a file of measurements; a variant takes some hundred.
+MAX_TUNING_SIZE = 16 * 1024 * 1024
+
+
 class Measurement(Value):
     """One variant, run in a process of its own."""
 
-    variant: str
-    target: str
+    variant: Text
+    target: Text
     #: Why it does not run, one sentence; None if it does.
-    failure: str | None = None
+    failure: Text | None = None
     #: From the files on disk to the session.
     load_seconds: float | None = None
     first_run_seconds: float | None = None
     #: The median of the runs after the first.
     run_seconds: float | None = None
-    runs: int = 0
+    runs: Count = 0
     #: Highest resident memory of the process, in bytes.
-    peak_memory: int | None = None
+    peak_memory: Count | None = None
 
 
 class Tuning(Value):
     """All measurements of one component on one machine."""
 
-    package: str
+    package: Text
     #: sha256 of the package's manifest.
     digest: Sha256
-    component: str
+    component: Text
     #: `Machine.key` of the machine.
     machine: Sha256
-    measurements: tuple[Measurement, ...]
+    measurements: Annotated[tuple[Measurement, ...], Field(max_length=MAX_VARIANTS)]
 
 
 class TuningStore:
@@ -63,8 +70,9 @@ class TuningStore:
     def read(self, digest: str, component: str, machine: Machine) -> Mapping[str, Measurement]:
         """Measurements by variant id; empty if there are none, or none that can be read."""
         path = self._path(digest, component, machine.key())
-        with contextlib.suppress(OSError, ValidationError):
-            tuning = Tuning.model_validate_json(path.read_bytes())
+        with contextlib.suppress(OSError, ValueError):
+            data = read_input(path, MAX_TUNING_SIZE, expected="measurements", error=OutputError)
+            tuning = parse_value(Tuning, data, limit=MAX_TUNING_SIZE)
             os.utime(path)
             return {item.variant: item for item in tuning.measurements}
         return {}

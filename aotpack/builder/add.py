@@ -13,6 +13,8 @@ from aotpack.builder.spec import TargetSpec
 from aotpack.container.partial import check_writable
 from aotpack.edit import adopt
 from aotpack.errors import UsageError
+from aotpack.model_check import ANY_DOMAIN, Allowance
+from aotpack.model_files import check_packaged_model
 from aotpack.package import open_package
 from aotpack.shapes import Wanted
 from aotpack.target import PORTABLE
@@ -57,6 +59,7 @@ def add(
                 where=f"{package}: component {grown.name}",
                 hint="build it again with `aotpack build`",
             )
+        check_packaged_model(opened.reader, portable, Allowance(domains=ANY_DOMAIN))
         model, *_ = opened.extract(portable.id, Path(scratch) / "portable", component=grown.name)
         built = Path(scratch) / "added.aotpack"
         report = build(

@@ -25,14 +25,14 @@ from aotpack.builder.models.constants import with_constants
 from aotpack.builder.plan import plan
 from aotpack.builder.report import BuildReport
 from aotpack.builder.results import Results
-from aotpack.builder.schedule import Event, Finished, do_all
+from aotpack.builder.schedule import Finished, do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant, Limits, TargetSpec
-from aotpack.builder.variant import Built
 from aotpack.container.content import Content
 from aotpack.container.partial import check_writable
 from aotpack.container.writer import write
 from aotpack.errors import BuildFailed, OutputError, UsageError
+from aotpack.events import Event, EventCode, OnEvent
 from aotpack.manifest import Component, Manifest
 from aotpack.probing import probe
 from aotpack.shapes import Wanted, checked_shapes
@@ -60,7 +60,7 @@ def build(
     reuse: bool = True,
     executor: Executor | str | None = None,
     compress: int | None = 3,
-    on_event: Event | None = None,
+    on_event: OnEvent | None = None,
 ) -> BuildReport:
     """Compile one ONNX model for many targets and pack what comes out.
 
@@ -84,7 +84,7 @@ def build(
         executor: does the jobs instead of this machine: any `concurrent.futures.Executor` whose processes can
             import aotpack, or ``dask://HOST:PORT``, the scheduler of a Dask cluster.
         compress: zstd level of segments that shrink by it, or None.
-        on_event: called from worker threads, one call at a time.
+        on_event: called for each step (`aotpack.events`), from worker threads, one call at a time.
 
     Raises:
         UsageError, ModelError: nothing was started.
@@ -151,16 +151,16 @@ def build_spec(
     *,
     executor: Executor | str | None = None,
     keep_going: bool = False,
-    on_event: Event | None = None,
+    on_event: OnEvent | None = None,
 ) -> BuildReport:
     """Build what `spec` says. As `build`."""
     started = time.monotonic()
-    announce = _one_at_a_time(on_event)
+    tell = _one_at_a_time(on_event)
     refuse_input(spec.output, [component.model for component in spec.components])
     with _claimed(spec.output) as scratch:
         spec = with_constants(spec, scratch)
-        finished = _run(spec, executor, scratch, announce)
-        report = _pack(spec, finished, announce, started)
+        finished = _run(spec, executor, scratch, tell)
+        report = _pack(spec, finished, tell, started)
     if report.package is None:
         raise BuildFailed(
             "no target could be built, so there is no package", report=report, hint=_first_reason(report)
@@ -174,7 +174,7 @@ def build_spec(
     return report
 
 
-def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announce: Event) -> list[Finished]:
+def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: OnEvent) -> list[Finished]:
     limits = spec.limits
     if limits.memory is None:
         # What a machine has is the least that a limit can mean: beyond it the system kills at random.
@@ -197,7 +197,7 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
         compiled = [part for job in planned.jobs for part in job.components]
         sources = Sources((*planned.components, *compiled), scratch, workers, limits)
         machine = probe() if elsewhere is None else None
-        finished = do_all(planned, place, sources, results, scratch, announce, machine)
+        finished = do_all(planned, place, sources, results, scratch, tell, machine)
         if results is not None:
             results.trim()
         return finished
@@ -207,7 +207,7 @@ def _elsewhere(executor: Executor | str) -> Elsewhere:
     return connect(executor) if isinstance(executor, str) else Elsewhere(executor)
 
 
-def _pack(spec: BuildSpec, finished: list[Finished], announce: Event, started: float) -> BuildReport:
+def _pack(spec: BuildSpec, finished: list[Finished], tell: OnEvent, started: float) -> BuildReport:
     components: dict[str, Component] = {}
     contents: dict[tuple[str, str], Sequence[tuple[str, Content]]] = {}
     for item in finished:
@@ -227,7 +227,7 @@ def _pack(spec: BuildSpec, finished: list[Finished], announce: Event, started: f
     rows = tuple(item.built.row for item in finished)
     if not components:
         return BuildReport(package=None, seconds=time.monotonic() - started, rows=rows)
-    announce("pack", "", "", None)
+    tell(Event(code=EventCode.PACKING, package=str(spec.output)))
     # Jobs are in the order of the targets, components of a package in that of the spec.
     ordered = tuple(components[each.name] for each in spec.components if each.name in components)
     manifest = write(
@@ -283,15 +283,15 @@ def _sweep(builds: Path) -> None:
                 shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _one_at_a_time(on_event: Event | None) -> Event:
+def _one_at_a_time(on_event: OnEvent | None) -> OnEvent:
     lock = threading.Lock()
 
-    def announce(what: str, component: str, target: str, built: Built | None) -> None:
+    def tell(event: Event) -> None:
         if on_event is not None:
             with lock:
-                on_event(what, component, target, built)
+                on_event(event)
 
-    return announce
+    return tell
 
 
 def refuse_input(output: Path, inputs: Iterable[Path]) -> None:

@@ -16,6 +16,7 @@ from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_in
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UnknownName, UsageError
 from aotpack.manifest import TensorInfo
+from aotpack.settings import settings_issue
 from aotpack.shapes import Sizes, dimension_names, is_fixed
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain.base import Toolchain
@@ -226,6 +227,9 @@ def _resolve(wanted: TargetSpec, extra: Iterable[Target], toolchains: Mapping[st
     for name, value in sorted(target.provider_options.items()):
         if issue := toolchain.option_issue(name, value):
             raise UsageError(issue, where=_said(wanted, f"options.{name}") or f"{called}, option {name}")
+    # A third party's toolchain may set what it does not list.
+    if issue := settings_issue(toolchain.session_settings(target), toolchain):
+        raise UsageError(issue, where=_said(wanted, "target") or called)
     if wanted.share_weights and not toolchain.shares_weights:
         where = _said(wanted, "share_weights") or called
         raise UsageError(f"{target.ep} cannot share weights between components", where=where)

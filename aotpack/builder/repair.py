@@ -11,9 +11,10 @@ from aotpack.builder.build import build
 from aotpack.builder.models.model import read_graph
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.errors import AotpackError, BuildFailed
-from aotpack.events import EventCode
+from aotpack.events import EventCode, LoadListener
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
+from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.package import Package, open_package
 from aotpack.policy import Policy
 from aotpack.probing import probe
@@ -32,7 +33,7 @@ def compile_here(
     package: Package,
     component: str,
     policy: Policy,
-    announce: Callable[..., None],
+    tell: LoadListener,
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> Work:
     """What compiles `component` for this machine and keeps the variant in the cache, when it is called.
@@ -44,7 +45,7 @@ def compile_here(
         package: an open package.
         component: the name of one of its components.
         policy: which devices and EPs are taken, in which order.
-        announce: is told what is done (`aotpack.events.announcer`).
+        tell: is told what is done.
         shapes: to compile for. Without any, toolchains that need fixed ones take those of another variant.
     """
     compiled_from = package.component(component)
@@ -53,29 +54,32 @@ def compile_here(
     portable = next((item for item in compiled_from.variants if item.target == PORTABLE), None)
     if portable is None:
         reason = "The package holds no portable ONNX to compile from."
-        announce(EventCode.RECOMPILE_FAILED, component, reason)
+        tell(EventCode.RECOMPILE_FAILED, reason)
         return lambda: None
     try:
-        model = cache.materialise(package.reader, compiled_from, portable) / portable.files[0].path
+        folder = cache.materialise(package.reader, compiled_from, portable, Allowance(domains=ANY_DOMAIN))
+        model = folder / portable.files[0].path
         fixed = fixed_shapes(package, compiled_from)
     except (AotpackError, OSError) as error:
-        announce(EventCode.RECOMPILE_FAILED, component, str(error))
+        tell(EventCode.RECOMPILE_FAILED, str(error), error=error)
         return lambda: None
     machine = probe()
     targets = targets_here(machine, policy)
     if not targets:
         reason = "This machine compiles for none of the devices and EPs that may be taken."
-        announce(EventCode.RECOMPILE_FAILED, component, reason)
+        tell(EventCode.RECOMPILE_FAILED, reason)
 
     def work() -> tuple[Variant, Path] | None:
         for target in targets:
-            announce(EventCode.RECOMPILING, target.name, f"It is compiled for this machine ({target.title}).")
+            reason = f"It is compiled for this machine ({target.title})."
+            tell(EventCode.RECOMPILING, reason, target=target.name)
             try:
                 return _compile(target)
             except BuildFailed as error:
-                announce(EventCode.RECOMPILE_FAILED, target.name, str(error.report.rows[0].reason))
+                reason = str(error.report.rows[0].reason)
+                tell(EventCode.RECOMPILE_FAILED, reason, target=target.name, error=error)
             except (AotpackError, OSError) as error:
-                announce(EventCode.RECOMPILE_FAILED, target.name, str(error))
+                tell(EventCode.RECOMPILE_FAILED, str(error), target=target.name, error=error)
         return None
 
     def _compile(target: Target) -> tuple[Variant, Path]:
@@ -93,7 +97,8 @@ def compile_here(
             )
             with open_package(output) as built:
                 kept = local.keep(digest, component, machine, policy, built.reader, built.component(), shapes)
-        announce(EventCode.RECOMPILED, kept[0].id, "It was compiled for this machine and kept in the cache.")
+        reason = "It was compiled for this machine and kept in the cache."
+        tell(EventCode.RECOMPILED, reason, target=target.name, variant=kept[0].id)
         return kept
 
     return work

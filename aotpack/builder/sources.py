@@ -16,6 +16,7 @@ from aotpack.builder.models.model import file_stamps, prepare, read_model
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.spec import Limits
 from aotpack.errors import ModelError, OutputError
+from aotpack.events import EventCode
 from aotpack.shapes import takes
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain import toolchains
@@ -23,8 +24,8 @@ from aotpack.toolchain.base import Toolchain
 
 __all__ = ["Announce", "Sources", "refusal"]
 
-#: As `aotpack.builder.schedule.Event`.
-Announce = Callable[[str, str, str, None], None]
+#: Is told which component a reference is made of, and when it is made.
+Announce = Callable[[EventCode, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +156,9 @@ class Sources:
             runnable = self._lower(component, portable, runs_it, runs_it.widened(component.narrow))
 
             def make() -> Reference:
-                announce("reference", component.name, "", None)
+                announce(EventCode.REFERENCE, component.name)
                 reference = make_reference(runnable.path, folder, self._workers, self._limits)
-                announce("referred", component.name, "", None)
+                announce(EventCode.REFERENCE_DONE, component.name)
                 return reference
 
             self._references[key] = place.refer(make)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +11,12 @@ from typing import Literal
 
 from aotpack._values import check_title
 from aotpack.errors import UsageError
+from aotpack.paths import name_issue
 from aotpack.shapes import checked_shapes, parse_shape
 from aotpack.target import Precision
 
 __all__ = [
+    "MAX_SECONDS",
     "BuildSpec",
     "ComponentSpec",
     "Constant",
@@ -22,6 +25,10 @@ __all__ = [
     "parse_constants",
     "parse_shapes",
 ]
+
+
+#: Of a time limit: a year. What a thread can wait for has an end.
+MAX_SECONDS = 366 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +41,13 @@ class Limits:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        # Not `<= 0`: a limit that is no number would never be reached.
-        if not self.seconds > 0:
-            raise UsageError("is no time limit", found=f"{self.seconds:g}", expected="more than 0 seconds")
+        # Not `<= 0`: a limit that is no number would never be reached, nor can one wait for it.
+        if not 0 < self.seconds <= MAX_SECONDS:
+            raise UsageError(
+                "is no time limit",
+                found=f"{self.seconds:g}",
+                expected=f"more than 0 and at most {MAX_SECONDS} seconds",
+            )
         if self.memory is not None and not self.memory > 0:
             raise UsageError("is no memory limit", found=self.memory, expected="more than 0 bytes")
 
@@ -116,8 +127,15 @@ class BuildSpec:
 
     def __post_init__(self) -> None:
         check_title(name=self.name, version=self.version, license_=self.license)
-        # Nothing is larger than NaN: it would let every variant through.
-        if self.tolerance is not None and not self.tolerance >= 0:
+        for kind, names in (
+            ("component", [component.name for component in self.components]),
+            ("target", [target.name for target in self.targets]),
+        ):
+            for name in names:
+                if name is not None and (issue := name_issue(name)) is not None:
+                    raise UsageError(issue, where=f"name of the {kind}", expected="another name")
+        # Nothing is larger than NaN or an infinity: either would let every variant through.
+        if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise UsageError("is no tolerance", found=f"{self.tolerance:g}", expected="0 or more")
 
 

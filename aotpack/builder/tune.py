@@ -10,8 +10,10 @@ from aotpack.builder.jobs.supervise import run_worker
 from aotpack.builder.jobs.worker import MeasureRequest
 from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
+from aotpack.errors import NotAllowed
 from aotpack.machine import Machine
 from aotpack.manifest import Component, TensorInfo, Variant
+from aotpack.model_check import Allowance
 from aotpack.package import Package
 from aotpack.policy import Policy
 from aotpack.probing import probe
@@ -101,7 +103,11 @@ def _measure(
     limits: Limits,
 ) -> Measurement:
     variant = candidate.variant
-    folder = package.cache.materialise(package.reader, component, variant)
+    allowance = Allowance.of(toolchains().get(variant.toolchain))
+    try:
+        folder = package.cache.materialise(package.reader, component, variant, allowance)
+    except NotAllowed as error:
+        return Measurement(variant=variant.id, target=variant.target, failure=str(error))
     request = MeasureRequest(
         variant=variant,
         model=str(folder / variant.files[0].path),

@@ -10,11 +10,12 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from aotpack.documents import RunDocument
+    from aotpack.load_options import OnMiss
     from aotpack.manifest import TensorInfo
     from aotpack.shapes import Sizes
 
@@ -59,12 +61,19 @@ def run(
             help="At nothing but portable: portable, compile, compile-in-background or error.",
         ),
     ] = "portable",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="ONNX Runtime's threads for one operator.", show_default="cores"),
+    ] = None,
+    inter_threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Its threads for operators side by side.", show_default="one by one"),
+    ] = None,
     emulate: Emulate = False,
     as_json: AsJson = False,
 ) -> None:
     """Load the best variant and run it, on given or made-up inputs."""
-    from aotpack.documents import RunDocument
-    from aotpack.loading import check_on_miss
+    from aotpack.documents import RefusalDocument, RunDocument
     from aotpack.package import open_package
     from aotpack.shapes import bind
 
@@ -82,11 +91,16 @@ def run(
         shapes = {**shapes_of(shape), **{name: array.shape for name, array in arrays.items() if array.size}}
         started = time.perf_counter()
         selection = opened.select(component=component, policy=policy, shapes=shapes)
-        loaded = opened.load_first(selection, on_miss=check_on_miss(on_miss))
+        loaded = opened.load_first(
+            selection,
+            on_miss=cast("OnMiss", on_miss),
+            session_options=functools.partial(_set_threads, threads, inter_threads),
+        )
         load_seconds = time.perf_counter() - started
         name = selection.component
         sizes = bind(opened.component(name).inputs, selection.shapes).shapes
     session = loaded.session
+    options = session.get_session_options()
     feeds = _feeds(session, arrays, sizes)
     seconds = []
     for _ in range(runs + 1):
@@ -110,7 +124,9 @@ def run(
         first_run_seconds=seconds[0],
         run_seconds=statistics.median(seconds[1:]),
         runs=runs,
-        refused=loaded.refused,
+        threads=options.intra_op_num_threads,
+        inter_threads=options.inter_op_num_threads,
+        refused=tuple(RefusalDocument.of(refusal) for refusal in loaded.refused),
     )
     if as_json:
         output.print_json(document)
@@ -122,9 +138,20 @@ def run(
         loaded.compiling.join()
 
 
+def _set_threads(intra: int | None, inter: int | None, options: onnxruntime.SessionOptions) -> None:
+    import onnxruntime as ort
+
+    if intra is not None:
+        options.intra_op_num_threads = intra
+    if inter is not None:
+        options.inter_op_num_threads = inter
+        # Without it these threads have nothing to do.
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+
+
 def _show(document: RunDocument) -> None:
-    for refused, reason in document.refused:
-        output.print_text(f"refused  {refused}: {reason}")
+    for refusal in document.refused:
+        output.print_text(f"refused  {refusal.variant}: {refusal.reason}")
     output.print_text(f"variant  {document.variant} ({document.ep})")
     for kind, values in (("in", document.inputs), ("out", document.outputs)):
         for value in values:

@@ -35,6 +35,8 @@ from aotpack.container.copying import Lender
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
 from aotpack.manifest import Component, File, Manifest, Variant
+from aotpack.model_check import Allowance
+from aotpack.model_files import check_model_file
 from aotpack.source import notes
 from aotpack.source.lending import lenders
 from aotpack.source.stamp import Stamp, is_right, segments_of, stamp_file
@@ -88,23 +90,40 @@ class Cache:
         self._work = self.root / "work"
         self._locks = self.root / "locks"
 
-    def materialise(self, reader: PackageReader, component: Component, variant: Variant) -> Path:
+    def materialise(
+        self,
+        reader: PackageReader,
+        component: Component,
+        variant: Variant,
+        allowance: Allowance | None = None,
+    ) -> Path:
         """The folder that holds the files of a variant of the package that `reader` has open.
 
         A variant that is there costs a stat for each of its files. One whose files were changed since is
         checked byte by byte, and put right from the package.
 
+        What its ONNX may ask for (`aotpack.model_check`) is checked when it is put together: a variant that
+        is there was checked with the same `allowance`, which is part of its key.
+
+        Args:
+            reader: has the package open.
+            component: what the variant is of.
+            variant: what is wanted.
+            allowance: what its ONNX may have beside what every package may; None where the files are no input
+                of a session, and nothing of them is checked but their digests.
+
         Raises:
             DigestMismatch, FormatError: the package is damaged.
+            NotAllowed: its ONNX asks for what it may not. Nothing of it is kept.
             OutputError: the cache cannot be written.
         """
-        key = _variant_key(variant, reader.manifest)
+        key = _variant_key(variant, reader.manifest, allowance)
         entry = self._variants / key
         if not self._is_there(entry, variant):
             with self._written(), self._lock(key):
                 # Another process may have done it while we waited.
                 if not self._is_there(entry, variant):
-                    self._put_together(reader, component, variant, key)
+                    self._put_together(reader, component, variant, key, allowance)
             # What cannot be removed now is no reason not to load.
             with contextlib.suppress(OSError):
                 self._remove_least_recently_used(self.limit, grace=_GRACE)
@@ -215,9 +234,16 @@ class Cache:
             os.utime(entry / "stamp.json")
         return True
 
-    def _put_together(self, reader: PackageReader, component: Component, variant: Variant, key: str) -> None:
+    def _put_together(
+        self,
+        reader: PackageReader,
+        component: Component,
+        variant: Variant,
+        key: str,
+        allowance: Allowance | None,
+    ) -> None:
         entry, work = self._variants / key, self._work / key
-        manifest = reader.manifest
+        manifest, sizes = reader.manifest, {file.path: file.size for file in variant.files}
 
         def stamp(folder: Path) -> str:
             return Stamp(
@@ -230,6 +256,9 @@ class Cache:
 
         if all(is_right(entry / "files" / f.path, segments_of(f, manifest)) for f in variant.files):
             # Touched and not changed. A session may have the files open, and Windows moves no such file.
+            if allowance is not None:
+                model = variant.files[0].path
+                check_model_file(entry / "files" / model, model, sizes, allowance)
             notes.write_note(entry / "stamp.json", stamp(entry))
             return
         for folder in (self._variants, self._files, work.parent):
@@ -237,10 +266,12 @@ class Cache:
         _remove_tree(work)
         lent = lenders(variant, manifest, _listed(self._variants))
         try:
-            for file in variant.files:
+            for index, file in enumerate(variant.files):
                 dest = work / "files" / file.path
                 dest.parent.mkdir(parents=True, exist_ok=True)
                 self._put(reader, file, dest, entry / "files" / file.path, lent)
+                if index == 0 and allowance is not None:
+                    check_model_file(dest, file.path, sizes, allowance)
             (work / "stamp.json").write_text(stamp(work), encoding="utf-8")
             self._remove(key)
             work.rename(entry)
@@ -352,9 +383,14 @@ def _file_key(file: File, manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _variant_key(variant: Variant, manifest: Manifest) -> str:
-    parts = [(file.path, _file_key(file, manifest)) for file in variant.files]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+def _variant_key(variant: Variant, manifest: Manifest, allowance: Allowance | None) -> str:
+    # All that its session is made of, so that what was checked for one is never taken for another.
+    parts = (
+        [(file.path, _file_key(file, manifest)) for file in variant.files],
+        (variant.toolchain, variant.ep, variant.device, variant.session.model_dump()),
+        allowance and (sorted(allowance.domains), sorted(allowance.attributes)),
+    )
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _listed(folder: Path) -> list[Path]:

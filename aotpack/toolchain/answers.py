@@ -2,7 +2,7 @@
 
 ::
 
-    <cache>/answers/<key>.json   the answers by question; null where the EP gave none
+    <cache>/answers/<key>.json   the answers by the sha256 of the question; null where the EP gave none
 
 A key is made of the toolchain and the machine's key, so another release of the EP or of onnxruntime, another
 driver or an environment that changes what the EP accepts are asked anew. An EP whose check crashed is not
@@ -26,6 +26,8 @@ __all__ = ["KnownAnswers"]
 
 #: Of one toolchain on one machine; far more than the variants of the packages that a machine loads.
 MAX_ANSWERS = 10_000
+#: Bytes of their file: a hundred for each.
+_MAX_SIZE = 100 * MAX_ANSWERS
 
 
 class _Answers(Value):
@@ -49,7 +51,8 @@ class KnownAnswers:
     def read(self) -> dict[str, Grade | None]:
         """Answers by question; empty if there are none, or none that can be read."""
         with contextlib.suppress(OSError, ValidationError):
-            return dict(_Answers.model_validate_json(self.path.read_bytes()).answers)
+            if self.path.stat().st_size <= _MAX_SIZE:
+                return dict(_Answers.model_validate_json(self.path.read_bytes()).answers)
         return {}
 
     def add(self, question: str, said: Grade | None) -> None:

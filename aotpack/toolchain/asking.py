@@ -7,6 +7,7 @@ kept in the cache (`aotpack.toolchain.answers`), and then no process is started 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from aotpack.probing import probe
 from aotpack.source.cache import Cache
-from aotpack.toolchain.answers import KnownAnswers
+from aotpack.toolchain.answers import MAX_ANSWERS, KnownAnswers
 from aotpack.verdict import Grade
 
 __all__ = ["AskWorker", "main"]
@@ -50,8 +51,12 @@ class AskWorker:
             known = KnownAnswers(Cache().root, self._toolchain, probe())
             if known.path not in self._known:
                 self._known[known.path] = known.read()
-            question, answers = f"{device} {ep_string}", self._known[known.path]
+            answers = self._known[known.path]
+            # A question can have 64 KB, and there is no end of them.
+            question = hashlib.sha256(f"{device} {ep_string}".encode()).hexdigest()
             if question not in answers:
+                if len(answers) >= MAX_ANSWERS:
+                    answers.clear()
                 answers[question] = self._ask_now(ep_string, device)
                 known.add(question, answers[question])
             return answers[question]

@@ -103,7 +103,7 @@ class InTreeToolchain(Toolchain):
         """It is not there to be asked."""
         return None
 
-    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
+    def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
         """There is no such session."""
         self._refuse()
 

@@ -21,8 +21,8 @@ from aotpack.builder.plan import Plan, plan
 from aotpack.builder.schedule import do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
-from aotpack.builder.variant import Built
 from aotpack.errors import FarmError
+from aotpack.events import Event, EventCode
 from aotpack.probing import probe
 from aotpack.toolchain import toolchains
 
@@ -116,13 +116,14 @@ def test_every_job_is_done_once_and_told_in_the_plans_order(
     seed: int,
 ) -> None:
     made, place = planned(small_model, targets, components), Scattered(seed)
-    told: Counter[tuple[str, str, str]] = Counter()
+    told: Counter[tuple[str, str | None, str | None]] = Counter()
 
-    def announce(what: str, component: str, target: str, built: Built | None) -> None:
-        assert (built is None) == (what != "end")
-        told[what, component, target] += 1
+    def tell(event: Event) -> None:
+        ended = event.code in (EventCode.BUILT, EventCode.FAILED)
+        assert (event.row is not None) == ended
+        told["end" if ended else event.code.value, event.component, event.target] += 1
 
-    finished = do_all(made, place, sources, None, tmp_path_factory.mktemp("scratch"), announce, None)
+    finished = do_all(made, place, sources, None, tmp_path_factory.mktemp("scratch"), tell, None)
     jobs = [(job.target.name, job.components[0].name) for job in made.jobs]
     assert [(each.built.row.target, each.component.name) for each in finished] == jobs
     given_out = Counter((task.target.name, task.parts[0].component) for task in place.tasks)
@@ -130,7 +131,7 @@ def test_every_job_is_done_once_and_told_in_the_plans_order(
     assert given_out == Counter(compiled)
     for target, component in jobs:
         assert told["end", component, target] == 1
-        for what in ("wait", "start"):
+        for what in ("queued", "compiling"):
             assert told[what, component, target] == (target != "portable")
     states = {each.built.row.target: each.built.row.state for each in finished}
     assert states.pop("portable") == "built"
@@ -144,12 +145,12 @@ def test_every_job_is_done_once_and_told_in_the_plans_order(
 def test_what_goes_wrong_here_stops_the_place(small_model: Path, sources: Sources, tmp_path: Path) -> None:
     place = Scattered(0)
 
-    def announce(what: str, component: str, target: str, built: Built | None) -> None:
-        if what == "start" and target == "qnn-htp-v75":
+    def tell(event: Event) -> None:
+        if event.code is EventCode.COMPILING and event.target == "qnn-htp-v75":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        do_all(planned(small_model, list(TARGETS)), place, sources, None, tmp_path, announce, None)
+        do_all(planned(small_model, list(TARGETS)), place, sources, None, tmp_path, tell, None)
     assert place.stopped == 1
 
 
