@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
+from aotpack.bucket import best, buckets
 from aotpack.container.reader import PackageReader
 from aotpack.errors import AotpackError, OutputError, UnknownName
 from aotpack.load_options import LoadKeywords, LoadOptions, SelectKeywords, SelectOptions, takes
@@ -128,13 +129,25 @@ class Package:
     ) -> Selection:
         """As `select`, with options that were put together before."""
         policy = options.whole_policy
-        chosen_from = self.component(component)
         here = machine is None
         if here:
             policy, machine = policy.with_environment(), probe()
         assert machine is not None
-        measured = TuningStore(self.cache.root).read(self.digest, chosen_from.name, machine) if here else {}
-        return select(chosen_from, machine, toolchains(), here=here, policy=policy, measured=measured)
+        known, selections = toolchains(), []
+        for each in (options.shapes and buckets(self.manifest, component)) or [self.component(component)]:
+            measured = TuningStore(self.cache.root).read(self.digest, each.name, machine) if here else {}
+            selections.append(
+                select(
+                    each,
+                    machine,
+                    known,
+                    here=here,
+                    policy=policy,
+                    measured=measured,
+                    shapes=options.shapes,
+                )
+            )
+        return best(selections)
 
     @takes(LoadOptions)
     def load(
@@ -253,7 +266,8 @@ def select_variant(
 
     Raises:
         PackageNotFound, FormatError: as for `aotpack.open`.
-        UnknownName: the package has no such component, or the policy asks for a variant that it lacks.
+        UnknownName: the package has no such component, the policy asks for a variant that it lacks, or a
+            shape is for no input and no dimension.
     """
     how = SelectOptions(**options)
     with open_package(path) as package:

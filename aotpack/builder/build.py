@@ -19,6 +19,7 @@ import psutil
 from aotpack.builder.footprint import with_footprints
 from aotpack.builder.jobs.dask_farm import connect
 from aotpack.builder.jobs.elsewhere import Elsewhere
+from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.pools import Here, Place, jobs_at_once
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.models.constants import with_constants
@@ -35,6 +36,7 @@ from aotpack.errors import BuildFailed, OutputError, UsageError
 from aotpack.events import Event, EventCode, OnEvent
 from aotpack.manifest import Component, Manifest
 from aotpack.probing import probe
+from aotpack.shapes import Wanted, checked_shapes
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 
@@ -46,7 +48,7 @@ def build(
     *,
     targets: Iterable[str | TargetSpec],
     output: str | os.PathLike[str],
-    shapes: Mapping[str, int | Sequence[int]] | None = None,
+    shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     version: str = "0",
@@ -69,7 +71,8 @@ def build(
         model: path of the ONNX model.
         targets: names from the catalogue, aliases (``aotpack targets``), or a `TargetSpec` with more to say.
         output: path of the package to write; none of the files of the model.
-        shapes: input name to its shape, or symbolic dimension to its one size.
+        shapes: input name to its shape, or symbolic dimension to its one size, for all targets; a
+            `TargetSpec` can have others.
         constants: input name to the value that it always has; the variants lack that input.
         name: of the package; by default the model's file name.
         version: of the package.
@@ -121,7 +124,7 @@ def one_model(
     *,
     targets: Iterable[str | TargetSpec],
     output: Path,
-    shapes: Mapping[str, int | Sequence[int]] | None = None,
+    shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
     inputs: Iterable[str | os.PathLike[str]] = (),
     name: str | None = None,
@@ -144,9 +147,7 @@ def one_model(
     """
     if isinstance(targets, str):
         raise UsageError("is a text", where="targets", found=repr(targets), expected=f"a list: [{targets!r}]")
-    sizes = {
-        key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in (shapes or {}).items()
-    }
+    sizes = checked_shapes(shapes or {})
     return BuildSpec(
         name=name or package_name(model),
         output=output,
@@ -199,7 +200,7 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
         limits = Limits(seconds=limits.seconds, memory=psutil.virtual_memory().total * 9 // 10)
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers())
-        elsewhere = None if executor is None else _elsewhere(executor)
+        elsewhere = None if executor is None else _elsewhere(executor, workers)
         if elsewhere is not None:
             stack.callback(elsewhere.close)
         planned = plan(spec, toolchains(), elsewhere.offered() if elsewhere else None)
@@ -207,13 +208,15 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
         place: Place
         if elsewhere is None:
             sizes = [sum(part.model.source.size for part in job.components) for job in planned.jobs]
-            place = Here(workers, probe(), jobs_at_once(sizes, spec.jobs))
+            copies = ModelCopies(scratch / "models")
+            place = Here(workers, probe(), jobs_at_once(sizes, spec.jobs), copies)
             stack.callback(place.close)
         else:
             place = elsewhere
         results = Results(Cache()) if spec.reuse else None
+        compiled = [part for job in planned.jobs for part in job.components]
         precisions = {job.target.precision or "f32" for job in planned.jobs}
-        sources = Sources(planned.components, scratch, workers, limits, precisions)
+        sources = Sources((*planned.components, *compiled), scratch, workers, limits, precisions)
         machine = probe() if elsewhere is None else None
         finished = do_all(planned, place, sources, results, scratch, tell, machine)
         if results is not None:
@@ -221,8 +224,10 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
         return finished
 
 
-def _elsewhere(executor: Executor | str) -> Elsewhere:
-    return connect(executor) if isinstance(executor, str) else Elsewhere(executor)
+def _elsewhere(executor: Executor | str, workers: Workers) -> Elsewhere:
+    if isinstance(executor, str):
+        return connect(executor, workers, probe())
+    return Elsewhere(executor, workers, probe())
 
 
 def _pack(spec: BuildSpec, finished: list[Finished], tell: OnEvent, started: float) -> BuildReport:

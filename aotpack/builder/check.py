@@ -17,11 +17,12 @@ from aotpack.builder.models.model import read_graph
 from aotpack.builder.numerics.hints import rounds_to_integers
 from aotpack.builder.numerics.judge import Tolerances, judge, tolerance_key
 from aotpack.builder.numerics.samples import write_samples
+from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
-from aotpack.builder.tune import fixed_inputs, materialise, measure_variant
+from aotpack.builder.tune import inputs_of, materialise, measure_variant
 from aotpack.errors import AotpackError, UnknownName
 from aotpack.machine import Gpu, Machine, Npu
-from aotpack.manifest import Component, Numerics, Record
+from aotpack.manifest import Component, Numerics, Record, TensorInfo
 from aotpack.package import Package
 from aotpack.policy import Policy
 from aotpack.probing import probe
@@ -126,7 +127,8 @@ class _Component:
         self._workers = workers
         self._limits = limits
         self._machine = machine
-        self._inputs = fixed_inputs(package, component)
+        self._shapes = fixed_shapes(package, component)
+        self._references: dict[tuple[TensorInfo, ...], Reference] = {}
         self._bfloat16 = self._rounds = False
         folder.mkdir()
 
@@ -136,10 +138,23 @@ class _Component:
         """All that the policy accepts, in its order."""
         selection = select(self._component, self._machine, toolchains(), here=True, policy=policy)
         accepted = selection.accepted
-        reference = self._reference(inputs, {each.variant.precision or "f32" for each in accepted})
-        return [self._one(index, each, reference, held_to, runs, name) for index, each in enumerate(accepted)]
+        precisions = {each.variant.precision or "f32" for each in accepted}
+        return [
+            self._one(index, each, inputs, precisions, held_to, runs, name)
+            for index, each in enumerate(accepted)
+        ]
 
-    def _reference(self, inputs: Sequence[Path], precisions: set[str]) -> Reference:
+    def _reference(
+        self, infos: tuple[TensorInfo, ...], given: Sequence[Path], precisions: set[str]
+    ) -> Reference:
+        """What variants of these shapes are compared with."""
+        if infos not in self._references:
+            self._references[infos] = self._made_reference(infos, given, precisions)
+        return self._references[infos]
+
+    def _made_reference(
+        self, infos: tuple[TensorInfo, ...], given: Sequence[Path], precisions: set[str]
+    ) -> Reference:
         portable = next((each for each in self._component.variants if each.target == PORTABLE), None)
         if portable is None:
             return Reference(path=None, failure="the package has no portable variant to compare with")
@@ -150,27 +165,28 @@ class _Component:
         graph = read_graph(model)
         self._bfloat16 = computes_in_bfloat16(graph)
         self._rounds = rounds_to_integers(graph) or bool(low_bit_types(graph) - {BFLOAT16})
-        infos = self._inputs
-        given = None
-        if inputs:
-            given = self._folder / "given.npz"
-            write_samples(inputs, infos, given)
-        folder = self._folder / "reference"
+        folder = self._folder / f"reference-{len(self._references)}"
         folder.mkdir()
+        samples = folder / "given.npz" if given else None
+        if samples is not None:
+            write_samples(given, infos, samples)
         return make_reference(
-            model, folder, self._workers, self._limits, given=given, precisions=precisions, inputs=infos
+            model, folder, self._workers, self._limits, given=samples, precisions=precisions, inputs=infos
         )
 
     def _one(
         self,
         index: int,
         candidate: Candidate,
-        reference: Reference,
+        given: Sequence[Path],
+        precisions: set[str],
         held_to: _HeldTo,
         runs: int,
         name: str | None,
     ) -> Checked:
         variant = candidate.variant
+        infos = inputs_of(self._component, variant, self._shapes)
+        reference = self._reference(infos, given, precisions)
         numerics, failure, good = self._numbers(index, candidate, reference, held_to)
         measured = None
         if good:
@@ -178,7 +194,7 @@ class _Component:
                 self._package,
                 self._component,
                 candidate,
-                self._inputs,
+                infos,
                 runs,
                 self._limits,
             )

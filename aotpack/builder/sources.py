@@ -7,20 +7,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from aotpack.builder.jobs.job import (
-    Done,
-    Reference,
-    References,
-    Task,
-    TaskPart,
-    carry_out,
-    make_reference,
-)
+from aotpack.builder.jobs.carry_out import recheck
+from aotpack.builder.jobs.job import Done, Reference, References, Task, TaskPart, make_reference
 from aotpack.builder.jobs.pools import Place
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered, lower_for
-from aotpack.builder.models.model import file_stamps, prepare, read_graph, read_model
+from aotpack.builder.models.model import external_data, file_stamps, prepare, read_graph, read_model
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.numerics.samples import write_samples
 from aotpack.builder.plan import ComponentPlan, Job
@@ -28,6 +21,7 @@ from aotpack.builder.spec import Limits
 from aotpack.errors import ModelError, OutputError
 from aotpack.events import EventCode
 from aotpack.machine import Machine
+from aotpack.shapes import takes
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.base import Toolchain
@@ -48,7 +42,7 @@ class Sources:
     """Prepares models and has references made when a job asks for them, each once. For one thread.
 
     Args:
-        components: whose models they are.
+        components: whose models they are; one may be there several times, for several shapes.
         folder: an empty one, which takes what is prepared.
         workers: start the references.
         limits: of a worker.
@@ -71,7 +65,8 @@ class Sources:
         self._stamps = {component.name: component.model.stamps for component in components}
         self._prepared: dict[object, _Prepared] = {}
         self._lowered: dict[object, Lowered] = {}
-        self._references: dict[str, Future[Reference]] = {}
+        self._external: dict[Path, tuple[str, ...]] = {}
+        self._references: dict[object, Future[Reference]] = {}
 
     def task(self, job: Job) -> Task:
         """The task of a job.
@@ -90,6 +85,7 @@ class Sources:
                     component=component.name,
                     variant=job.variant_id(component),
                     model=lowered.path,
+                    data=self._data(lowered.path),
                     nodes=lowered.nodes,
                     flex=lowered.records,
                     note=prepared.note,
@@ -120,7 +116,9 @@ class Sources:
                 component=part.component,
                 variant=job.variant_id(part_plan),
                 model=Path(part.files[0][1]),
-                nodes=0,
+                nodes=part.coverage.nodes,
+                flex=part.flex,
+                note=part.note,
             )
             for part, part_plan in zip(made.parts, job.components, strict=True)
         )
@@ -129,10 +127,9 @@ class Sources:
             target=job.target,
             parts=parts,
             limits=self._limits,
-            made=made,
             check_key=job.check_key,
         )
-        return lambda: carry_out(task, references, folder, self._workers, machine)
+        return lambda: recheck(task, made, references, folder, self._workers, machine)
 
     def references(self, job: Job, place: Place, announce: Announce) -> References:
         """What the variants of a job are compared with, made by `place` when the first job asks.
@@ -172,7 +169,7 @@ class Sources:
     def _prepare(self, component: ComponentPlan, widen: Mapping[str, str]) -> _Prepared:
         # Of components that share their weights one may have types that another has not.
         widen = {name: wide for name, wide in widen.items() if name in component.narrow}
-        key = (component.name, tuple(widen.items()))
+        key = (component.name, _shapes_key(component), tuple(widen.items()))
         if key not in self._prepared:
             folder = self._folder / f"prepared-{len(self._prepared)}"
             try:
@@ -198,8 +195,15 @@ class Sources:
             self._lowered[key] = lower_for(target, toolchain, model, component.model, folder)
         return self._lowered[key]
 
+    def _data(self, model: Path) -> tuple[str, ...]:
+        if model not in self._external:
+            self._external[model] = external_data(read_graph(model).graph, model)
+        return self._external[model]
+
     def _reference(self, component: ComponentPlan, place: Place, announce: Announce) -> Future[Reference]:
-        if component.name not in self._references:
+        component = self._comparable(component)
+        key = (component.name, _shapes_key(component))
+        if key not in self._references:
             folder = self._folder / f"reference-{len(self._references)}"
             folder.mkdir(parents=True)
             # The bare operator runs nowhere; what the portable variant has is what the others are held to.
@@ -223,8 +227,22 @@ class Sources:
                 announce(EventCode.REFERENCE_DONE, component.name)
                 return reference
 
-            self._references[component.name] = place.refer(make)
-        return self._references[component.name]
+            self._references[key] = place.refer(make)
+        return self._references[key]
+
+    def _comparable(self, component: ComponentPlan) -> ComponentPlan:
+        """`component`, or the same with sizes where it leaves some open: it has to be run with some.
+
+        Those that another target is compiled for mean something to the model, and 1 for each may not.
+        """
+        if not component.open:
+            return component
+        fixed = (each for each in self._components if each.name == component.name and not each.open)
+        return next((each for each in fixed if takes(component.inputs, each.inputs)), component)
+
+
+def _shapes_key(component: ComponentPlan) -> object:
+    return tuple(sorted(component.spec.shapes.items()))
 
 
 def _note(widened: Mapping[tuple[str, str], int], widen: Mapping[str, str]) -> str | None:

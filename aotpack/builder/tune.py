@@ -18,11 +18,12 @@ from aotpack.package import Package
 from aotpack.policy import Policy
 from aotpack.probing import probe
 from aotpack.selection import Candidate, select
+from aotpack.shapes import is_fixed
 from aotpack.toolchain import toolchains
 from aotpack.tuning import Measurement, Tuning, TuningStore
 from aotpack.verdict import Code
 
-__all__ = ["fixed_inputs", "materialise", "measure_variant", "tune"]
+__all__ = ["inputs_of", "materialise", "measure_variant", "tune"]
 
 #: Seconds that a variant's runs take at most, loading left aside.
 _MEASURED_SECONDS = 5.0
@@ -60,12 +61,17 @@ def tune(
     tuned = package.component(component)
     machine, policy, store = probe(), policy or Policy(), TuningStore(package.cache.root)
     selection = select(tuned, machine, toolchains(), here=True, policy=policy)
-    inputs = fixed_inputs(package, tuned)
+    shapes = fixed_shapes(package, tuned)
     known = dict(store.read(package.digest, tuned.name, machine))
     tuning = _tuning(package, tuned, machine, known)
     for candidate in selection.accepted:
         measurement = measure_variant(
-            package, tuned, candidate, inputs, runs, limits or Limits(seconds=300.0)
+            package,
+            tuned,
+            candidate,
+            inputs_of(tuned, candidate.variant, shapes),
+            runs,
+            limits or Limits(seconds=300.0),
         )
         known[candidate.id] = measurement
         tuning = _tuning(package, tuned, machine, known)
@@ -138,10 +144,13 @@ def measure_variant(
     return Measurement(variant=variant.id, target=variant.target, failure=failure)
 
 
-def fixed_inputs(package: Package, component: Component) -> tuple[TensorInfo, ...]:
-    """The component's inputs, of the shapes that its variants were compiled with: all run on the same."""
-    shapes = fixed_shapes(package, component)
+def inputs_of(
+    component: Component, variant: Variant, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[TensorInfo, ...]:
+    """The component's inputs of the shapes that `variant` was compiled for, else of `shapes`."""
+    own = {name: shape for name, shape in (variant.shapes or {}).items() if is_fixed(shape)}
+    taken = {**shapes, **own}
     return tuple(
-        info.model_copy(update={"shape": shapes[info.name]}) if info.name in shapes else info
+        info.model_copy(update={"shape": taken[info.name]}) if info.name in taken else info
         for info in component.inputs
     )

@@ -61,7 +61,6 @@ def check(
     from aotpack.builder.check import check as check_package
     from aotpack.builder.spec import Limits, parse_tolerances
     from aotpack.package import open_package
-    from aotpack.source.notes import write_note
 
     overall, of_outputs = parse_tolerances(tolerance or [])
     with open_package(package) as opened:
@@ -80,7 +79,7 @@ def check(
         left = sum(len(each.variants) for each in opened.manifest.components) - len(found.entries)
     if record is not None:
         try:
-            write_note(record, found.model_dump_json(indent=2, exclude_none=True) + "\n")
+            record.write_text(found.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
         except OSError as error:
             raise OutputError(error.strerror or str(error), where=record) from None
     if as_json:

@@ -4,6 +4,7 @@
 
     aotpack run m.aotpack
     aotpack run m.aotpack --input x=x.npy --devices cpu
+    aotpack run m.aotpack --shape x=1,576
     aotpack run m.aotpack --on-miss compile
 """
 
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.choice import Devices, Eps, Measured, MemoryLimit, Prefer, policy_of
+from aotpack.cli.choice import Devices, Eps, Measured, MemoryLimit, Prefer, Shapes, policy_of, shapes_of
 from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
 from aotpack.errors import UnknownName, UsageError
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from aotpack.documents import RunDocument
     from aotpack.load_options import OnMiss
     from aotpack.manifest import TensorInfo
+    from aotpack.shapes import Sizes
 
 __all__ = ["run"]
 
@@ -49,6 +51,7 @@ def run(
         Path | None,
         typer.Option(metavar="FILE.npz", help="Inputs by name; others are made up.", show_default=False),
     ] = None,
+    shape: Shapes = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
     devices: Devices = None,
     prefer: Prefer = "efficiency",
@@ -76,6 +79,7 @@ def run(
     """Load the best variant and run it, on given or made-up inputs."""
     from aotpack.documents import RefusalDocument, RunDocument
     from aotpack.package import open_package
+    from aotpack.shapes import bind
 
     policy = policy_of(
         devices=devices,
@@ -86,19 +90,25 @@ def run(
         variant=variant,
         emulate=emulate,
     )
+    arrays = dict(_read(text) for text in given or [])
     with open_package(package) as opened:
+        if inputs is not None:
+            arrays = {**_read_file(inputs, opened.component(component).inputs), **arrays}
+        own = {name: array.shape for name, array in arrays.items() if getattr(array, "size", 0)}
+        shapes = {**shapes_of(shape), **own}
         started = time.perf_counter()
+        selection = opened.select(component=component, policy=policy, shapes=shapes)
         loaded = opened.load_first(
-            component=component,
-            policy=policy,
+            selection,
             on_miss=cast("OnMiss", on_miss),
             session_options=functools.partial(_set_threads, threads, inter_threads),
         )
         load_seconds = time.perf_counter() - started
-        name = opened.component(component).name
+        name = selection.component
+        sizes = bind(opened.component(name).inputs, selection.shapes).shapes
     session = loaded.session
     options = session.get_session_options()
-    feeds, seconds = _feeds(session, given or [], [inputs] if inputs else [])
+    feeds, seconds = _feeds(session, arrays, sizes)
     results: list[Any] = []
     while len(seconds) < runs + 1:
         started = time.perf_counter()
@@ -161,23 +171,27 @@ def _show(document: RunDocument) -> None:
 
 
 def _feeds(
-    session: onnxruntime.InferenceSession, given: Sequence[str], files: Sequence[Path]
+    session: onnxruntime.InferenceSession, arrays: Mapping[str, Any], sizes: Mapping[str, Sizes | None]
 ) -> tuple[dict[str, Any], list[float]]:
     """What the session is run on: what is given, the rest made up; and how long the first run took.
 
     Nothing was run where all inputs are given.
     """
     from aotpack.builder.numerics.inputs import find_inputs, session_inputs
-    from aotpack.builder.numerics.samples import read_sample, sample_files
-    from aotpack.builder.numerics.values import feeds_of
+    from aotpack.builder.numerics.samples import as_input
 
     wanted = {info.name: info for info in session_inputs(session.get_inputs())}
-    arrays: dict[str, Any] = {}
-    for path in sample_files(files)[:1]:
-        arrays |= feeds_of(read_sample(path, list(wanted.values()), some=True).items(), wanted)
-    arrays |= dict(_read(text, wanted) for text in given)
-    if wanted.keys() <= arrays.keys():
-        return arrays, []
+    given: dict[str, Any] = {}
+    for name, value in arrays.items():
+        if name not in wanted:
+            raise UnknownName("input", name, wanted)
+        given[name] = value if isinstance(value, list) else as_input(value, wanted[name], f"input {name}")
+    if wanted.keys() <= given.keys():
+        return {name: given[name] for name in wanted}, []
+    # What was asked for, where the variant takes any size.
+    infos = [
+        info.model_copy(update={"shape": sizes.get(name) or info.shape}) for name, info in wanted.items()
+    ]
     seconds: list[float] = []
 
     def run_once(feeds: Mapping[str, Any]) -> list[Any]:
@@ -186,27 +200,29 @@ def _feeds(
         seconds.append(time.perf_counter() - started)
         return outputs
 
-    found = find_inputs(run_once, list(wanted.values()), given=arrays)
+    found = find_inputs(run_once, infos, given=given)
     return dict(found.feeds), seconds[:1]
 
 
-def _read(text: str, wanted: Mapping[str, TensorInfo]) -> tuple[str, Any]:
+def _read(text: str) -> tuple[str, Any]:
     import numpy as np
-
-    from aotpack.builder.numerics.samples import as_input
 
     name, separator, path = text.rpartition("=")
     if not separator or not name:
         raise UsageError("is not an input", where=f"--input {text}", expected="NAME=FILE.npy")
-    if name not in wanted:
-        raise UnknownName("input", name, wanted)
     try:
-        array = np.load(Path(path), allow_pickle=False)
+        return name, np.load(Path(path), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(
             "cannot be read", where=f"--input {text}", found=error, expected="a .npy file"
         ) from None
-    return name, as_input(array, wanted[name], f"--input {text}")
+
+
+def _read_file(path: Path, inputs: Sequence[TensorInfo]) -> dict[str, Any]:
+    from aotpack.builder.numerics.samples import read_sample
+    from aotpack.builder.numerics.values import feeds_of
+
+    return feeds_of(read_sample(path, inputs, some=True).items(), [info.name for info in inputs])
 
 
 def _infos(values: Mapping[str, Any]) -> tuple[TensorInfo, ...]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
-from aotpack._values import Value
+from aotpack._values import Count, Value
 from aotpack.builder.numerics.measure import INFINITE, Comparison, Measured, Worst, compare_all
 from aotpack.builder.numerics.reference import ReferenceMeta, noise_of
 from aotpack.builder.numerics.values import ArrayFile, feeds_of, leaves
+from aotpack.manifest import MAX_NODES
 
 __all__ = ["Compared", "compare_with"]
 
@@ -23,10 +24,10 @@ _SECONDS = 5.0
 class Compared(Value):
     """A variant's outputs beside the reference's. What they are held to is decided later (`judge`)."""
 
-    samples: int
-    #: ``given`` by the user, or ``made``.
-    inputs: str
-    outputs: tuple[Measured, ...] = Field(default=())
+    samples: Count
+    #: Whose they are: ``given`` by the user, or ``made``.
+    inputs: Literal["given", "made"]
+    outputs: Annotated[tuple[Measured, ...], Field(max_length=MAX_NODES)] = ()
 
 
 class _Session(Protocol):

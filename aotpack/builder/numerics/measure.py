@@ -19,12 +19,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from aotpack._values import Value
+from aotpack._values import Count, Text, Value
 from aotpack.builder.numerics.values import Array, is_text
+from aotpack.manifest import MAX_RANK
 
 __all__ = ["INFINITE", "NOISE_MULTIPLE", "Comparison", "Measured", "Noise", "Worst", "aligned"]
 
@@ -55,41 +57,45 @@ _MOST_PEAKS = 1024
 _MOST_ROWS = 4096
 
 
+#: Of outputs: no less than 0. NaN is no number in a `Value`.
+_Error = Annotated[float, Field(ge=0)]
+
+
 class Worst(Value):
     """The element that is furthest off in the worst slice."""
 
-    sample: int
-    index: tuple[int, ...]
-    found: str
-    expected: str
+    sample: Count
+    index: Annotated[tuple[Count, ...], Field(max_length=MAX_RANK)]
+    found: Text
+    expected: Text
     #: Such as ``index 3 of axis 1``; None: the output as a whole.
-    slice: str | None = None
+    slice: Text | None = None
 
 
 class Measured(Value):
     """One output against the reference's. What tolerance it is held to is not decided here."""
 
     #: The output's name, and the path in it (`aotpack.builder.numerics.values`).
-    name: str
+    name: Text
     measure: Literal["relative", "unequal"] | None = None
     #: The largest error of a slice that noise does not excuse; 0 if noise excuses all.
-    error: float = 0.0
+    error: _Error = 0.0
     #: The same of the output as a whole, where it has enough elements to have a scale.
-    overall: float = 0.0
+    overall: _Error = 0.0
     #: The largest one that it does excuse, and the limit up to which it does.
-    excused: float = 0.0
-    excused_to: float = 0.0
-    max_abs: float | None = None
+    excused: _Error = 0.0
+    excused_to: _Error = 0.0
+    max_abs: _Error | None = None
     #: Of the whole output, over all samples, without its mean.
     cosine: float | None = None
     #: The largest error that moving the inputs makes.
-    noise: float | None = None
+    noise: _Error | None = None
     worst: Worst | None = None
     #: Elements that are NaN in the reference and numbers in the variant.
-    undefined: int = 0
+    undefined: Count = 0
     #: Of rows whose number depends on the data: how many there were, and in the reference.
-    rows: tuple[int, int] | None = None
-    not_compared: str | None = None
+    rows: tuple[Count, Count] | None = None
+    not_compared: Text | None = None
 
 
 @dataclass(slots=True)

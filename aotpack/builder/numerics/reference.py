@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -67,7 +67,7 @@ class ReferenceMeta(Value):
     outputs: tuple[str, ...]
     samples: int
     #: ``given`` by the user, or ``made``.
-    inputs: str
+    inputs: Literal["given", "made"]
     #: Outputs, by index and path, that differ between two runs of the model.
     random: tuple[str, ...] = ()
     #: Those whose sizes depend on the data.
