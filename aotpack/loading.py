@@ -127,7 +127,11 @@ class _Load:
     def _is_miss(self, candidate: Candidate) -> bool:
         if self.selection.policy.variant is not None:
             return False
-        return candidate.portable or candidate.verdict.grade is Grade.PREFER_RECOMPILATION
+        if candidate.portable:
+            return True
+        # To compile it anew would leave as much on the CPU.
+        partly = candidate.verdict.code is Code.PARTLY_COMPILED
+        return candidate.verdict.grade is Grade.PREFER_RECOMPILATION and not partly
 
     def _try(self, candidate: Candidate, files: Callable[[Variant], Path]) -> Loaded | None:
         variant = candidate.variant

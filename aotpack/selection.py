@@ -13,14 +13,14 @@ Selection is five numbered steps on values. Asking the EP on this machine is the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from aotpack.errors import UnknownName
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
 from aotpack.policy import Measured, Policy
 from aotpack.target import PORTABLE
+from aotpack.variant_names import find_variant
 from aotpack.verdict import Grade, Rules, Verdict, judge
 
 __all__ = ["Candidate", "Policy", "Selection", "select"]
@@ -106,10 +106,11 @@ def select(
 
     Raises:
         UnknownName: the policy asks for a variant that the component does not have.
+        UsageError: it asks for a target that the component has several variants for.
     """
     policy, measured = policy or Policy(), measured or {}
-    if policy.variant is not None and policy.variant not in {variant.id for variant in component.variants}:
-        raise UnknownName("variant", policy.variant, (variant.id for variant in component.variants))
+    if policy.variant is not None:
+        policy = replace(policy, variant=find_variant(component, policy.variant).id)
     verdicts: dict[tuple[object, ...], Verdict] = {}
     narrowed: list[tuple[Variant, Verdict]] = []
     for variant in component.variants:
