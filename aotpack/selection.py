@@ -113,44 +113,55 @@ def select(
         policy = replace(policy, variant=find_variant(component, policy.variant).id)
     verdicts: dict[tuple[object, ...], Verdict] = {}
     narrowed: list[tuple[Variant, Verdict]] = []
+    sets: dict[tuple[object, ...], int] = {}
+    #: By target: what its last variant asked for, and its number in `sets`.
+    known: dict[str, tuple[tuple[object, ...], int]] = {}
+    last: tuple[tuple[object, ...], int] = ((), 0)
     for variant in component.variants:
         rules = toolchains.get(variant.toolchain)
-        key = _decides(variant, rules)
+        asked = _asked_for(variant)
+        # To compare takes a fifth of the time of hashing, and neighbours mostly ask for the same.
+        if asked != last[0]:
+            last = known.get(variant.target, last)
+            if asked != last[0]:
+                last = asked, sets.setdefault(_hashable(asked), len(sets))
+            known[variant.target] = last
+        number = last[1]
+        looked_at = None if rules is None else rules.looks_at(variant)
+        key = (number, variant.toolchain, variant.ep, variant.device, looked_at)
         verdict = verdicts.get(key)
         if verdict is None:
             verdict = judge(variant, machine, rules, here=here, emulate=policy.emulate)
             verdicts[key] = verdict
-        narrowed.append((variant, policy.narrow(variant, verdict, measured.get(variant.id))))
-    fitting: tuple[Grade, ...] = (Grade.OPTIMAL, Grade.PREFER_RECOMPILATION)
-    if policy.allow_unknown:
-        fitting = (*fitting, Grade.UNKNOWN)
-    last_resort = not any(verdict.grade in fitting for _, verdict in narrowed) and any(
-        verdict.grade is Grade.UNKNOWN for _, verdict in narrowed
-    )
-    if last_resort:
-        fitting = (Grade.UNKNOWN,)
-    accepted = [Candidate(*item, True) for item in narrowed if item[1].grade in fitting]
-    rejected = [Candidate(*item, False) for item in narrowed if item[1].grade not in fitting]
+        if verdict.grade is not Grade.UNSUPPORTED:
+            verdict = policy.narrow(variant, verdict, measured.get(variant.id))
+        narrowed.append((variant, verdict))
+    # Ranks, as to compare grades themselves takes several times as long.
+    ranked = [(variant, verdict, verdict.grade.rank) for variant, verdict in narrowed]
+    best = min([rank for _, _, rank in ranked], default=Grade.UNSUPPORTED.rank)
+    last_resort = best == Grade.UNKNOWN.rank and not policy.allow_unknown
+    worst = (Grade.UNKNOWN if policy.allow_unknown or last_resort else Grade.PREFER_RECOMPILATION).rank
+    accepted = [Candidate(variant, verdict, True) for variant, verdict, rank in ranked if rank <= worst]
+    rejected = [Candidate(variant, verdict, False) for variant, verdict, rank in ranked if rank > worst]
     # Sorting is stable: equals stay in the package's order.
     accepted.sort(key=lambda item: policy.order(item.variant, item.verdict, measured.get(item.id)))
     rejected.sort(key=lambda item: item.verdict.grade.rank)
     return Selection(component.name, (*accepted, *rejected), last_resort, policy, bool(measured))
 
 
-def _decides(variant: Variant, rules: Rules | None) -> tuple[object, ...]:
-    """All of a variant that its verdict depends on. The values themselves: models compare slowly."""
+def _asked_for(variant: Variant) -> tuple[object, ...]:
+    """What a variant requires and sets of its session. The values themselves, as models compare slowly."""
     requires, session = variant.compatibility.requires, variant.session
     return (
-        variant.toolchain,
-        variant.ep,
-        variant.device,
-        None if rules is None else rules.looks_at(variant),
+        session.provider_options,
+        session.config,
         requires.os,
         requires.arch,
         requires.isa,
         requires.onnxruntime,
         requires.ep,
-        *session.provider_options.items(),
-        None,
-        *session.config.items(),
     )
+
+
+def _hashable(asked: tuple[object, ...]) -> tuple[object, ...]:
+    return tuple([tuple(item.items()) if isinstance(item, dict) else item for item in asked])

@@ -17,7 +17,7 @@ from aotpack.manifest import Requirements, SessionSettings, Variant
 from aotpack.ort_release import ort_minor, ort_version
 from aotpack.target import PORTABLE, Target
 from aotpack.toolchain.base import Compiled, RunsHere, Toolchain
-from aotpack.toolchain.plugin import MODEL_NAME
+from aotpack.toolchain.plugin import COMPILED_CONFIG, MODEL_NAME
 from aotpack.verdict import Code, Grade, Verdict
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class OrtToolchain(Toolchain):
     ep = "CPUExecutionProvider"
     environment = ()
     needs_fixed_shapes = False
+    package_config = COMPILED_CONFIG
     # Its CPU EP casts it and does nothing else with it.
     widens = MappingProxyType({"BFLOAT16": "FLOAT"})
 

@@ -279,3 +279,20 @@ def test_sixteen_processes_do_the_work_once(tmp_path: Path) -> None:
         process.join(60)
     assert all(right for _, right in results)
     assert sorted(copied for copied, _ in results) == [0] * 15 + [2]
+
+
+def test_the_key_covers_what_a_session_is_made_of(cache: Cache, reader: PackageReader) -> None:
+    (component,) = reader.manifest.components
+    first = component.variants[0]
+    session = first.session
+    others = [
+        first.model_copy(update={"session": session.model_copy(update=change)})
+        for change in (
+            {"provider_options": {"a": "1"}},
+            {"provider_options": {"a": "2"}},
+            {"config": {"a": "1"}},
+            {"graph_optimization": "disabled"},
+        )
+    ] + [first.model_copy(update=change) for change in ({"ep": "x"}, {"device": "npu"}, {"toolchain": "x"})]
+    folders = {cache.materialise(reader, component, each) for each in (first, *others, first)}
+    assert len(folders) == len(others) + 1
