@@ -31,8 +31,8 @@ Preference = Literal["efficiency", "latency"]
 #: The environment variable that names the one variant to take.
 VARIANT_VARIABLE = "AOTPACK_VARIANT"
 
-#: Share of a model's nodes. Below it most of the model runs on the CPU whatever the device is, and tensors are
-#: copied between it and the device at each partition.
+#: Share of a model's nodes. Below it most of the model runs on the CPU whatever the device is, and tensors
+#: are copied between the two at each partition.
 DEFAULT_MIN_COMPILED = 0.5
 
 #: The order of the device types: an NPU does most for a joule, a GPU has an answer soonest.
@@ -65,8 +65,9 @@ class Policy:
 
     The order of the accepted variants: the portable one last; UNKNOWN after what is known to fit; variants
     that leave too much on the CPU after the others; then the device type, the verdict, the variant's
-    specificity, the package's order. An NPU that runs a blob for an older one thus comes before the CPU. With `measured` the steady latency comes before all of these, and
-    variants that were not measured after those that were.
+    specificity, the package's order. An NPU that runs a blob for an older one thus comes before the CPU.
+    With `measured` the steady latency comes before all of these, and variants that were not measured after
+    those that were.
     """
 
     #: Best first; a device type that is left out is not taken. None: as `prefer` has it.
@@ -85,8 +86,8 @@ class Policy:
     emulate: bool = False
     #: UNKNOWN variants are candidates, after those that are known to fit.
     allow_unknown: bool = False
-    #: Share of a model's nodes, 0 to 1, that an EP must have compiled. A variant with less is taken after those
-    #: that have it, and is never OPTIMAL.
+    #: Share of a model's nodes, 0 to 1, that an EP must have compiled. A variant with less is taken after
+    #: those that have it, and is never OPTIMAL.
     min_compiled: float = DEFAULT_MIN_COMPILED
 
     def __post_init__(self) -> None:
@@ -143,10 +144,10 @@ class Policy:
         fits = verdict.grade in (Grade.OPTIMAL, Grade.PREFER_RECOMPILATION)
         if coverage is None or not fits or not self.leaves_too_much(variant):
             return verdict
+        partitions = "1 partition" if coverage.partitions == 1 else f"{coverage.partitions:,} partitions"
         reason = (
             f"{verdict.reason} But only {coverage.compiled:,} of {coverage.nodes:,} nodes were compiled, in "
-            f"{coverage.partitions:,} {'partition' if coverage.partitions == 1 else 'partitions'}; the others run "
-            f"on the CPU."
+            f"{partitions}; the others run on the CPU."
         )
         # Loading looks at this code, and a session without the emulator would fail.
         code = verdict.code if verdict.code is Code.EMULATED else Code.PARTLY_COMPILED

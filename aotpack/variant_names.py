@@ -1,7 +1,7 @@
 """How a user names a variant: by its id, its target, or another name of that target.
 
-A text for a whole package may name one variant for each component: ``encoder/ort-cpu,decoder/portable``. A name
-without a component goes for every component that has none of its own.
+A text for a whole package may name one variant for each component: ``encoder/ort-cpu,decoder/portable``. A
+name without a component goes for every component that has none of its own.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 
     aotpack run m.aotpack
     aotpack run m.aotpack --input x=x.npy --devices cpu
+    aotpack run m.aotpack --variant ort-cpu --threads 1
     aotpack run m.aotpack --on-miss compile
 """
 
@@ -13,32 +14,35 @@ import functools
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.choice import Devices, Eps, Measured, MemoryLimit, Prefer, policy_of
-from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
+from aotpack.cli.choice import takes_policy
+from aotpack.cli.options import AsJson, OneComponent, PackagePath
 from aotpack.errors import UnknownName, UsageError
+from aotpack.vendor_text import brief
 
 if TYPE_CHECKING:
     import onnxruntime
 
-    from aotpack.documents import RunDocument
-    from aotpack.load_options import OnMiss
+    from aotpack.documents import ComponentRunDocument
+    from aotpack.load_options import LoadOptions, OnMiss
+    from aotpack.loading import Loaded
     from aotpack.manifest import TensorInfo
+    from aotpack.package import Package
+    from aotpack.policy import Policy
 
 __all__ = ["run"]
 
 
+@takes_policy()
 def run(
     package: PackagePath,
-    component: ComponentName = None,
-    variant: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only this variant.", show_default=False)
-    ] = None,
+    component: OneComponent = None,
     given: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,16 +50,11 @@ def run(
         ),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
-    devices: Devices = None,
-    prefer: Prefer = "efficiency",
-    ep: Eps = None,
-    memory_limit: MemoryLimit = None,
-    measured: Measured = False,
     on_miss: Annotated[
         str,
         typer.Option(
             metavar="WHAT",
-            help="At nothing but portable: portable, compile, compile-in-background or error.",
+            help="If only the portable variant fits: portable, compile, compile-in-background or error.",
         ),
     ] = "portable",
     threads: Annotated[
@@ -66,35 +65,66 @@ def run(
         int | None,
         typer.Option(min=1, help="Its threads for operators side by side.", show_default="one by one"),
     ] = None,
-    emulate: Emulate = False,
     as_json: AsJson = False,
+    *,
+    policy: Policy,
 ) -> None:
-    """Load the best variant and run it, on given or made-up inputs."""
-    from aotpack.documents import RefusalDocument, RunDocument
+    """Load the best variant of each component, and run it.
+
+    Inputs that are not given are made up.
+    """
+    from aotpack.documents import RunDocument
+    from aotpack.load_options import LoadOptions
     from aotpack.package import open_package
 
-    policy = policy_of(
-        devices=devices,
-        prefer=prefer,
-        eps=ep,
-        memory_limit=memory_limit,
-        measured=measured,
-        variant=variant,
-        emulate=emulate,
+    options = LoadOptions(
+        policy=policy,
+        on_miss=cast("OnMiss", on_miss),
+        session_options=functools.partial(_set_threads, threads, inter_threads),
     )
+    arrays = dict(_read(text) for text in given or [])
     with open_package(package) as opened:
-        started = time.perf_counter()
-        loaded = opened.load_first(
-            component=component,
-            policy=policy,
-            on_miss=cast("OnMiss", on_miss),
-            session_options=functools.partial(_set_threads, threads, inter_threads),
-        )
-        load_seconds = time.perf_counter() - started
-        name = opened.component(component).name
-    session = loaded.session
-    options = session.get_session_options()
-    feeds = _feeds(session, given or [])
+        names = opened.component_names if component is None else [opened.component(component).name]
+        loads = [_load(opened, name, options) for name in names]
+    inputs = {value.name for load in loads for value in load.loaded.session.get_inputs()}
+    for name in arrays:
+        if name not in inputs:
+            raise UnknownName("input", name, inputs)
+    first, *others = [_run(load, arrays, runs) for load in loads]
+    document = RunDocument(package=str(package), others=tuple(others), **dict(first))
+    if as_json:
+        output.print_json(document)
+    else:
+        for each in (first, *others):
+            with output.component(each.component, names):
+                _show(each)
+    compiling = [load.loaded.compiling for load in loads if load.loaded.compiling is not None]
+    if compiling:
+        output.flush()
+        output.note("compiling for this machine, for the next load")
+    for thread in compiling:
+        thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    component: str
+    loaded: Loaded
+    seconds: float
+
+
+def _load(package: Package, component: str, options: LoadOptions) -> _Load:
+    started = time.perf_counter()
+    loaded = package.load_with(options, component=component)
+    return _Load(component, loaded, time.perf_counter() - started)
+
+
+def _run(load: _Load, arrays: dict[str, Any], runs: int) -> ComponentRunDocument:
+    from aotpack.documents import ComponentRunDocument, RefusalDocument
+
+    loaded = load.loaded
+    session, variant = loaded.session, loaded.candidate.variant
+    feeds = _feeds(session, arrays)
     seconds = []
     for _ in range(runs + 1):
         started = time.perf_counter()
@@ -102,18 +132,18 @@ def run(
             results = session.run(None, feeds)
         except Exception as error:
             raise UsageError(
-                "does not run on these inputs", where=loaded.candidate.id, found=error
+                "does not run on these inputs", where=variant.id, found=brief(str(error))
             ) from error
         seconds.append(time.perf_counter() - started)
-    document = RunDocument(
-        package=str(package),
-        component=name,
-        variant=loaded.candidate.id,
-        target=loaded.candidate.variant.target,
-        ep=loaded.candidate.variant.ep,
+    options = session.get_session_options()
+    return ComponentRunDocument(
+        component=load.component,
+        variant=variant.id,
+        target=variant.target,
+        ep=variant.ep,
         inputs=_infos(feeds),
         outputs=_infos(dict(zip([value.name for value in session.get_outputs()], results, strict=True))),
-        load_seconds=load_seconds,
+        load_seconds=load.seconds,
         first_run_seconds=seconds[0],
         run_seconds=statistics.median(seconds[1:]),
         runs=runs,
@@ -121,14 +151,6 @@ def run(
         inter_threads=options.inter_op_num_threads,
         refused=tuple(RefusalDocument.of(refusal) for refusal in loaded.refused),
     )
-    if as_json:
-        output.print_json(document)
-    else:
-        _show(document)
-    if loaded.compiling is not None:
-        output.flush()
-        output.note("compiling for this machine, for the next load")
-        loaded.compiling.join()
 
 
 def _set_threads(intra: int | None, inter: int | None, options: onnxruntime.SessionOptions) -> None:
@@ -142,7 +164,7 @@ def _set_threads(intra: int | None, inter: int | None, options: onnxruntime.Sess
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
 
 
-def _show(document: RunDocument) -> None:
+def _show(document: ComponentRunDocument) -> None:
     for refusal in document.refused:
         output.print_text(f"refused  {refusal.variant}: {refusal.reason}")
     output.print_text(f"variant  {document.variant} ({document.ep})")
@@ -156,16 +178,12 @@ def _show(document: RunDocument) -> None:
     )
 
 
-def _feeds(session: onnxruntime.InferenceSession, given: Sequence[str]) -> dict[str, Any]:
+def _feeds(session: onnxruntime.InferenceSession, given: dict[str, Any]) -> dict[str, Any]:
     from aotpack.builder.models.numerics import seeded_inputs
 
     wanted = {value.name: value for value in session.get_inputs()}
-    arrays = dict(_read(text) for text in given)
-    for name in arrays:
-        if name not in wanted:
-            raise UnknownName("input", name, wanted)
-    made_up = seeded_inputs(_tensor_infos([value for name, value in wanted.items() if name not in arrays]))
-    return {name: arrays[name] if name in arrays else made_up[name] for name in wanted}
+    made_up = seeded_inputs(_tensor_infos([value for name, value in wanted.items() if name not in given]))
+    return {name: given[name] if name in given else made_up[name] for name in wanted}
 
 
 def _read(text: str) -> tuple[str, Any]:
