@@ -19,6 +19,7 @@ import psutil
 from aotpack.builder.footprint import with_footprints
 from aotpack.builder.jobs.dask_farm import connect
 from aotpack.builder.jobs.elsewhere import Elsewhere
+from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.pools import Here, Place, jobs_at_once
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.models.constants import with_constants
@@ -192,7 +193,8 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
         place: Place
         if elsewhere is None:
             sizes = [sum(part.model.source.size for part in job.components) for job in planned.jobs]
-            place = Here(workers, probe(), jobs_at_once(sizes, spec.jobs))
+            copies = ModelCopies(scratch / "models")
+            place = Here(workers, probe(), jobs_at_once(sizes, spec.jobs), copies)
             stack.callback(place.close)
         else:
             place = elsewhere

@@ -12,7 +12,7 @@ from aotpack.builder.jobs.pools import Place
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered, lower_for
-from aotpack.builder.models.model import file_stamps, prepare, read_model
+from aotpack.builder.models.model import external_data, file_stamps, prepare, read_graph, read_model
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.spec import Limits
 from aotpack.errors import ModelError, OutputError
@@ -53,6 +53,7 @@ class Sources:
         self._stamps = {component.name: component.model.stamps for component in components}
         self._prepared: dict[object, _Prepared] = {}
         self._lowered: dict[object, Lowered] = {}
+        self._external: dict[Path, tuple[str, ...]] = {}
         self._references: dict[str, Future[Reference]] = {}
 
     def task(self, job: Job) -> Task:
@@ -72,6 +73,7 @@ class Sources:
                     component=component.name,
                     variant=job.variant_id(component),
                     model=lowered.path,
+                    data=self._data(lowered.path),
                     nodes=lowered.nodes,
                     flex=lowered.records,
                     note=prepared.note,
@@ -142,6 +144,11 @@ class Sources:
             folder = self._folder / f"lowered-{len(self._lowered)}"
             self._lowered[key] = lower_for(target, toolchain, model, component.model, folder)
         return self._lowered[key]
+
+    def _data(self, model: Path) -> tuple[str, ...]:
+        if model not in self._external:
+            self._external[model] = external_data(read_graph(model).graph, model)
+        return self._external[model]
 
     def _reference(self, component: ComponentPlan, place: Place, announce: Announce) -> Future[Reference]:
         if component.name not in self._references:

@@ -17,6 +17,7 @@ import threading
 import weakref
 from pathlib import Path
 
+from aotpack._child_process import python_command, python_environment
 from aotpack.probing import probe
 from aotpack.source.cache import Cache
 from aotpack.toolchain.answers import MAX_ANSWERS, KnownAnswers
@@ -26,6 +27,8 @@ __all__ = ["AskWorker", "main"]
 
 #: Seconds for one answer, the start of the worker included; a check takes microseconds.
 TIMEOUT = 60.0
+#: Characters of an answer: a grade's name.
+_MAX_ANSWER = 256
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +73,7 @@ class AskWorker:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write(json.dumps([ep_string, device]) + "\n")
             process.stdin.flush()
-            answer = process.stdout.readline()
+            answer = process.stdout.readline(_MAX_ANSWER)
         except OSError:
             answer = ""
         finally:
@@ -93,15 +96,13 @@ class AskWorker:
             self._end()
 
     def _start(self) -> subprocess.Popen[str]:
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
-            [sys.executable, "-m", "aotpack.toolchain.asking", self._toolchain],
+            python_command("aotpack.toolchain.asking", self._toolchain),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env=python_environment({}),
         )
         # Toolchains live as long as the program and are never closed.
         self._ending = weakref.finalize(self, _end, process)

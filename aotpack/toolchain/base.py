@@ -54,9 +54,9 @@ class RunsHere:
 class Toolchain(Protocol):
     """One vendor's package.
 
-    Only `load`, `compile`, `compile_together`, `ask` and `add_provider` load the vendor's library or
-    import onnxruntime; making a toolchain and all its other methods do not. What has a value or a body here
-    is for toolchains that inherit from this class.
+    Only `load`, `compile`, `compile_together`, `compiled_string`, `ask` and `add_provider` load the vendor's
+    library or import onnxruntime; making a toolchain and all its other methods do not. What has a value or a
+    body here is for toolchains that inherit from this class.
     """
 
     #: As targets and variants name it.
@@ -158,6 +158,10 @@ class Toolchain(Protocol):
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
         """Compile `model` into the empty `folder`. Called in a process of its own, which it may take down.
 
+        Both paths are relative to the current folder, and the same in every build: some EPs put a digest of
+        the model's path into their blobs. The model is a copy or is read-only. Of what is written, regular
+        files in `folder` are taken; see docs/security.md.
+
         Raises:
             CompileError: the vendor's compiler refused the model, in the vendor's words.
             ToolchainMissing: the vendor's package is not installed.
@@ -168,6 +172,15 @@ class Toolchain(Protocol):
     ) -> tuple[Compiled, ...]:
         """As `compile`, for models whose variants share their weights. Only where `shares_weights`."""
         raise CompileError("cannot share weights", where=self.ep)
+
+    def compiled_string(self, target: Target, model: Path) -> str | None:
+        """The compatibility string in a compiled model, for one that another machine compiled.
+
+        It is called in a worker process. By default it is what the EP wrote into the model's metadata.
+        """
+        from onnxruntime.capi import _pybind_state as state
+
+        return state.get_compatibility_info_from_model(str(model), self.ep) or None
 
     def remarks(self, log: str) -> tuple[str, ...]:
         """The vendor's own words on nodes that it did not take, out of what a compile printed."""

@@ -73,6 +73,10 @@ class OrtToolchain(Toolchain):
         """On every machine that has onnxruntime."""
         return RunsHere("host")
 
+    def compiled_string(self, target: Target, model: Path) -> str | None:
+        """It writes none; what the model's metadata calls one is the author's."""
+        return None
+
     def remarks(self, log: str) -> tuple[str, ...]:
         """It leaves no node alone."""
         return ()

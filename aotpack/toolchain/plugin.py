@@ -209,7 +209,7 @@ class PluginToolchain(Toolchain):
         embedded blob loads many times slower (FACTS.md, 1 and 3).
         """
         self.compile_to(folder / MODEL_NAME, target, model)
-        return self.compiled_in(folder)
+        return self.compiled_in(target, folder)
 
     def compile_to(
         self, output: Path, target: Target, model: Path, config: Mapping[str, str] = MappingProxyType({})
@@ -240,15 +240,12 @@ class PluginToolchain(Toolchain):
         """Options with the device that is compiled for."""
         return self._options({**target.provider_options, **self.own_options()}, target.device)
 
-    def compiled_in(self, folder: Path) -> Compiled:
-        """What a compiler left in `folder`."""
-        from onnxruntime.capi import _pybind_state as state
-
+    def compiled_in(self, target: Target, folder: Path) -> Compiled:
+        """What a compiler left in `folder` for `target`."""
         output = folder / MODEL_NAME
-        ep_string = state.get_compatibility_info_from_model(str(output), self.ep) or None
         sidecars = sorted(path for path in folder.rglob("*") if path.is_file() and path != output)
         files = [(path.relative_to(folder).as_posix(), path) for path in (output, *sidecars)]
-        return Compiled(files=tuple(files), ep_string=ep_string)
+        return Compiled(files=tuple(files), ep_string=self.compiled_string(target, output))
 
     def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
         """Add the EP's device, with the variant's provider options and this machine's own."""

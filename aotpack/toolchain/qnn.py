@@ -107,7 +107,7 @@ class QnnToolchain(PluginToolchain):
             for folder in folders:
                 if folder != blob.parent:
                     shutil.copyfile(blob, folder / blob.name)
-        return tuple(self.compiled_in(folder) for folder in folders)
+        return tuple(self.compiled_in(target, folder) for folder in folders)
 
     def runtime_details(self) -> Mapping[str, str]:
         """The backend API of the QNN SDK in the EP's package: blobs of a newer one do not load."""

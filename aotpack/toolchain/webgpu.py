@@ -76,6 +76,10 @@ class WebGpuToolchain(PluginToolchain):
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         return write_optimised(model, options, folder, where=f"{self.ep} optimising for {target.name}")
 
+    def compiled_string(self, target: Target, model: Path) -> str | None:
+        """It writes none; what the model's metadata calls one is the author's."""
+        return None
+
     def looks_at(self, variant: Variant) -> Hashable:
         """Nothing: what it needs is among its requirements."""
         return None

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aotpack.builder.jobs.job import Done, Reference, References, Task
+from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.pools import Here, jobs_at_once
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.plan import Plan, plan
@@ -193,7 +194,7 @@ def test_here_no_more_than_were_allowed_are_done_at_once(
             running -= 1
 
     with Workers() as workers:
-        place = Here(workers, probe(), 2)
+        place = Here(workers, probe(), 2, ModelCopies())
         futures = []
         for number in range(5):
             (tmp_path / str(number)).mkdir()
@@ -210,7 +211,7 @@ def test_here_what_runs_is_ended_when_nobody_wants_it_any_more(
     (job, _) = planned(small_model, ["ort-cpu"]).jobs
     task = sources.task(job)
     with Workers() as workers:
-        place = Here(workers, probe(), 1)
+        place = Here(workers, probe(), 1, ModelCopies())
         futures, begun = [], threading.Event()
         for number in range(3):
             (tmp_path / str(number)).mkdir()
@@ -237,7 +238,7 @@ def test_here_a_reference_is_made_beside_the_first_task_and_waited_for(
         return Reference(path=None, failure="made late")
 
     with Workers() as workers:
-        place = Here(workers, probe(), 2)
+        place = Here(workers, probe(), 2, ModelCopies())
         reference = place.refer(make)
         done = place.submit(sources.task(job), lambda: [reference.result()], tmp_path, made.set).result()
         place.close()
@@ -251,7 +252,7 @@ def test_a_stopped_build_has_compared_nothing_wrong(
     """What was compiled when the build was stopped has not failed to run: nobody ran it."""
     (job, _) = planned(small_model, ["ort-cpu"]).jobs
     with Workers() as workers:
-        place = Here(workers, probe(), 1)
+        place = Here(workers, probe(), 1, ModelCopies())
 
         def stopped() -> list[Reference]:
             place.stop()

@@ -20,7 +20,9 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from aotpack._values import Value
-from aotpack.builder.jobs.job import Done, PartDone, Reference, Task, carry_out
+from aotpack.builder.jobs.carry_out import carry_out
+from aotpack.builder.jobs.job import Done, PartDone, Reference, Task
+from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.store import Store
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.errors import FarmError
@@ -118,7 +120,9 @@ def run_errand(errand: Errand, *sent: Mapping[str, bytes]) -> Answer:
         if missing:
             return _answer(Done(failure=f"{name} lacks files of the model", machine=name), missing=missing)
         task, references = _localised(errand, folder)
-        done = carry_out(task, lambda: references, folder / "task", _workers(), probe())
+        # The files belong to this task alone, so its compiler may have them as they are.
+        copies = ModelCopies(linked=True)
+        done = carry_out(task, lambda: references, folder / "task", _workers(), probe(), copies)
         contents: dict[str, bytes] = {}
         parts = []
         for part in done.parts:
