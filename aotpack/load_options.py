@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, get_args
 from aotpack.errors import UsageError
 from aotpack.events import OnEvent
 from aotpack.policy import Policy
+from aotpack.shapes import Wanted
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -44,6 +45,10 @@ class SelectOptions:
     policy: Policy | None = None
     #: An emulated device counts as a device. The same as `Policy.emulate`.
     emulate: bool = False
+    #: What the inputs will be like: input name to its shape, or symbolic dimension to its one size. Variants
+    #: that were compiled for other shapes are refused. Without a component, or with the name of one that has
+    #: buckets, they choose among the buckets too.
+    shapes: Wanted | None = None
 
     @property
     def whole_policy(self) -> Policy:
@@ -57,6 +62,7 @@ class SelectKeywords(TypedDict, total=False):
 
     policy: Policy | None
     emulate: bool
+    shapes: Wanted | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

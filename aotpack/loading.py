@@ -181,13 +181,15 @@ class _Load:
         if policy is None:
             return None
         found = LocalVariants(self.package.cache).find(
-            self.package.digest, self.selection.component, probe(), policy
+            self.package.digest, self.selection.component, probe(), policy, self.selection.shapes
         )
         if found is None:
             # Off the loading path, and imported only where something is to be compiled.
             from aotpack.builder.repair import compile_here
 
-            work = compile_here(self.package, self.selection.component, policy, self.tell)
+            work = compile_here(
+                self.package, self.selection.component, policy, self.tell, self.selection.shapes
+            )
             if self.options.on_miss == "compile-in-background":
                 self.compiling = threading.Thread(target=work, name="aotpack-compile", daemon=True)
                 self.compiling.start()
@@ -204,6 +206,7 @@ class _Load:
             toolchains(),
             here=True,
             policy=policy,
+            shapes=self.selection.shapes,
         )
         best = judged.chosen
         if best is not None and best.variant is variant:

@@ -82,16 +82,18 @@ _Counts = Annotated[dict[Text, Count], Field(max_length=MAX_KEYS, fail_fast=True
 _Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_KEYS, fail_fast=True)]
 
 
+#: A size, a symbolic name, or None where nothing is known, for each axis.
+_Shape = Annotated[tuple[Integer | Text | None, ...], Field(max_length=MAX_RANK, fail_fast=True)]
+
+
 class TensorInfo(Value):
     """An input or output of a component."""
 
     name: Text
     #: numpy's name of the element type, such as ``float32``; ONNX's where numpy has none (``bfloat16``).
     dtype: Text
-    #: A size, a symbolic name, or None where nothing is known; None instead of a shape if the rank is open.
-    shape: Annotated[tuple[Integer | Text | None, ...], Field(max_length=MAX_RANK, fail_fast=True)] | None = (
-        None
-    )
+    #: None if the rank is open.
+    shape: _Shape | None = None
 
 
 class Source(Value):
@@ -205,6 +207,9 @@ class Variant(Value):
     ep: Text
     device: Literal["cpu", "gpu", "npu"]
     precision: Text | None = None
+    #: The shape that it was compiled for, of each input whose sizes the component leaves open. A size that is
+    #: open here too can be any. None: it does not say.
+    shapes: Annotated[dict[Text, _Shape], Field(max_length=MAX_KEYS, fail_fast=True)] | None = None
     #: Among variants that fit equally well the higher one is taken.
     specificity: Integer = 0
     compatibility: Compatibility = Compatibility()

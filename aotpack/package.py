@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
+from aotpack.bucket import best, buckets, shapes_by_model
 from aotpack.container.reader import PackageReader
 from aotpack.errors import AotpackError, OutputError, UnknownName
 from aotpack.load_options import LoadKeywords, LoadOptions, SelectKeywords, SelectOptions, takes
@@ -132,16 +133,46 @@ class Package:
     ) -> Selection:
         """As `select`, with options that were put together before."""
         policy = options.whole_policy
-        chosen_from = self.component(component)
         here = machine is None
         if here:
             policy, machine = policy.with_environment(), probe()
-        if policy.variant is not None:
-            name = name_for(chosen_from.name, policy.variant, self.component_names)
-            policy = replace(policy, variant=name)
         assert machine is not None
-        measured = TuningStore(self.cache.root).read(self.digest, chosen_from.name, machine) if here else {}
-        return select(chosen_from, machine, toolchains(), here=here, policy=policy, measured=measured)
+        known, selections = toolchains(), []
+        for each in (options.shapes and buckets(self.manifest, component)) or [self.component(component)]:
+            measured = TuningStore(self.cache.root).read(self.digest, each.name, machine) if here else {}
+            named = policy.variant and name_for(each.name, policy.variant, self.component_names)
+            selections.append(
+                select(
+                    each,
+                    machine,
+                    known,
+                    here=here,
+                    policy=replace(policy, variant=named) if policy.variant else policy,
+                    measured=measured,
+                    shapes=options.shapes,
+                )
+            )
+        return best(selections)
+
+    def select_all(
+        self, options: SelectOptions, *, component: str | None = None, machine: Machine | None = None
+    ) -> list[Selection]:
+        """A selection for each component, in the package's order; for one model alone where it is named.
+
+        Args:
+            options: where they have shapes, buckets of one model count as one component, and each is asked for
+                the shapes of its own inputs and dimensions.
+            component: a component's name.
+            machine: as `select`'s.
+        """
+        if component is not None:
+            return [self.select_with(options, component=component, machine=machine)]
+        if not options.shapes:
+            asked = [(name, options) for name in self.component_names]
+        else:
+            shapes = shapes_by_model(self.manifest, options.shapes)
+            asked = [(name, replace(options, shapes=own)) for name, own in shapes.items()]
+        return [self.select_with(own, component=name, machine=machine) for name, own in asked]
 
     @takes(LoadOptions)
     def load(
@@ -166,7 +197,7 @@ class Package:
         """
         how = LoadOptions(**options)
         # What cannot be chosen is known before the first session takes memory.
-        selections = [self.select_with(how, component=name) for name in self.component_names]
+        selections = self.select_all(how)
         return {each.component: self.load_with(how, each).session for each in selections}
 
     @takes(LoadOptions)
@@ -280,7 +311,8 @@ def select_variant(
 
     Raises:
         PackageNotFound, FormatError: as for `aotpack.open`.
-        UnknownName: the package has no such component, or the policy asks for a variant that it lacks.
+        UnknownName: the package has no such component, the policy asks for a variant that it lacks, or a
+            shape is for no input and no dimension.
     """
     how = SelectOptions(**options)
     with open_package(path) as package:

@@ -2,11 +2,12 @@
 
 Selection is five numbered steps on values. Asking the EP on this machine is the toolchains' affair.
 
-1. Judge each variant (`aotpack.verdict.judge`), equal ones once.
+1. Judge each variant (`aotpack.verdict.judge`), equal ones once; where shapes are asked for, refuse those
+   that were compiled for others.
 2. Let the policy leave variants out. It narrows and reorders; it never turns UNSUPPORTED into anything else.
 3. Split into accepted (OPTIMAL, PREFER_RECOMPILATION, and UNKNOWN where it is asked for) and rejected.
-4. Rank the accepted (`aotpack.policy.Policy`), and the rejected by verdict; equals stay in the package's
-   order.
+4. Rank the accepted (`aotpack.policy.Policy`), and the rejected by verdict. Of equals those come first that
+   were compiled for the shapes that are asked for, and else they stay in the package's order.
 5. If nothing is accepted, UNKNOWN ones become the last resort, and the selection says so.
 """
 
@@ -16,12 +17,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from aotpack.errors import ShapeError
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
 from aotpack.policy import Measured, Policy
+from aotpack.shapes import Bound, Wanted, bind, checked_shapes, fixed_axes, is_fixed, other_shapes
 from aotpack.target import PORTABLE
 from aotpack.variant_names import find_variant
-from aotpack.verdict import Grade, Rules, Verdict, judge
+from aotpack.verdict import Code, Comparison, Grade, Rules, Verdict, judge
 
 __all__ = ["Candidate", "Policy", "Selection", "select"]
 
@@ -56,6 +59,8 @@ class Selection:
     policy: Policy = field(default_factory=Policy)
     #: Something was measured on the machine; `Policy.measured` has no say otherwise.
     measured: bool = False
+    #: Those that were asked for, by the name of an input or of a symbolic dimension.
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def chosen(self) -> Candidate | None:
@@ -93,6 +98,7 @@ def select(
     here: bool,
     policy: Policy | None = None,
     measured: Mapping[str, Measured] | None = None,
+    shapes: Wanted | None = None,
 ) -> Selection:
     """Rank the variants of `component` for `machine`.
 
@@ -103,14 +109,20 @@ def select(
         here: `machine` is this computer, so that its EPs are asked.
         policy: what the user wants.
         measured: by variant id, what `aotpack tune` found out on this machine.
+        shapes: what the inputs will be like: input name to its shape, or symbolic dimension to its one size.
+            Variants that were compiled for other shapes are refused.
 
     Raises:
-        UnknownName: the policy asks for a variant that the component does not have.
-        UsageError: it asks for a target that the component has several variants for.
+        UnknownName: the policy asks for a variant that the component does not have, or a shape names no
+            input and no dimension of it.
+        UsageError: the policy asks for a target that the component has several variants for.
+        ShapeError: a size is 0 or less.
     """
+    checked = checked_shapes(shapes or {})
+    wanted = _Wanted(component, checked)
     policy, measured = policy or Policy(), measured or {}
     if policy.variant is not None:
-        policy = replace(policy, variant=find_variant(component, policy.variant).id)
+        policy = replace(policy, variant=find_variant(wanted.component(), policy.variant).id)
     verdicts: dict[tuple[object, ...], Verdict] = {}
     narrowed: list[tuple[Variant, Verdict]] = []
     sets: dict[tuple[object, ...], int] = {}
@@ -134,7 +146,7 @@ def select(
             verdict = judge(variant, machine, rules, here=here, emulate=policy.emulate)
             verdicts[key] = verdict
         if verdict.grade is not Grade.UNSUPPORTED:
-            verdict = policy.narrow(variant, verdict, measured.get(variant.id))
+            verdict = policy.narrow(variant, wanted.narrow(variant, verdict), measured.get(variant.id))
         narrowed.append((variant, verdict))
     # Ranks, as to compare grades themselves takes several times as long.
     ranked = [(variant, verdict, verdict.grade.rank) for variant, verdict in narrowed]
@@ -143,10 +155,57 @@ def select(
     worst = (Grade.UNKNOWN if policy.allow_unknown or last_resort else Grade.PREFER_RECOMPILATION).rank
     accepted = [Candidate(variant, verdict, True) for variant, verdict, rank in ranked if rank <= worst]
     rejected = [Candidate(variant, verdict, False) for variant, verdict, rank in ranked if rank > worst]
-    # Sorting is stable: equals stay in the package's order.
+    if checked:
+        accepted.sort(key=lambda item: -fixed_axes(item.variant))
+    # Sorting is stable: equals stay in the order that they are in.
     accepted.sort(key=lambda item: policy.order(item.variant, item.verdict, measured.get(item.id)))
     rejected.sort(key=lambda item: item.verdict.grade.rank)
-    return Selection(component.name, (*accepted, *rejected), last_resort, policy, bool(measured))
+    return Selection(component.name, (*accepted, *rejected), last_resort, policy, bool(measured), checked)
+
+
+class _Wanted:
+    """Shapes that are asked for, held against what variants were compiled for."""
+
+    def __init__(self, component: Component, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._component = component
+        self._bound: Bound | None = None
+        #: Why the model itself does not take them.
+        self._never: str | None = None
+        if shapes:
+            try:
+                self._bound = bind(component.inputs, shapes)
+            except ShapeError as error:
+                self._never = f"The model does not take these shapes: {error}."
+
+    def component(self) -> Component:
+        """The component with those variants alone that take the shapes; with all if none does."""
+        bound = self._bound
+        if bound is None:
+            return self._component
+        taken = [
+            each for each in self._component.variants if other_shapes(each, self._component, bound) is None
+        ]
+        return self._component.model_copy(update={"variants": tuple(taken)}) if taken else self._component
+
+    def narrow(self, variant: Variant, verdict: Verdict) -> Verdict:
+        """The verdict on a variant that is not UNSUPPORTED, or that if it takes other shapes."""
+        if self._never is not None:
+            return verdict._replace(grade=Grade.UNSUPPORTED, code=Code.OTHER_SHAPES, reason=self._never)
+        if self._bound is None:
+            return verdict
+        if (other := other_shapes(variant, self._component, self._bound)) is not None:
+            takes, asked = other
+            return verdict._replace(
+                grade=Grade.UNSUPPORTED,
+                code=Code.OTHER_SHAPES,
+                reason=f"It was compiled for {takes}; {asked} is asked for.",
+                compared=(*verdict.compared, Comparison("shape", asked, takes, False)),
+            )
+        unrecorded = variant.shapes is None and variant.target != PORTABLE
+        if unrecorded and any(not is_fixed(info.shape) for info in self._component.inputs):
+            reason = "It does not say for which shapes it was compiled."
+            return verdict._replace(grade=Grade.UNKNOWN, code=Code.SHAPES_NOT_RECORDED, reason=reason)
+        return verdict
 
 
 def _asked_for(variant: Variant) -> tuple[object, ...]:

@@ -106,6 +106,10 @@ class Code(StrEnum):
     MEMORY = "memory"
     #: It crashed or failed when it was measured on this machine.
     CRASHED = "crashed"
+    #: It was compiled for other shapes of the inputs than those that were asked for.
+    OTHER_SHAPES = "other-shapes"
+    #: Shapes were asked for, and it does not say for which it was compiled.
+    SHAPES_NOT_RECORDED = "shapes-not-recorded"
     #: Creating the session failed.
     LOAD_FAILED = "load-failed"
 

@@ -36,6 +36,7 @@ from aotpack.errors import BuildFailed, OutputError, UsageError
 from aotpack.events import Event, EventCode, OnEvent
 from aotpack.manifest import Component, Manifest
 from aotpack.probing import probe
+from aotpack.shapes import Wanted, checked_shapes
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 
@@ -47,7 +48,7 @@ def build(
     *,
     targets: Iterable[str | TargetSpec],
     output: str | os.PathLike[str],
-    shapes: Mapping[str, int | Sequence[int]] | None = None,
+    shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     version: str = "0",
@@ -69,7 +70,8 @@ def build(
         model: path of the ONNX model.
         targets: names from the catalogue, aliases (``aotpack targets``), or a `TargetSpec` with more to say.
         output: path of the package to write; none of the files of the model.
-        shapes: input name to its shape, or symbolic dimension to its one size.
+        shapes: input name to its shape, or symbolic dimension to its one size, for all targets; a
+            `TargetSpec` can have others.
         constants: input name to the value that it always has; the variants lack that input.
         name: of the package; by default the model's file name.
         version: of the package.
@@ -117,7 +119,7 @@ def one_model(
     *,
     targets: Iterable[str | TargetSpec],
     output: Path,
-    shapes: Mapping[str, int | Sequence[int]] | None = None,
+    shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     **settings: Any,
@@ -138,9 +140,7 @@ def one_model(
     """
     if isinstance(targets, str):
         raise UsageError("is a text", where="targets", found=repr(targets), expected=f"a list: [{targets!r}]")
-    sizes = {
-        key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in (shapes or {}).items()
-    }
+    sizes = checked_shapes(shapes or {})
     return BuildSpec(
         name=name or package_name(model),
         output=output,
@@ -199,7 +199,8 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
         else:
             place = elsewhere
         results = Results(Cache()) if spec.reuse else None
-        sources = Sources(planned.components, scratch, workers, limits)
+        compiled = [part for job in planned.jobs for part in job.components]
+        sources = Sources((*planned.components, *compiled), scratch, workers, limits)
         machine = probe() if elsewhere is None else None
         finished = do_all(planned, place, sources, results, scratch, tell, machine)
         if results is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from aotpack.builder.build import build
-from aotpack.builder.repair import shapes_of
+from aotpack.builder.repair import compiled_shapes
 from aotpack.builder.report import BuildReport, Row
 from aotpack.builder.spec import TargetSpec
 from aotpack.container.partial import check_writable
@@ -91,10 +91,8 @@ def _rebuild(
     rows: list[Row] = []
     for index, finding in enumerate(stale):
         variant = finding.variant
-        old = folder / f"old-{index}.onnx"
-        opened.reader.copy_file(variant.files[0], old)
         built = folder / f"built-{index}.aotpack"
-        report = _build(model, variant, built, component, shapes_of(old), on_event)
+        report = _build(model, variant, built, component, compiled_shapes(opened, variant), on_event)
         # A build of one model calls its component otherwise.
         named = [row.model_copy(update={"component": component.name}) for row in report.rows]
         if report.package is None:

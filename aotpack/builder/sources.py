@@ -17,6 +17,7 @@ from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.spec import Limits
 from aotpack.errors import ModelError, OutputError
 from aotpack.events import EventCode
+from aotpack.shapes import takes
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.base import Toolchain
@@ -37,7 +38,7 @@ class Sources:
     """Prepares models and has references made when a job asks for them, each once. For one thread.
 
     Args:
-        components: whose models they are.
+        components: whose models they are; one may be there several times, for several shapes.
         folder: an empty one, which takes what is prepared.
         workers: start the references.
         limits: of a worker.
@@ -54,7 +55,7 @@ class Sources:
         self._prepared: dict[object, _Prepared] = {}
         self._lowered: dict[object, Lowered] = {}
         self._external: dict[Path, tuple[str, ...]] = {}
-        self._references: dict[str, Future[Reference]] = {}
+        self._references: dict[object, Future[Reference]] = {}
 
     def task(self, job: Job) -> Task:
         """The task of a job.
@@ -119,7 +120,7 @@ class Sources:
     def _prepare(self, component: ComponentPlan, widen: Mapping[str, str]) -> _Prepared:
         # Of components that share their weights one may have types that another has not.
         widen = {name: wide for name, wide in widen.items() if name in component.narrow}
-        key = (component.name, tuple(widen.items()))
+        key = (component.name, _shapes_key(component), tuple(widen.items()))
         if key not in self._prepared:
             folder = self._folder / f"prepared-{len(self._prepared)}"
             try:
@@ -151,7 +152,9 @@ class Sources:
         return self._external[model]
 
     def _reference(self, component: ComponentPlan, place: Place, announce: Announce) -> Future[Reference]:
-        if component.name not in self._references:
+        component = self._comparable(component)
+        key = (component.name, _shapes_key(component))
+        if key not in self._references:
             folder = self._folder / f"reference-{len(self._references)}"
             folder.mkdir(parents=True)
             # The bare operator runs nowhere; what the portable variant has is what the others are held to.
@@ -165,8 +168,22 @@ class Sources:
                 announce(EventCode.REFERENCE_DONE, component.name)
                 return reference
 
-            self._references[component.name] = place.refer(make)
-        return self._references[component.name]
+            self._references[key] = place.refer(make)
+        return self._references[key]
+
+    def _comparable(self, component: ComponentPlan) -> ComponentPlan:
+        """`component`, or the same with sizes where it leaves some open: it has to be run with some.
+
+        Those that another target is compiled for mean something to the model, and 1 for each may not.
+        """
+        if not component.open:
+            return component
+        fixed = (each for each in self._components if each.name == component.name and not each.open)
+        return next((each for each in fixed if takes(component.inputs, each.inputs)), component)
+
+
+def _shapes_key(component: ComponentPlan) -> object:
+    return tuple(sorted(component.spec.shapes.items()))
 
 
 def _note(widened: Mapping[tuple[str, str], int], widen: Mapping[str, str]) -> str | None:

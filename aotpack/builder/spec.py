@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from aotpack._text import shortened
 from aotpack._values import check_title
 from aotpack.errors import UsageError
 from aotpack.paths import name_issue
+from aotpack.shapes import checked_shapes, parse_shape
 from aotpack.target import Precision
 
 __all__ = [
-    "MAX_DIMENSION",
-    "MAX_ELEMENTS",
     "MAX_SECONDS",
     "BuildSpec",
     "ComponentSpec",
@@ -25,16 +23,12 @@ __all__ = [
     "Limits",
     "TargetSpec",
     "parse_constants",
-    "parse_shape",
+    "parse_shapes",
 ]
 
 
 #: Of a time limit: a year. What a thread can wait for has an end.
 MAX_SECONDS = 366 * 24 * 3600
-#: One size of a tensor. Kernels count elements in 32 bits.
-MAX_DIMENSION = 2**31 - 1
-#: Elements of one input: to check a variant, each is made up. At four bytes each, these are 8 GiB.
-MAX_ELEMENTS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,16 +71,7 @@ class ComponentSpec:
     places: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, shape in self.shapes.items():
-            where = self.places.get(f"shapes.{name}", f"--shape {shortened(name)}")
-            if max(shape, default=1) > MAX_DIMENSION:
-                raise UsageError(
-                    "has a size that is too large", where=where, expected=f"at most {MAX_DIMENSION}"
-                )
-            if math.prod(shape) > MAX_ELEMENTS:
-                raise UsageError(
-                    "has too many elements", where=where, expected=f"at most {MAX_ELEMENTS} in all"
-                )
+        object.__setattr__(self, "shapes", checked_shapes(self.shapes, self.places, what="--shape"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +86,9 @@ class TargetSpec:
     options: Mapping[str, str] = field(default_factory=dict)
     #: What to compute in; None: as the catalogue says.
     precision: Precision | None = None
+    #: As `ComponentSpec.shapes`, for this target alone: added to those of each component that has such an
+    #: input or dimension, in place of those of the same name.
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     #: The largest error; None: that of the build.
     tolerance: float | None = None
     #: Only these components; None: all.
@@ -109,6 +97,9 @@ class TargetSpec:
     share_weights: bool = False
     #: Key, such as ``options.vtcm_mb``, to where in a file it was said, for errors.
     places: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shapes", checked_shapes(self.shapes, self.places, what="--shape"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +147,6 @@ class BuildSpec:
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 
-_SHAPE = re.compile(r"(?P<name>.+?)=(?P<sizes>[0-9]{1,20}(?:[,x][0-9]{1,20}){0,63}|)")
-
 
 def parse_constants(texts: Iterable[str]) -> dict[str, Constant]:
     """Read ``NAME=16000``, ``NAME=0.5`` and ``NAME=true``.
@@ -183,24 +172,26 @@ def parse_constants(texts: Iterable[str]) -> dict[str, Constant]:
     return constants
 
 
-def parse_shape(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Read ``NAME=1,576`` (an input) and ``batch=1`` (a symbolic dimension); ``NAME=`` is a scalar.
+def parse_shapes(
+    texts: Iterable[str], targets: Collection[str]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, dict[str, tuple[int, ...]]]]:
+    """Read shapes as `parse_shape` does, and ``TARGET:NAME=SIZES`` for one target alone.
+
+    What stands before the first colon is a target only if it is one of `targets`: names of inputs, such as
+    ``input:0``, have colons too.
+
+    Returns:
+        The shapes for all targets, and those for one alone by its name.
 
     Raises:
-        UsageError: a text is of another form, a size is zero, or a name occurs twice.
+        As `parse_shape`.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    common: list[str] = []
+    own: dict[str, list[str]] = {}
     for text in texts:
-        match = _SHAPE.fullmatch(text)
-        if match is None:
-            raise UsageError(
-                "is not a shape", where=f"--shape {text}", expected="NAME=SIZE[,SIZE…] such as input=1,576"
-            )
-        sizes: Sequence[str] = re.split("[,x]", match["sizes"]) if match["sizes"] else ()
-        shape = tuple(int(size) for size in sizes)
-        if 0 in shape:
-            raise UsageError("has a size of zero", where=f"--shape {text}", expected="sizes of 1 and more")
-        if match["name"] in shapes:
-            raise UsageError("is given twice", where=f"--shape {match['name']}")
-        shapes[match["name"]] = shape
-    return shapes
+        target, colon, shape = text.partition(":")
+        if colon and target in targets:
+            own.setdefault(target, []).append(shape)
+        else:
+            common.append(text)
+    return parse_shape(common), {target: parse_shape(shapes) for target, shapes in own.items()}

@@ -30,10 +30,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from aotpack._input_file import read_input
 from aotpack._text import BIDI_CONTROLS
 from aotpack._values import MAX_KEYS, MAX_TITLE, NAME_RULE, Count, Name, Value
-from aotpack.builder.spec import MAX_DIMENSION, BuildSpec, ComponentSpec, Limits, TargetSpec
+from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
 from aotpack.builder.toml_places import TomlPlaces, parse_toml
 from aotpack.errors import UsageError
 from aotpack.manifest import MAX_COMPONENTS, MAX_VARIANTS
+from aotpack.shapes import MAX_DIMENSION
 from aotpack.target import Precision
 
 __all__ = ["BuildFile", "ComponentTable", "LimitsTable", "TargetTable", "read_build_file"]
@@ -108,6 +109,8 @@ class TargetTable(Value):
     #: Provider options, added to those of the catalogue.
     options: dict[_Text, _Text | _Integer | bool] = Field(default={}, max_length=MAX_KEYS)
     precision: Precision | None = None
+    #: As a component's, for this target alone, in place of theirs of the same name.
+    shapes: _Shapes = Field(default={})
     #: The largest error, on the scale of the report.
     tolerance: Annotated[float, Field(gt=0)] | None = None
     #: By default all.
@@ -177,6 +180,7 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
             name=target.name,
             options={name: _option(value) for name, value in target.options.items()},
             precision=target.precision,
+            shapes=_shapes(target.shapes),
             tolerance=target.tolerance,
             components=_wanted(target, file, places.of(("target", index, "components"))),
             share_weights=target.share_weights,
@@ -223,6 +227,7 @@ def _places(table: TargetTable, index: int, places: TomlPlaces) -> dict[str, str
     own = ("target", "name", "precision", "share_weights")
     keys: list[tuple[str, ...]] = [(name,) for name in own if name in table.model_fields_set]
     keys += [("options", name) for name in table.options]
+    keys += [("shapes", name) for name in table.shapes]
     return {".".join(key): places.of(("target", index, *key)) for key in keys}
 
 

@@ -139,6 +139,7 @@ def _finish(
         ep=target.ep,
         device=target.device,
         precision=target.precision,
+        shapes=component.shapes(target),
         specificity=target.specificity,
         compatibility=Compatibility(ep_string=part.ep_string, requires=done.requires),
         session=done.session,

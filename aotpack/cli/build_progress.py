@@ -38,7 +38,8 @@ def build_progress(stack: ExitStack) -> OnEvent:
     # How many are left is known before the first one begins.
     whole = progress.add_task("", total=0, visible=False)
     waiting: set[tuple[str | None, str | None]] = set()
-    tasks: dict[tuple[str | None, str | None], TaskID] = {}
+    # A target that is compiled for several shapes has several.
+    tasks: dict[tuple[str | None, str | None], list[TaskID]] = {}
 
     def live(event: Event) -> None:
         key = event.component, event.target
@@ -46,15 +47,15 @@ def build_progress(stack: ExitStack) -> OnEvent:
             waiting.add(key)
             progress.update(whole, total=len(waiting), visible=True)
         elif event.row is not None:
-            if key in tasks:
-                progress.remove_task(tasks.pop(key))
+            if tasks.get(key):
+                progress.remove_task(tasks[key].pop())
             if key in waiting:
                 progress.advance(whole)
             progress.console.print(_line(event))
         elif event.code is EventCode.REFERENCE_DONE:
-            progress.remove_task(tasks.pop(key))
+            progress.remove_task(tasks[key].pop())
         else:
-            tasks[key] = progress.add_task(_line(event), total=None)
+            tasks.setdefault(key, []).append(progress.add_task(_line(event), total=None))
         done = int(progress.tasks[0].completed)
         progress.update(whole, description=f"{done} of {len(waiting)} done", refresh=True)
 

@@ -17,7 +17,7 @@ from aotpack.policy import DEFAULT_MIN_COMPILED, Policy
 if TYPE_CHECKING:
     from aotpack.machine import Machine
 
-__all__ = ["MachineName", "machine_of", "policy_of", "takes_policy"]
+__all__ = ["MachineName", "Shapes", "machine_of", "policy_of", "shapes_of", "takes_policy"]
 
 #: ``--machine``.
 MachineName = Annotated[
@@ -29,6 +29,29 @@ MachineName = Annotated[
         show_default=False,
     ),
 ]
+
+
+#: ``--shape`` of what is chosen for.
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=SIZES",
+        help="Only variants that take this (input=1,576, batch=1); again for each.",
+        show_default=False,
+    ),
+]
+
+
+def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """The shapes that ``--shape`` options give.
+
+    Raises:
+        UsageError, ShapeError: one is no shape.
+    """
+    from aotpack.shapes import parse_shape
+
+    return parse_shape(texts or [])
 
 
 def policy_of(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from aotpack.cli import output
 from aotpack.cli.options import AsJson, PackagePath
+from aotpack.shapes import shape_text
+from aotpack.target import PORTABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,12 +64,7 @@ def _show_component(component: Component, refused: Mapping[tuple[str, str], Refu
     output.print_text(f"\ncomponent {component.name} ({component.kind}; opset {opsets})")
     for kind, values in (("in", component.inputs), ("out", component.outputs)):
         for value in values:
-            shape = (
-                "any shape"
-                if value.shape is None
-                else "x".join("?" if size is None else str(size) for size in value.shape)
-            )
-            output.print_text(f"  {kind:<4}{value.name}: {value.dtype} {shape or 'scalar'}")
+            output.print_text(f"  {kind:<4}{value.name}: {value.dtype} {shape_text(value.shape)}")
     output.print_text("")
     output.table(
         ["variant", "device", "size", "nodes", "error", "ran on"],
@@ -78,6 +75,9 @@ def _show_component(component: Component, refused: Mapping[tuple[str, str], Refu
         output.print_text(f"{variant.id}")
         if refusal := refused.get((component.name, variant.id)):
             output.paragraph(f"  UNSUPPORTED everywhere [{refusal.code}]: {refusal.reason}")
+        if variant.target != PORTABLE and variant.shapes:
+            shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape in variant.shapes.items())
+            output.print_text(f"  shapes   {shapes}")
         output.print_text(f"  string   {variant.compatibility.ep_string or 'none (the EP writes none)'}")
         needs = variant.compatibility.requires.model_dump(exclude_none=True)
         shown = "; ".join(

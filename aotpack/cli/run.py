@@ -5,6 +5,7 @@
     aotpack run m.aotpack
     aotpack run m.aotpack --input x=x.npy --devices cpu
     aotpack run m.aotpack --variant ort-cpu --threads 1
+    aotpack run m.aotpack --shape x=1,576
     aotpack run m.aotpack --on-miss compile
 """
 
@@ -13,15 +14,15 @@ from __future__ import annotations
 import functools
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.choice import takes_policy
+from aotpack.cli.choice import Shapes, shapes_of, takes_policy
 from aotpack.cli.options import AsJson, OneComponent, PackagePath
 from aotpack.errors import UnknownName, UsageError
 from aotpack.vendor_text import brief
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from aotpack.manifest import TensorInfo
     from aotpack.package import Package
     from aotpack.policy import Policy
+    from aotpack.selection import Selection
+    from aotpack.shapes import Sizes
 
 __all__ = ["run"]
 
@@ -49,6 +52,7 @@ def run(
             "--input", metavar="NAME=FILE.npy", help="An input; others are made up.", show_default=False
         ),
     ] = None,
+    shape: Shapes = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
     on_miss: Annotated[
         str,
@@ -84,12 +88,17 @@ def run(
     )
     arrays = dict(_read(text) for text in given or [])
     with open_package(package) as opened:
-        names = opened.component_names if component is None else [opened.component(component).name]
-        loads = [_load(opened, name, options) for name in names]
-    inputs = {value.name for load in loads for value in load.loaded.session.get_inputs()}
-    for name in arrays:
-        if name not in inputs:
-            raise UnknownName("input", name, inputs)
+        known = [info.name for each in opened.manifest.components for info in each.inputs]
+        for name in arrays:
+            if name not in known:
+                raise UnknownName("input", name, known)
+        shapes = {**shapes_of(shape), **{name: array.shape for name, array in arrays.items() if array.size}}
+        options = replace(options, shapes=shapes)
+        started = time.perf_counter()
+        selections = opened.select_all(options, component=component)
+        selecting = (time.perf_counter() - started) / len(selections)
+        loads = [_load(opened, selection, options, selecting) for selection in selections]
+    names = [load.component for load in loads]
     first, *others = [_run(load, arrays, runs) for load in loads]
     document = RunDocument(package=str(package), others=tuple(others), **dict(first))
     if as_json:
@@ -110,13 +119,19 @@ def run(
 class _Load:
     component: str
     loaded: Loaded
+    #: Of the inputs, as far as they were asked for.
+    sizes: Mapping[str, Sizes | None]
     seconds: float
 
 
-def _load(package: Package, component: str, options: LoadOptions) -> _Load:
+def _load(package: Package, selection: Selection, options: LoadOptions, selecting: float) -> _Load:
+    from aotpack.shapes import bind
+
     started = time.perf_counter()
-    loaded = package.load_with(options, component=component)
-    return _Load(component, loaded, time.perf_counter() - started)
+    loaded = package.load_with(options, selection)
+    seconds = selecting + time.perf_counter() - started
+    sizes = bind(package.component(selection.component).inputs, selection.shapes).shapes
+    return _Load(selection.component, loaded, sizes, seconds)
 
 
 def _run(load: _Load, arrays: dict[str, Any], runs: int) -> ComponentRunDocument:
@@ -124,7 +139,7 @@ def _run(load: _Load, arrays: dict[str, Any], runs: int) -> ComponentRunDocument
 
     loaded = load.loaded
     session, variant = loaded.session, loaded.candidate.variant
-    feeds = _feeds(session, arrays)
+    feeds = _feeds(session, arrays, load.sizes)
     seconds = []
     for _ in range(runs + 1):
         started = time.perf_counter()
@@ -178,12 +193,17 @@ def _show(document: ComponentRunDocument) -> None:
     )
 
 
-def _feeds(session: onnxruntime.InferenceSession, given: dict[str, Any]) -> dict[str, Any]:
+def _feeds(
+    session: onnxruntime.InferenceSession, arrays: dict[str, Any], sizes: Mapping[str, Sizes | None]
+) -> dict[str, Any]:
     from aotpack.builder.models.numerics import seeded_inputs
 
     wanted = {value.name: value for value in session.get_inputs()}
-    made_up = seeded_inputs(_tensor_infos([value for name, value in wanted.items() if name not in given]))
-    return {name: given[name] if name in given else made_up[name] for name in wanted}
+    infos = _tensor_infos([value for name, value in wanted.items() if name not in arrays])
+    # What was asked for, where the variant takes any size.
+    sized = [info.model_copy(update={"shape": sizes.get(info.name) or info.shape}) for info in infos]
+    made_up = seeded_inputs(sized)
+    return {name: arrays[name] if name in arrays else made_up[name] for name in wanted}
 
 
 def _read(text: str) -> tuple[str, Any]:

@@ -5,6 +5,7 @@
     aotpack select m.aotpack --compared
     aotpack select m.aotpack --machine rtx-40 --devices gpu,cpu
     aotpack select m.aotpack --machine rtx-40 --require-compiled
+    aotpack select m.aotpack --shape x=1,576
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.choice import MachineName, machine_of, takes_policy
+from aotpack.cli.choice import MachineName, Shapes, machine_of, shapes_of, takes_policy
 from aotpack.cli.options import AsJson, OneComponent, PackagePath
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def select(
     package: PackagePath,
     component: OneComponent = None,
     machine: MachineName = None,
+    shape: Shapes = None,
     compared: Annotated[
         bool, typer.Option("--compared", help="Show what was found beside what is needed.")
     ] = False,
@@ -48,12 +50,13 @@ def select(
     --require-compiled, 3 also if one has no other than the portable variant.
     """
     from aotpack.documents import SelectionDocument
+    from aotpack.load_options import SelectOptions
     from aotpack.package import open_package
 
     with open_package(package) as opened:
-        names = opened.component_names if component is None else [component]
-        profile = machine_of(machine)
-        selections = [opened.select(component=name, machine=profile, policy=policy) for name in names]
+        options = SelectOptions(policy=policy, shapes=shapes_of(shape))
+        selections = opened.select_all(options, component=component, machine=machine_of(machine))
+    names = [selection.component for selection in selections]
     if as_json:
         first, *others = selections
         output.print_json(SelectionDocument.of(first, package=str(package), others=others))

@@ -2,16 +2,19 @@
 
 Their files lie in the cache like those of any other variant. A note beside them,
 ``<cache>/compiled/<key>.json``, holds the variant and says where. Its key is made of the package's digest,
-the component, the machine's key, so that another driver, EP or onnxruntime makes the variant stale, and of
-the devices and EPs that the policy took.
+the component, the machine's key, so that another driver, EP or onnxruntime makes the variant stale, of the
+devices and EPs that the policy took, and of the shapes that were asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import ValidationError
 
@@ -40,10 +43,15 @@ class LocalVariants:
         self._cache = cache
 
     def find(
-        self, digest: str, component: str, machine: Machine, policy: Policy
+        self,
+        digest: str,
+        component: str,
+        machine: Machine,
+        policy: Policy,
+        shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     ) -> tuple[Variant, Path] | None:
         """The variant for this machine and the folder of its files; None if there is none that is whole."""
-        path = self._path(digest, component, machine, policy)
+        path = self._path(digest, component, machine, policy, shapes)
         try:
             note = _Note.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
@@ -63,6 +71,7 @@ class LocalVariants:
         policy: Policy,
         built: PackageReader,
         compiled: Component,
+        shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     ) -> tuple[Variant, Path]:
         """Take the only variant of a component in, in place of an earlier one.
 
@@ -73,6 +82,7 @@ class LocalVariants:
             policy: by which the target was chosen.
             built: the package that was made here, and
             compiled: its component.
+            shapes: that were asked for.
 
         Raises:
             OutputError: the cache cannot be written.
@@ -81,15 +91,24 @@ class LocalVariants:
         named = compiled.model_copy(update={"name": component})
         folder = self._cache.materialise(built, named, variant)
         note = _Note(key=folder.parent.name, variant=variant)
-        path = self._path(digest, component, machine, policy)
+        path = self._path(digest, component, machine, policy, shapes)
         try:
             write_note(path, note.model_dump_json())
         except OSError as error:
             raise OutputError(error.strerror or str(error), where=path) from None
         return variant, folder
 
-    def _path(self, digest: str, component: str, machine: Machine, policy: Policy) -> Path:
+    def _path(
+        self,
+        digest: str,
+        component: str,
+        machine: Machine,
+        policy: Policy,
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> Path:
         eps = "any" if policy.eps is None else ",".join(sorted(policy.eps))
-        said = (digest, component, machine.key(), ",".join(policy.device_order), eps)
+        said: tuple[str, ...] = (digest, component, machine.key(), ",".join(policy.device_order), eps)
+        if shapes:
+            said += (json.dumps(shapes, sort_keys=True),)
         key = hashlib.sha256("\n".join(said).encode()).hexdigest()
         return self._cache.root / COMPILED / f"{key}.json"

@@ -161,3 +161,14 @@ def test_a_policy_names_a_target(pipeline: Path) -> None:
         loaded = package.load_first(component="decoder", policy=Policy(variant="portable"))
     assert loaded.candidate.portable
     assert "portable" in command("run", pipeline, "--variant", "portable", "--runs", 1).out
+
+
+def test_shapes_are_asked_of_the_component_that_has_them(pipeline: Path) -> None:
+    done = command("select", pipeline, "--shape", "decoder_in=1,3", "--json")
+    document = done.document("selection")
+    assert (done.status, len(document["others"])) == (0, 1)
+    wrong = command("select", pipeline, "--shape", "decoder_in=1,4", "--json")
+    document = wrong.document("selection")
+    assert (wrong.status, document["chosen"] is None) == (3, False)
+    assert [each["code"] for each in document["others"][0]["candidates"]] == ["other-shapes"] * 2
+    assert "unknown" in command("select", pipeline, "--shape", "nobody=1").error
