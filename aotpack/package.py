@@ -160,8 +160,8 @@ class Package:
         """A selection for each component, in the package's order; for one model alone where it is named.
 
         Args:
-            options: where they have shapes, buckets of one model count as one component, and each is asked for
-                the shapes of its own inputs and dimensions.
+            options: where they have shapes, buckets of one model count as one component, and each is asked
+                for the shapes of its own inputs and dimensions.
             component: a component's name.
             machine: as `select`'s.
         """
