@@ -56,6 +56,7 @@ def build(
     tolerance: float | Mapping[str, float] | None = None,
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     check: bool = True,
+    min_compiled: float | None = None,
     keep_going: bool = False,
     time_limit: float = Limits().seconds,
     memory_limit: int | None = None,
@@ -82,6 +83,7 @@ def build(
         inputs: ``.npz`` files of arrays by input name, or folders of them, that variants are compared on; by
             default inputs are made up.
         check: run variants that can run here, and compare them with the portable model.
+        min_compiled: the least share of the model's nodes that an EP has to compile, 0 to 1; by default any.
         keep_going: return the report even if targets failed.
         time_limit: seconds for each worker process.
         memory_limit: bytes for each worker process and its children.
@@ -111,6 +113,7 @@ def build(
         tolerances=tolerance if isinstance(tolerance, Mapping) else {},
         inputs=[inputs] if isinstance(inputs, str | os.PathLike) else inputs,
         check=check,
+        min_compiled=min_compiled,
         limits=Limits(seconds=time_limit, memory=memory_limit),
         jobs=jobs,
         reuse=reuse,

@@ -85,6 +85,8 @@ class Job:
     tolerances: Mapping[str, float]
     #: Its variants are run and compared.
     check: bool
+    #: The least share of nodes that have to be compiled, 0 to 1; None: any.
+    min_compiled: float | None
     #: Versions of what compiles, on the machine that does it.
     built_with: Mapping[str, str]
     #: Element types to rewrite, and into which, for this target alone.
@@ -186,6 +188,7 @@ def plan(
                 tolerance=spec.tolerance if wanted.tolerance is None else wanted.tolerance,
                 tolerances={**spec.tolerances, **wanted.tolerances},
                 check=spec.check if wanted.check is None else wanted.check,
+                min_compiled=None if target.name == PORTABLE else spec.min_compiled,
                 built_with=built_with,
                 # The portable variant is the source as it is.
                 widen={}

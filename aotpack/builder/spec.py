@@ -128,6 +128,8 @@ class BuildSpec:
     tolerances: Mapping[str, float] = field(default_factory=dict)
     #: Run variants that can run here, and compare them with the portable model.
     check: bool = True
+    #: The least share of a model's nodes that an EP has to compile, 0 to 1; None: any.
+    min_compiled: float | None = None
     limits: Limits = Limits()
     #: Workers at once; None: as many as cores and memory allow.
     jobs: int | None = None
@@ -149,13 +151,17 @@ class BuildSpec:
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise UsageError("is no tolerance", found=f"{self.tolerance:g}", expected="0 or more")
         for output, tolerance in self.tolerances.items():
-            if not tolerance >= 0:
+            if not 0 <= tolerance < math.inf:
                 raise UsageError(
                     "is no tolerance",
                     where=f"output {output!r}",
                     found=f"{tolerance:g}",
                     expected="0 or more",
                 )
+        if self.min_compiled is not None and not 0 <= self.min_compiled <= 1:
+            raise UsageError(
+                "is no share", where="min_compiled", found=f"{self.min_compiled:g}", expected="0 to 1"
+            )
 
 
 def parse_tolerances(texts: Iterable[str]) -> tuple[float | None, dict[str, float]]:

@@ -152,6 +152,8 @@ class BuildFile(Value):
     tolerance: _Tolerance | None = None
     #: Run variants that can run here, and compare them with the portable model.
     check: bool = True
+    #: The least share of a model's nodes that an EP has to compile.
+    min_compiled: Annotated[float, Field(ge=0, le=1)] | None = None
     #: zstd level where it pays; 0: never.
     compress: Annotated[int, Field(ge=0, le=22)] = 3
     limits: LimitsTable = LimitsTable()
@@ -213,6 +215,7 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
         tolerance=None if isinstance(file.tolerance, dict) else file.tolerance,
         tolerances=file.tolerance if isinstance(file.tolerance, dict) else {},
         check=file.check,
+        min_compiled=file.min_compiled,
         limits=Limits(seconds=file.limits.seconds or limits.seconds, memory=file.limits.memory),
         compress=file.compress or None,
     )

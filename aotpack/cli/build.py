@@ -34,7 +34,7 @@ __all__ = ["build", "run_build", "show_report", "targets_of"]
 
 
 #: Of the table of a build.
-_COLUMNS = ["target", "state", "time", "size", "adds", "error", "ran on"]
+_COLUMNS = ["target", "state", "seconds", "size", "adds", "error", "ran on"]
 #: Further ones where there is room, and the letters of a string that are worth a column.
 _MORE, _LEAST_OF_STRING = ["nodes", "compatibility string"], 27
 
@@ -87,8 +87,14 @@ def build(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Run variants and compare their numbers.")
     ] = True,
+    min_compiled: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Refuse variants with fewer nodes compiled, 0 to 1.", show_default="any"
+        ),
+    ] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
+        bool, typer.Option("--keep-going", "-k", help="Exit with 0 although targets failed.")
     ] = False,
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="For each worker process.", show_default="900")
@@ -165,6 +171,7 @@ def build(
         "tolerance": overall,
         "tolerances": {**spec.tolerances, **of_outputs},
         "check": None if check else False,
+        "min_compiled": min_compiled,
         "portable": None if portable else False,
         "jobs": jobs,
         "limits": Limits(
@@ -289,6 +296,15 @@ def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) ->
         output.print_text(f"{report.package}: {output.size(report.size)}, {report.seconds:.1f} s")
 
 
+def _seconds(row: Row) -> str:
+    """Of compiling, and after a plus of checking, in three letters each."""
+    if row.cached:
+        # What an earlier build did took this one no time.
+        return ""
+    steps = [each for each in (row.compile_seconds, row.check_seconds) if each]
+    return "+".join(f"{each:.1f}" if each < 9.95 else f"{each:.0f}" for each in steps)
+
+
 def _cells(row: Row, indent: str) -> list[str]:
     coverage, numerics = row.coverage, row.numerics
     state: str = "kept" if row.cached and row.state == "built" else row.state
@@ -297,7 +313,7 @@ def _cells(row: Row, indent: str) -> list[str]:
     return [
         indent + row.target,
         state,
-        "" if row.cached else f"{row.seconds:.1f} s",
+        _seconds(row),
         output.size(row.size) if row.size is not None else "",
         output.size(row.adds) if row.adds is not None else "",
         numerics.error_text if numerics is not None else "",

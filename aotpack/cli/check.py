@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.choice import Devices, Eps, policy_of
-from aotpack.cli.options import AsJson, Emulate, PackagePath
+from aotpack.cli.choice import takes_policy
+from aotpack.cli.options import AsJson, PackagePath
 from aotpack.errors import CheckFailed, OutputError
 
 if TYPE_CHECKING:
     from aotpack.builder.check import Checked
+    from aotpack.policy import Policy
     from aotpack.records import RecordFile
 
 __all__ = ["check"]
 
 
+@takes_policy("variant", "devices", "ep", "emulate")
 def check(
     package: PackagePath,
     component: Annotated[
@@ -41,11 +43,8 @@ def check(
             metavar="[OUTPUT=]VALUE", help="Largest error, of all or one output.", show_default="by precision"
         ),
     ] = None,
-    devices: Devices = None,
-    ep: Eps = None,
     runs: Annotated[int, typer.Option(min=3, help="Timed runs of each variant, at most.")] = 20,
     time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="For each process.")] = 300.0,
-    emulate: Emulate = False,
     record: Annotated[
         Path | None,
         typer.Option(
@@ -56,8 +55,10 @@ def check(
         str | None, typer.Option(help="Of this machine, in the records.", show_default="its device's")
     ] = None,
     as_json: AsJson = False,
+    *,
+    policy: Policy,
 ) -> None:
-    """Run each variant that fits this machine, and compare it with the portable model."""
+    """Run variants on this machine, and compare their numbers."""
     from aotpack.builder.check import check as check_package
     from aotpack.builder.spec import Limits, parse_tolerances
     from aotpack.package import open_package
@@ -67,7 +68,7 @@ def check(
         found, good = check_package(
             opened,
             component=component,
-            policy=policy_of(devices=devices, eps=ep, emulate=emulate),
+            policy=policy,
             inputs=inputs or [],
             tolerance=overall,
             tolerances=of_outputs,

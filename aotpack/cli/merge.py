@@ -34,7 +34,7 @@ def merge(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make one package of several, and add what was found on machines."""
+    """Make one package of several, and add what machines found."""
     from contextlib import ExitStack
 
     from aotpack.container.reader import PackageReader

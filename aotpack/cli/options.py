@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "ComponentName", "Emulate", "NewPackage", "PackagePath"]
+__all__ = ["AsJson", "ComponentName", "Emulate", "NewPackage", "OneComponent", "PackagePath"]
 
 #: The package that a verb works on.
 PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="An .aotpack file.", show_default=False)]
@@ -21,6 +21,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (schemas/) inst
 ComponentName = Annotated[
     str | None,
     typer.Option("--component", metavar="NAME", help="By default the first one.", show_default=False),
+]
+#: ``--component`` of verbs that show all of them.
+OneComponent = Annotated[
+    str | None,
+    typer.Option("--component", metavar="NAME", help="Only this one; by default all.", show_default=False),
 ]
 #: ``--emulate``.
 Emulate = Annotated[bool, typer.Option("--emulate", help="Take a vendor's emulator for its device.")]
