@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "ComponentName", "Emulate", "NewPackage", "PackagePath"]
+__all__ = [
+    "AsJson",
+    "Block",
+    "ComponentName",
+    "Emulate",
+    "KvHeads",
+    "Lowering",
+    "MaskedRows",
+    "NewPackage",
+    "PackagePath",
+]
 
 #: The package that a verb works on.
 PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="An .aotpack file.", show_default=False)]
@@ -21,6 +31,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (schemas/) inst
 ComponentName = Annotated[
     str | None,
     typer.Option("--component", metavar="NAME", help="By default the first one.", show_default=False),
+]
+#: ``--masked-rows`` and its like: of the lowering of FlexAttention.
+MaskedRows = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VALUE", help="FlexAttention: nan or zeros where no key is seen.", show_default="nan"
+    ),
+]
+Lowering = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[TARGET=]NAME", help="FlexAttention: function, dense, block-sparse or fused."),
+]
+Block = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[TARGET=]Q,K", help="FlexAttention: queries and keys a block."),
+]
+KvHeads = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[TARGET=]N", help="FlexAttention: heads of K and V a tile."),
 ]
 #: ``--emulate``.
 Emulate = Annotated[bool, typer.Option("--emulate", help="Take a vendor's emulator for its device.")]
