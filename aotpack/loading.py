@@ -7,13 +7,13 @@ or compiled is an event (`aotpack.events`).
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aotpack.errors import NotAllowed, NothingToLoad, Refusal, ToolchainMissing, UsageError
+from aotpack.errors import NotAllowed, NothingToLoad, OutputError, Refusal, ToolchainMissing, UsageError
 from aotpack.events import EventCode, LoadListener
 from aotpack.load_options import LoadOptions
 from aotpack.model_check import Allowance
@@ -22,6 +22,7 @@ from aotpack.probing import probe
 from aotpack.selection import Candidate, Selection, select
 from aotpack.session import create
 from aotpack.settings import settings_issue
+from aotpack.source.cache import Held
 from aotpack.source.local import LocalVariants
 from aotpack.toolchain import toolchains
 from aotpack.verdict import Code, Grade
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from aotpack.toolchain.base import Toolchain
 
 __all__ = ["Loaded", "load_first"]
+
+#: How often a session is tried on files that were replaced while it was made.
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ class _Load:
             return False
         return candidate.portable or candidate.verdict.grade is Grade.PREFER_RECOMPILATION
 
-    def _try(self, candidate: Candidate, files: Callable[[Variant], Path]) -> Loaded | None:
+    def _try(self, candidate: Candidate, files: Callable[[Variant], Held]) -> Loaded | None:
         variant = candidate.variant
         emulate = candidate.verdict.code is Code.EMULATED
         code = Code.LOAD_FAILED
@@ -139,14 +143,7 @@ class _Load:
             if (issue := settings_issue(variant.session, toolchain)) is not None:
                 code = Code.OPTION_NOT_ALLOWED
                 raise NotAllowed(issue)
-            model = files(variant) / variant.files[0].path
-            session = create(
-                variant,
-                model,
-                toolchain,
-                emulate=emulate,
-                session_options=self.options.session_options,
-            )
+            session = self._session(variant, toolchain, files, emulate=emulate)
         except UsageError:
             # Of the call or its environment, and no variant's fault.
             raise
@@ -161,10 +158,30 @@ class _Load:
         self._tell(EventCode.LOADED, candidate, candidate.verdict.reason, candidate.verdict.code)
         return Loaded(session, candidate, tuple(self.refused), self.compiling)
 
-    def _files(self, variant: Variant) -> Path:
+    def _session(
+        self, variant: Variant, toolchain: Toolchain, files: Callable[[Variant], Held], *, emulate: bool
+    ) -> onnxruntime.InferenceSession:
+        """A session on files that nobody removes meanwhile."""
+        for attempt in itertools.count(1):
+            with files(variant) as held:
+                try:
+                    return create(
+                        variant,
+                        held.folder / variant.files[0].path,
+                        toolchain,
+                        emulate=emulate,
+                        session_options=self.options.session_options,
+                    )
+                except Exception:
+                    # Where a file was damaged, or a folder cannot be locked, others may have replaced it.
+                    if attempt == _ATTEMPTS or held.is_intact():
+                        raise
+        raise AssertionError("unreachable")
+
+    def _files(self, variant: Variant) -> Held:
         component = self.package.component(self.selection.component)
         allowance = Allowance.of(_toolchain_of(variant))
-        return self.package.cache.materialise(self.package.reader, component, variant, allowance)
+        return self.package.cache.hold(self.package.reader, component, variant, allowance)
 
     def _repair(self, miss: Candidate | None = None) -> Loaded | None:
         """What was compiled here before, or is now, if it is better than the candidate that is a miss."""
@@ -173,9 +190,9 @@ class _Load:
         policy = self._worth_compiling_for(miss)
         if policy is None:
             return None
-        found = LocalVariants(self.package.cache).find(
-            self.package.digest, self.selection.component, probe(), policy, self.selection.shapes
-        )
+        local = LocalVariants(self.package.cache)
+        place = (self.package.digest, self.selection.component, probe(), policy, self.selection.shapes)
+        found = local.find(*place)
         if found is None:
             # Off the loading path, and imported only where something is to be compiled.
             from aotpack.builder.repair import compile_here
@@ -190,7 +207,7 @@ class _Load:
             found = work()
         if found is None:
             return None
-        variant, folder = found
+        variant, _ = found
         others = () if miss is None else (miss.variant,)
         component = self.package.component(self.selection.component)
         judged = select(
@@ -203,7 +220,7 @@ class _Load:
         )
         best = judged.chosen
         if best is not None and best.variant is variant:
-            return self._try(best, lambda _: folder)
+            return self._try(best, lambda _: _held_again(local.hold(*place)))
         for candidate in judged.rejected:
             if candidate.variant is variant:
                 self._tell_not_taken(candidate)
@@ -218,6 +235,12 @@ class _Load:
         devices = [device for device in devices if device not in self.compiled_for]
         self.compiled_for += devices
         return replace(policy, devices=devices) if devices else None
+
+
+def _held_again(found: tuple[Variant, Held] | None) -> Held:
+    if found is None:
+        raise OutputError("what was compiled here was removed from the cache at this moment")
+    return found[1]
 
 
 def _toolchain_of(variant: Variant) -> Toolchain:

@@ -18,12 +18,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from aotpack._input_file import read_input
 from aotpack._values import Count, Sha256, Text, Value, parse_value
 from aotpack.errors import OutputError
 from aotpack.machine import Machine
 from aotpack.manifest import MAX_VARIANTS
-from aotpack.source.notes import TUNING, write_note
+from aotpack.source.layout import TUNING
+from aotpack.source.notes import read_note, write_note
 
 __all__ = ["Measurement", "Tuning", "TuningStore"]
 
@@ -65,14 +65,13 @@ class TuningStore:
     """The measurements in a cache's folder."""
 
     def __init__(self, cache_root: Path) -> None:
-        self._root = cache_root / TUNING
+        self._root = cache_root
 
     def read(self, digest: str, component: str, machine: Machine) -> Mapping[str, Measurement]:
         """Measurements by variant id; empty if there are none, or none that can be read."""
         path = self._path(digest, component, machine.key())
         with contextlib.suppress(OSError, ValueError):
-            data = read_input(path, MAX_TUNING_SIZE, expected="measurements", error=OutputError)
-            tuning = parse_value(Tuning, data, limit=MAX_TUNING_SIZE)
+            tuning = parse_value(Tuning, read_note(path, MAX_TUNING_SIZE), limit=MAX_TUNING_SIZE)
             os.utime(path)
             return {item.variant: item for item in tuning.measurements}
         return {}
@@ -85,10 +84,10 @@ class TuningStore:
         """
         path = self._path(tuning.digest, tuning.component, tuning.machine)
         try:
-            write_note(path, tuning.model_dump_json(indent=2) + "\n")
+            write_note(self._root, path, tuning.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise OutputError(error.strerror or str(error), where=path) from None
         return path
 
     def _path(self, digest: str, component: str, machine: str) -> Path:
-        return self._root / machine / f"{digest}-{component}.json"
+        return self._root / TUNING / machine / f"{digest}-{component}.json"

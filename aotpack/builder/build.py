@@ -197,7 +197,7 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
         limits = Limits(seconds=limits.seconds, memory=psutil.virtual_memory().total * 9 // 10)
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers())
-        elsewhere = None if executor is None else _elsewhere(executor)
+        elsewhere = None if executor is None else _elsewhere(executor, workers)
         if elsewhere is not None:
             stack.callback(elsewhere.close)
         planned = plan(spec, toolchains(), elsewhere.offered() if elsewhere else None)
@@ -220,8 +220,10 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
         return finished
 
 
-def _elsewhere(executor: Executor | str) -> Elsewhere:
-    return connect(executor) if isinstance(executor, str) else Elsewhere(executor)
+def _elsewhere(executor: Executor | str, workers: Workers) -> Elsewhere:
+    if isinstance(executor, str):
+        return connect(executor, workers, probe())
+    return Elsewhere(executor, workers, probe())
 
 
 def _pack(spec: BuildSpec, finished: list[Finished], tell: OnEvent, started: float) -> BuildReport:

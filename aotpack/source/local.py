@@ -24,8 +24,9 @@ from aotpack.errors import OutputError
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
 from aotpack.policy import Policy
-from aotpack.source.cache import Cache
-from aotpack.source.notes import COMPILED, write_note
+from aotpack.source.cache import Cache, Held
+from aotpack.source.layout import COMPILED
+from aotpack.source.notes import read_note, write_note
 
 __all__ = ["LocalVariants"]
 
@@ -51,17 +52,33 @@ class LocalVariants:
         shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     ) -> tuple[Variant, Path] | None:
         """The variant for this machine and the folder of its files; None if there is none that is whole."""
+        found = self.hold(digest, component, machine, policy, shapes)
+        if found is None:
+            return None
+        variant, held = found
+        held.close()
+        return variant, held.folder
+
+    def hold(
+        self,
+        digest: str,
+        component: str,
+        machine: Machine,
+        policy: Policy,
+        shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    ) -> tuple[Variant, Held] | None:
+        """The variant for this machine and its files, which nobody removes meanwhile; None as for `find`."""
         path = self._path(digest, component, machine, policy, shapes)
         try:
-            note = _Note.model_validate_json(path.read_bytes())
+            note = _Note.model_validate_json(read_note(path))
         except (OSError, ValidationError):
             return None
-        folder = self._cache.find(note.key, note.variant)
-        if folder is None:
+        held = self._cache.hold_known(note.key, note.variant)
+        if held is None:
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
-        return note.variant, folder
+        return note.variant, held
 
     def keep(
         self,
@@ -93,7 +110,7 @@ class LocalVariants:
         note = _Note(key=folder.parent.name, variant=variant)
         path = self._path(digest, component, machine, policy, shapes)
         try:
-            write_note(path, note.model_dump_json())
+            write_note(self._cache.root, path, note.model_dump_json())
         except OSError as error:
             raise OutputError(error.strerror or str(error), where=path) from None
         return variant, folder

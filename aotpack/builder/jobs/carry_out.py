@@ -7,12 +7,14 @@ What a compiler is given are copies (`aotpack.builder.jobs.model_copies`), and w
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from aotpack._text import shortened
 from aotpack.builder.jobs.job import Done, Measured, PartDone, References, Task, TaskPart
 from aotpack.builder.jobs.manifest_rules import check_variant, first_issue
 from aotpack.builder.jobs.model_copies import FileStamp, GivenModel, ModelCopies, stamp_of
@@ -22,7 +24,7 @@ from aotpack.builder.jobs.untrusted_files import ResultFolder
 from aotpack.builder.jobs.worker import CompareRequest, CompiledPart, CompileRequest, InspectRequest, Part
 from aotpack.errors import AotpackError, CompileError
 from aotpack.machine import Machine
-from aotpack.manifest import Compatibility, Variant
+from aotpack.manifest import Compatibility, Requirements, Variant
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.base import RunsHere, Toolchain
 
@@ -147,36 +149,38 @@ class _Work:
 
     def check(self, done: Done) -> Done:
         """What another machine did, checked here."""
+        toolchain, target = self._toolchain, self._task.target
         parts = tuple(
             Part(component=part.component, model=part.files[0][1], nodes=asked.nodes)
             for part, asked in zip(done.parts, self._task.parts, strict=True)
         )
-        runs = self._toolchain.how_to_run(self._task.target, self._machine)
-        if runs.how is not None and self._toolchain.version() is None:
-            runs = RunsHere(None, "its toolchain is not installed here")
-        request = InspectRequest(toolchain=self._toolchain.name, target=self._task.target, parts=parts)
+        same_versions = dict(toolchain.built_with()) == done.built_with
+        runs = toolchain.how_to_run(target, self._machine)
+        if not same_versions:
+            runs = RunsHere(None, "other versions compiled it than are installed here")
+        request = InspectRequest(toolchain=toolchain.name, target=target, parts=parts)
         outcome = self._run(request, "inspect", {})
         if outcome.failure is not None or outcome.result is None:
             return Done(failure=f"what it compiled cannot be read: {outcome.failure}")
-        told = {part.component: part for part in done.parts}
         made = [
             seen.model_copy(update={"files": part.files})
             for seen, part in zip(outcome.result.parts, done.parts, strict=True)
         ]
-        own = self._described(Done(built_with=done.built_with), runs)
-        result = self._measured(own.model_copy(update={"built_with": done.built_with}), made, runs)
-        if runs.how is not None:
-            return result
-        parts_done = tuple(
-            part.model_copy(
-                update={
-                    "measured": told[part.component].measured,
-                    "unchecked": told[part.component].unchecked,
-                }
-            )
-            for part in result.parts
+        requires = toolchain.requirements(target)
+        if not same_versions:
+            requires = _of_their_versions(requires, done)
+        own = self._described(Done(), runs).model_copy(
+            update={"built_with": done.built_with, "requires": requires}
         )
-        return result.model_copy(update={"parts": parts_done, "runs": done.runs})
+        result = self._measured(own, made, runs)
+        if runs.how is not None or result.failure is not None:
+            return result
+        # Nobody here can measure it, so what was measured there has to do.
+        measured = tuple(
+            mine.model_copy(update={"measured": theirs.measured, "unchecked": theirs.unchecked})
+            for mine, theirs in zip(result.parts, done.parts, strict=True)
+        )
+        return result.model_copy(update={"parts": measured, "runs": done.runs})
 
     def _described(self, done: Done, runs: RunsHere) -> Done:
         toolchain, target = self._toolchain, self._task.target
@@ -364,6 +368,27 @@ class _Work:
         remarks = [remark for remark in self._toolchain.remarks(outcome.log) if remark not in failure]
         said = f" - {'; '.join(remarks[:_REMARKS])}" if remarks else ""
         return f"{failure}{said}"
+
+
+#: A requirement of a version, as toolchains write it.
+_SPECIFIER = re.compile(r"(?:>=|==)([0-9]+(?:\.[0-9]+)*)(?:\.\*)?")
+
+
+def _of_their_versions(requires: Requirements, done: Done) -> Requirements:
+    """`requires` with the versions that compiled, as the other machine says them, held to what it offered.
+
+    Raises:
+        CompileError: it requires versions that it did not compile with.
+    """
+    for specifier in (done.requires.onnxruntime, done.requires.ep):
+        if specifier is None:
+            continue
+        match = _SPECIFIER.fullmatch(specifier)
+        versions = done.built_with.values()
+        if match is None or not any(f"{version}.".startswith(f"{match[1]}.") for version in versions):
+            found, expected = shortened(specifier), "a version that compiled it"
+            raise CompileError("is required", where=done.machine, found=found, expected=expected)
+    return requires.model_copy(update={"onnxruntime": done.requires.onnxruntime, "ep": done.requires.ep})
 
 
 def _changed(stamps: Mapping[Path, FileStamp | None]) -> bool:
