@@ -32,21 +32,24 @@ ComponentName = Annotated[
     str | None,
     typer.Option("--component", metavar="NAME", help="By default the first one.", show_default=False),
 ]
-#: ``--masked-rows`` and its like: of the lowering of FlexAttention.
+#: ``--masked-rows`` of FlexAttention.
 MaskedRows = Annotated[
     str | None,
     typer.Option(
         metavar="VALUE", help="FlexAttention: nan or zeros where no key is seen.", show_default="nan"
     ),
 ]
+#: ``--lowering`` of FlexAttention.
 Lowering = Annotated[
     list[str] | None,
     typer.Option(metavar="[TARGET=]NAME", help="FlexAttention: function, dense, block-sparse or fused."),
 ]
+#: ``--block`` of FlexAttention.
 Block = Annotated[
     list[str] | None,
     typer.Option(metavar="[TARGET=]Q,K", help="FlexAttention: queries and keys a block."),
 ]
+#: ``--kv-heads`` of FlexAttention.
 KvHeads = Annotated[
     list[str] | None,
     typer.Option(metavar="[TARGET=]N", help="FlexAttention: heads of K and V a tile."),
