@@ -59,6 +59,7 @@ def build(
     version: str = "0",
     portable: bool = True,
     tolerance: float | None = None,
+    min_compiled: float | None = None,
     keep_going: bool = False,
     time_limit: float = Limits().seconds,
     memory_limit: int | None = None,
@@ -87,6 +88,7 @@ def build(
         portable: add the untouched ONNX as a variant of its own, last in every order.
         tolerance: the largest error of a variant (`aotpack.builder.models.numerics.difference`); by default
             it depends on the precision that the target computes in.
+        min_compiled: the least share of the model's nodes that an EP has to compile, 0 to 1; by default any.
         keep_going: return the report even if targets failed.
         time_limit: seconds for each worker process.
         memory_limit: bytes for each worker process and its children.
@@ -114,6 +116,7 @@ def build(
         version=version,
         portable=portable,
         tolerance=tolerance,
+        min_compiled=min_compiled,
         limits=Limits(seconds=time_limit, memory=memory_limit),
         jobs=jobs,
         reuse=reuse,

@@ -76,6 +76,8 @@ class Job:
     toolchain: Toolchain
     #: The largest error; None: by the target's precision.
     tolerance: float | None
+    #: The least share of nodes that have to be compiled, 0 to 1; None: any.
+    min_compiled: float | None
     #: Versions of what compiles, on the machine that does it.
     built_with: Mapping[str, str]
     #: Element types to rewrite, and into which, for this target alone.
@@ -171,6 +173,7 @@ def plan(
                 target=target,
                 toolchain=toolchain,
                 tolerance=spec.tolerance if wanted.tolerance is None else wanted.tolerance,
+                min_compiled=None if target.name == PORTABLE else spec.min_compiled,
                 built_with=built_with,
                 # The portable variant is the source as it is.
                 widen={}

@@ -129,6 +129,8 @@ class BuildSpec:
     portable: bool = True
     #: The largest error that a variant may have; None: by the target's precision.
     tolerance: float | None = None
+    #: The least share of a model's nodes that an EP has to compile, 0 to 1; None: any.
+    min_compiled: float | None = None
     limits: Limits = Limits()
     #: Workers at once; None: as many as cores and memory allow.
     jobs: int | None = None
@@ -149,6 +151,10 @@ class BuildSpec:
         # Nothing is larger than NaN or an infinity: either would let every variant through.
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise UsageError("is no tolerance", found=f"{self.tolerance:g}", expected="0 or more")
+        if self.min_compiled is not None and not 0 <= self.min_compiled <= 1:
+            raise UsageError(
+                "is no share", where="min_compiled", found=f"{self.min_compiled:g}", expected="0 to 1"
+            )
 
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")

@@ -166,6 +166,8 @@ class BuildFile(Value):
     #: Add the untouched ONNX.
     portable: bool = True
     tolerance: Annotated[float, Field(gt=0)] | None = None
+    #: The least share of a model's nodes that an EP has to compile.
+    min_compiled: Annotated[float, Field(ge=0, le=1)] | None = None
     #: zstd level where it pays; 0: never.
     compress: Annotated[int, Field(ge=0, le=22)] = 3
     limits: LimitsTable = LimitsTable()
@@ -224,6 +226,7 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
         targets=tuple(targets),
         portable=file.portable,
         tolerance=file.tolerance,
+        min_compiled=file.min_compiled,
         limits=Limits(seconds=file.limits.seconds or limits.seconds, memory=file.limits.memory),
         compress=file.compress or None,
     )

@@ -35,7 +35,7 @@ __all__ = ["build", "run_build", "show_report", "targets_of"]
 
 
 #: Of the table of a build.
-_COLUMNS = ["target", "state", "time", "size", "adds", "error", "ran on"]
+_COLUMNS = ["target", "state", "seconds", "size", "adds", "error", "ran on"]
 #: Further ones where there is room, and the letters of a string that are worth a column.
 _MORE, _LEAST_OF_STRING = ["nodes", "compatibility string"], 27
 
@@ -78,8 +78,14 @@ def build(
     tolerance: Annotated[
         float | None, typer.Option(help="Largest error of a variant.", show_default="by precision")
     ] = None,
+    min_compiled: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Refuse variants with fewer nodes compiled, 0 to 1.", show_default="any"
+        ),
+    ] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
+        bool, typer.Option("--keep-going", "-k", help="Exit with 0 although targets failed.")
     ] = False,
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="For each worker process.", show_default="900")
@@ -164,6 +170,7 @@ def build(
         "name": name,
         "version": version,
         "tolerance": tolerance,
+        "min_compiled": min_compiled,
         "portable": None if portable else False,
         "jobs": jobs,
         "limits": Limits(
@@ -290,6 +297,15 @@ def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) ->
         output.print_text(f"{report.package}: {output.size(report.size)}, {report.seconds:.1f} s")
 
 
+def _seconds(row: Row) -> str:
+    """Of compiling, and after a plus of checking, in three letters each."""
+    if row.cached:
+        # What an earlier build did took this one no time.
+        return ""
+    steps = [each for each in (row.compile_seconds, row.check_seconds) if each]
+    return "+".join(f"{each:.1f}" if each < 9.95 else f"{each:.0f}" for each in steps)
+
+
 def _cells(row: Row, indent: str) -> list[str]:
     coverage, numerics = row.coverage, row.numerics
     state: str = "kept" if row.cached and row.state == "built" else row.state
@@ -298,7 +314,7 @@ def _cells(row: Row, indent: str) -> list[str]:
     return [
         indent + row.target,
         state,
-        "" if row.cached else f"{row.seconds:.1f} s",
+        _seconds(row),
         output.size(row.size) if row.size is not None else "",
         output.size(row.adds) if row.adds is not None else "",
         f"{numerics.error:.1e}" if numerics is not None else "",

@@ -16,6 +16,7 @@ __all__ = [
     "Lowering",
     "MaskedRows",
     "NewPackage",
+    "OneComponent",
     "PackagePath",
 ]
 
@@ -53,6 +54,11 @@ Block = Annotated[
 KvHeads = Annotated[
     list[str] | None,
     typer.Option(metavar="[TARGET=]N", help="FlexAttention: heads of K and V a tile."),
+]
+#: ``--component`` of verbs that show all of them.
+OneComponent = Annotated[
+    str | None,
+    typer.Option("--component", metavar="NAME", help="Only this one; by default all.", show_default=False),
 ]
 #: ``--emulate``.
 Emulate = Annotated[bool, typer.Option("--emulate", help="Take a vendor's emulator for its device.")]
