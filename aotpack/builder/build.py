@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 import psutil
 
+from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.builder.footprint import with_footprints
 from aotpack.builder.jobs.dask_farm import connect
 from aotpack.builder.jobs.elsewhere import Elsewhere
@@ -50,6 +51,10 @@ def build(
     output: str | os.PathLike[str],
     shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
+    lowering: str | None = None,
+    masked_rows: str | None = None,
+    block: tuple[int, int] | None = None,
+    kv_heads: int | None = None,
     name: str | None = None,
     version: str = "0",
     portable: bool = True,
@@ -75,6 +80,11 @@ def build(
         shapes: input name to its shape, or symbolic dimension to its one size, for all targets; a
             `TargetSpec` can have others.
         constants: input name to the value that it always has; the variants lack that input.
+        lowering: of FlexAttention nodes, for all targets: ``function``, ``dense``, ``block-sparse`` or
+            ``fused``; by default what costs least. A `TargetSpec` can have another one.
+        masked_rows: what a query that sees no key gives: ``nan``, as in ONNX, or ``zeros``, as in PyTorch.
+        block: queries and keys a block; by default what costs least.
+        kv_heads: heads of K and V a tile; by default what costs least.
         name: of the package; by default the model's file name.
         version: of the package.
         portable: add the untouched ONNX as a variant of its own, last in every order.
@@ -106,6 +116,7 @@ def build(
         output=Path(output),
         shapes=shapes,
         constants=constants,
+        flex=FlexSettings(lowering=lowering, masked_rows=masked_rows, block=block, kv_heads=kv_heads),
         name=name,
         version=version,
         portable=portable,
@@ -130,6 +141,7 @@ def one_model(
     shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
     inputs: Iterable[str | os.PathLike[str]] = (),
+    flex: FlexSettings = NOTHING_SAID,
     name: str | None = None,
     **settings: Any,
 ) -> BuildSpec:
@@ -142,6 +154,7 @@ def one_model(
         shapes: as `build`'s.
         constants: as `build`'s.
         inputs: as `build`'s.
+        flex: of the lowering of FlexAttention nodes.
         name: of the package; by default the model's file name.
         settings: of the `BuildSpec`.
 
@@ -161,6 +174,7 @@ def one_model(
                 shapes=sizes,
                 constants=dict(constants or {}),
                 inputs=tuple(map(Path, inputs)),
+                flex=flex,
             ),
         ),
         targets=tuple(TargetSpec(target=each) if isinstance(each, str) else each for each in targets),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from aotpack._values import check_title
+from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.errors import UsageError
 from aotpack.paths import name_issue
 from aotpack.shapes import checked_shapes, parse_shape
@@ -70,11 +71,14 @@ class ComponentSpec:
     kind: Literal["model", "flex-attention"] = "model"
     #: Inputs that its variants are compared on: ``.npz`` files, or folders of them; none: they are made up.
     inputs: tuple[Path, ...] = ()
+    #: Of the lowering of its FlexAttention nodes.
+    flex: FlexSettings = NOTHING_SAID
     #: Key, such as ``shapes.input``, to where in a file it was said, for errors.
     places: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shapes", checked_shapes(self.shapes, self.places, what="--shape"))
+        self.flex.checked(self.places.get("flex", "flex"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,9 @@ class TargetSpec:
     #: As `ComponentSpec.shapes`, for this target alone: added to those of each component that has such an
     #: input or dimension, in place of those of the same name.
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    #: Of the lowering of FlexAttention for it, in place of those of a component. Not `masked_rows`: what a
+    #: component computes is the same for all targets.
+    flex: FlexSettings = NOTHING_SAID
     #: The largest error; None: that of the build.
     tolerance: float | None = None
     #: Output to its own largest error.
@@ -107,6 +114,11 @@ class TargetSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shapes", checked_shapes(self.shapes, self.places, what="--shape"))
+        where = self.places.get("flex", f"target {self.name or self.target}, flex")
+        if self.flex.checked(where).masked_rows is not None:
+            raise UsageError(
+                "has masked_rows, which is what a model computes", where=where, hint="say it of the component"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from aotpack._input_file import read_input
 from aotpack._text import BIDI_CONTROLS
 from aotpack._values import MAX_KEYS, MAX_TITLE, NAME_RULE, Count, Name, Value
+from aotpack.builder.flex_settings import FlexSettings
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
 from aotpack.builder.toml_places import TomlPlaces, parse_toml
 from aotpack.errors import UsageError
@@ -37,7 +38,7 @@ from aotpack.manifest import MAX_COMPONENTS, MAX_VARIANTS
 from aotpack.shapes import MAX_DIMENSION
 from aotpack.target import Precision
 
-__all__ = ["BuildFile", "ComponentTable", "LimitsTable", "TargetTable", "read_build_file"]
+__all__ = ["BuildFile", "ComponentTable", "FlexTable", "LimitsTable", "TargetTable", "read_build_file"]
 
 #: Bytes. A build file of a hundred components is below 100 KiB.
 MAX_SIZE = 1024 * 1024
@@ -89,6 +90,27 @@ def _title(text: str) -> str:
     return text
 
 
+_Count = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
+
+
+class TargetFlexTable(Value):
+    """``flex`` of a ``[[target]]``: how FlexAttention is lowered for it (docs/flex.md)."""
+
+    #: ``function``, ``dense``, ``block-sparse`` or ``fused``; by default what costs least.
+    lowering: Annotated[str, Field(max_length=MAX_TITLE)] | None = None
+    #: Queries and keys a block; by default what costs least.
+    block: tuple[_Count, _Count] | None = None
+    #: Heads of K and V a tile, a divisor of all; by default what costs least.
+    kv_heads: _Count | None = None
+
+
+class FlexTable(TargetFlexTable):
+    """``flex`` of a ``[[component]]``: the same for all targets, and what rows without a key give."""
+
+    #: ``nan``, as in ONNX, or ``zeros``, as in PyTorch.
+    masked_rows: Annotated[str, Field(max_length=MAX_TITLE)] | None = None
+
+
 class ComponentTable(Value):
     """``[[component]]``: one model of the package."""
 
@@ -102,6 +124,8 @@ class ComponentTable(Value):
     #: Inputs that variants are compared on: an .npz file of arrays by input name, a folder of such, or
     #: several.
     inputs: _FilePath | Annotated[tuple[_FilePath, ...], Field(max_length=MAX_KEYS)] = ()
+    #: How its FlexAttention nodes are lowered.
+    flex: FlexTable = FlexTable()
     #: Name to shapes, each of which becomes a component ``<component>.<name>``.
     buckets: dict[Name, _Shapes] = Field(default={}, max_length=MAX_BUCKETS)
 
@@ -122,6 +146,8 @@ class TargetTable(Value):
     tolerance: _Tolerance | None = None
     #: Run variants that can run here, and compare them with the portable model; by default as the file says.
     check: bool | None = None
+    #: As a component's, in place of theirs.
+    flex: TargetFlexTable = TargetFlexTable()
     #: By default all.
     components: Annotated[tuple[Name, ...], Field(max_length=MAX_COMPONENTS)] | None = None
     #: Store weights that components have in common once on the device, too.
@@ -196,6 +222,7 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
             tolerance=None if isinstance(target.tolerance, dict) else target.tolerance,
             tolerances=target.tolerance if isinstance(target.tolerance, dict) else {},
             check=target.check,
+            flex=FlexSettings(**target.flex.model_dump()),
             components=_wanted(target, file, places.of(("target", index, "components"))),
             share_weights=target.share_weights,
             places=_places(target, index, places),
@@ -227,6 +254,7 @@ def _components(
     own = [
         ("model",),
         *([("inputs",)] if table.inputs else []),
+        ("flex",),
         *(("constants", name) for name in table.constants),
     ]
     said = {".".join(key): places.of(("component", index, *key)) for key in own}
@@ -240,6 +268,7 @@ def _components(
             inputs=tuple(
                 folder / each for each in ((table.inputs,) if isinstance(table.inputs, str) else table.inputs)
             ),
+            flex=FlexSettings(**table.flex.model_dump()),
             places=said
             | {f"shapes.{name}": places.of(("component", index, "buckets", bucket, name)) for name in shapes},
         )
@@ -247,7 +276,7 @@ def _components(
 
 def _places(table: TargetTable, index: int, places: TomlPlaces) -> dict[str, str]:
     """Where each key of a target stands that can be wrong in a way that only its toolchain knows."""
-    own = ("target", "name", "precision", "share_weights")
+    own = ("target", "name", "precision", "share_weights", "flex")
     keys: list[tuple[str, ...]] = [(name,) for name in own if name in table.model_fields_set]
     keys += [("options", name) for name in table.options]
     keys += [("shapes", name) for name in table.shapes]
@@ -351,6 +380,8 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
         "target": TargetTable,
         "limits": LimitsTable,
     }
+    if loc[2:] == ("flex",):
+        return list((FlexTable if loc[0] == "component" else TargetFlexTable).model_fields)
     return list((tables.get(str(loc[0]), BuildFile) if loc else BuildFile).model_fields)
 
 

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from aotpack._size import parse_size
+from aotpack.builder.flex_settings import FlexSettings, parse_flex
 from aotpack.builder.spec import Limits, TargetSpec
 from aotpack.cli import output
 from aotpack.cli.build_progress import build_progress
-from aotpack.cli.options import AsJson
+from aotpack.cli.options import AsJson, Block, KvHeads, Lowering, MaskedRows
 from aotpack.errors import BuildFailed, OutputError, UnknownName, UsageError
 from aotpack.target import Precision
 
@@ -128,6 +129,10 @@ def build(
         str | None,
         typer.Option(metavar="flex", help="Make a component of each distinct FlexAttention subgraph, too."),
     ] = None,
+    masked_rows: MaskedRows = None,
+    lowering: Lowering = None,
+    block: Block = None,
+    kv_heads: KvHeads = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile a model, or what a build file says, for each target."""
@@ -136,15 +141,23 @@ def build(
     from aotpack.builder.spec_file import read_build_file
 
     shapes, own_shapes = parse_shapes(shape or [], target or [])
-    targets = targets_of(target or [], precision or [], own_shapes)
     overall, of_outputs = parse_tolerances(tolerance or [])
-    given = {
+    flex_texts = {
+        "--masked-rows": [masked_rows] if masked_rows else [],
+        "--lowering": lowering or [],
+        "--block": block or [],
+        "--kv-heads": kv_heads or [],
+    }
+    given: dict[str, Sequence[object] | None] = {
         "--target": target,
         "--shape": shape,
         "--constant": constant,
         "--precision": precision,
         "--inputs": inputs,
+        **flex_texts,
     }
+    flex, own_flex = parse_flex(flex_texts, target or [])
+    targets = targets_of(target or [], precision or [], own_shapes, own_flex)
     if model.suffix == ".toml":
         for option, value in given.items():
             if value:
@@ -160,6 +173,7 @@ def build(
             shapes=shapes,
             constants=parse_constants(constant or []),
             inputs=inputs or [],
+            flex=flex,
             name=name,
         )
     refuse_input(out or spec.output, [model])
@@ -227,8 +241,9 @@ def targets_of(
     names: list[str],
     precisions: Sequence[str] = (),
     shapes: Mapping[str, Mapping[str, tuple[int, ...]]] = MappingProxyType({}),
+    flex: Mapping[str, FlexSettings] = MappingProxyType({}),
 ) -> list[TargetSpec]:
-    """The targets, each with the precision that was given for it or for all, and with its own shapes."""
+    """The targets, each with the precision that was given for it or for all, and what is its own."""
     chosen: dict[str, str] = {}
     for text in precisions:
         target, _, precision = text.rpartition("=")
@@ -244,6 +259,7 @@ def targets_of(
             target=name,
             precision=cast("Precision | None", chosen.get(name, chosen.get(""))),
             shapes=shapes.get(name, {}),
+            flex=flex.get(name, FlexSettings()),
         )
         for name in names
     ]
