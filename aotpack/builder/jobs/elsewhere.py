@@ -160,13 +160,13 @@ class Elsewhere:
         return chosen
 
     def _errand(self, task: Task, references: Sequence[Reference]) -> tuple[Errand, dict[str, Path]]:
-        from aotpack.builder.models.model import external_data, read_graph
+        from aotpack.builder.models.model import data_names
 
         paths: dict[str, Path] = {}
         files, digests = [], []
         for part, reference in zip(task.parts, references, strict=True):
             listed = []
-            for name in (part.model.name, *external_data(read_graph(part.model).graph, part.model)):
+            for name in (part.model.name, *data_names(part.model)):
                 place = part.model.parent / name
                 listed.append((name, self._digest(place)))
                 paths[listed[-1][1]] = place

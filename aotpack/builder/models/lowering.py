@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aotpack.builder.models.model import SourceModel, count_nodes, link_data, read_graph
+from aotpack.builder.models.model import ModelFiles, load_graph, write_beside
 from aotpack.errors import FlexError
 from aotpack.manifest import FlexLowering
 from aotpack.target import PORTABLE, Target
@@ -22,16 +22,12 @@ __all__ = ["Lowered", "lower_for"]
 class Lowered:
     """A model that a target's compiler takes."""
 
-    path: Path
-    #: Nodes of it, constants left out.
-    nodes: int
+    model: ModelFiles
     #: One record for each FlexAttention node; none if the model has none and is the one given.
     records: tuple[FlexLowering, ...] = ()
 
 
-def lower_for(
-    target: Target, toolchain: Toolchain, model: Path, source: SourceModel, folder: Path
-) -> Lowered:
+def lower_for(target: Target, toolchain: Toolchain, model: ModelFiles, folder: Path) -> Lowered:
     """Lower every FlexAttention node of `model` for `target`.
 
     For the portable target the nodes stay, each with the schema's body beside it: an EP that knows the
@@ -41,7 +37,6 @@ def lower_for(
         target: whom for.
         toolchain: says what the target runs.
         model: the prepared model.
-        source: what it was prepared from, for its external data.
         folder: takes the lowered model if there is anything to lower.
 
     Raises:
@@ -49,17 +44,14 @@ def lower_for(
     """
     from aotpack import flex
 
-    graph = read_graph(model)
+    graph = load_graph(model.path)
     if not flex.has_flex(graph):
-        return Lowered(path=model, nodes=source.nodes)
+        return Lowered(model=model)
     lowered, records = (
         _keep(graph) if target.name == PORTABLE else flex.lower(graph, toolchain.flex_capabilities(target))
     )
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "lowered.onnx"
-    path.write_bytes(lowered.SerializeToString())
-    link_data(source, folder)
-    return Lowered(path=path, nodes=count_nodes(lowered.graph), records=records)
+    return Lowered(model=write_beside(lowered, model, folder / "lowered.onnx"), records=records)
 
 
 def _keep(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[FlexLowering, ...]]:
