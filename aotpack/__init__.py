@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aotpack.builder.build import build
     from aotpack.builder.report import BuildReport
     from aotpack.errors import AotpackError
+    from aotpack.events import Event, EventCode
     from aotpack.machine import Machine, read_profile
     from aotpack.manifest import Manifest
     from aotpack.package import Package, load
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AotpackError",
     "BuildReport",
+    "Event",
+    "EventCode",
     "Machine",
     "Manifest",
     "Package",
@@ -44,6 +47,8 @@ __all__ = [
 _HOME = {
     "AotpackError": ("aotpack.errors", "AotpackError"),
     "BuildReport": ("aotpack.builder.report", "BuildReport"),
+    "Event": ("aotpack.events", "Event"),
+    "EventCode": ("aotpack.events", "EventCode"),
     "Machine": ("aotpack.machine", "Machine"),
     "Manifest": ("aotpack.manifest", "Manifest"),
     "Package": ("aotpack.package", "Package"),

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["main"]
+
+
+def _drop_current_folder() -> None:
+    """Import nothing from the current folder, which ``python -m`` puts in front of all others.
+
+    A cloned model repository may hold a ``numpy.py``. The folder stays where aotpack itself is imported from
+    it, as in a checkout.
+    """
+    # With os alone, which is imported by now: any other module could be one of that folder.
+    if not sys.flags.safe_path and os.path.realpath(sys.path[0]) != os.path.realpath(f"{__file__}/../.."):
+        del sys.path[0]
 
 
 def main() -> None:
@@ -19,4 +31,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    _drop_current_folder()
     main()

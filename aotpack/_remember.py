@@ -1,18 +1,25 @@
-"""Remember what was made of the last argument, known again by its identity.
+"""Remember what was made of an argument, within a bound.
 
-A machine is judged against thousands of variants, and to hash it would take longer than most of what is asked
-of it.
+A machine is judged against thousands of variants, most of which say the same. What is remembered must not
+grow with what packages hold: a program may open any number of them, and of a closed one nothing is kept but a
+few short texts.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Hashable
+from typing import Generic, ParamSpec, TypeVar
 
-__all__ = ["remember_last"]
+__all__ = ["MAX_ENTRIES", "MAX_LENGTH", "Remembered", "remember_last", "remember_short"]
+
+#: Results that are kept. However many variants a package has, their strings and requirements are some tens.
+MAX_ENTRIES = 128
+#: Characters, and items, of arguments whose result is kept. Compatibility strings have some hundred.
+MAX_LENGTH = 1024
 
 _Argument = TypeVar("_Argument")
+_Arguments = ParamSpec("_Arguments")
 _Made = TypeVar("_Made")
 
 
@@ -30,3 +37,33 @@ def remember_last(make: Callable[[_Argument], _Made]) -> Callable[[_Argument], _
         return known[1]
 
     return remembering
+
+
+class Remembered(Generic[_Arguments, _Made]):
+    """A function that is not called again for the last `MAX_ENTRIES` arguments of at most `MAX_LENGTH`."""
+
+    __slots__ = ("_make", "_remembered")
+
+    def __init__(self, make: Callable[_Arguments, _Made]) -> None:
+        self._make = make
+        self._remembered = functools.lru_cache(maxsize=MAX_ENTRIES)(make)
+
+    def __call__(self, *arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Made:
+        if named or _length(arguments) > MAX_LENGTH:
+            return self._make(*arguments, **named)
+        return self._remembered(*arguments)
+
+    def forget(self) -> None:
+        """Call it again for each argument."""
+        self._remembered.cache_clear()
+
+
+def remember_short(make: Callable[_Arguments, _Made]) -> Remembered[_Arguments, _Made]:
+    """`make`, a function of texts, tuples of them, and None, as `Remembered`."""
+    return Remembered(make)
+
+
+def _length(value: Hashable) -> int:
+    if isinstance(value, str):
+        return len(value)
+    return sum([1 + _length(item) for item in value]) if isinstance(value, tuple) else 0

@@ -70,7 +70,13 @@ def _examine(component: str, variant: Variant, machine: Machine, rules: Rules | 
     )
     if verdict.code in STALE and verdict.grade is Grade.UNSUPPORTED:
         return Finding(component, variant, "stale", verdict)
-    unknown = {Code.EP_MISSING, Code.TOOLCHAIN_UNKNOWN, Code.TOOLCHAIN_FAILED, Code.STRING_MALFORMED}
+    unknown = {
+        Code.OPTION_NOT_ALLOWED,
+        Code.EP_MISSING,
+        Code.TOOLCHAIN_UNKNOWN,
+        Code.TOOLCHAIN_FAILED,
+        Code.STRING_MALFORMED,
+    }
     required = [item for item in verdict.compared if item.what in ("onnxruntime", variant.ep)]
     runtime = [item for item in verdict.compared if item not in required][:1]
     versions_known = all(item.fits is not None for item in (*required, *runtime))

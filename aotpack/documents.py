@@ -1,16 +1,20 @@
 """What the command line prints with ``--json``, as values; schemas/ is generated from them.
 
-`aotpack inspect` prints the manifest, `aotpack build` a build report and `aotpack machine` a machine
-profile; the others are here. Fields may be added.
+`aotpack inspect` prints the manifest, with `refused` where there is something to refuse; `aotpack build` a
+build report and `aotpack machine` a machine profile; the others are here. Fields may be added.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aotpack._path_text import PathText
 from aotpack._values import Value
 from aotpack.doctor import Finding
+from aotpack.errors import Refusal
 from aotpack.fleet import Coverage
-from aotpack.manifest import TensorInfo
+from aotpack.manifest import Manifest, TensorInfo
+from aotpack.refusals import RefusedVariant
 from aotpack.selection import Candidate, Selection
 from aotpack.source.cache import CacheEntry
 from aotpack.verdict import Verdict
@@ -29,7 +33,10 @@ __all__ = [
     "FleetRowDocument",
     "FlexDocument",
     "FlexNodeDocument",
+    "InspectDocument",
     "MachinesDocument",
+    "RefusalDocument",
+    "RefusedVariantDocument",
     "RunDocument",
     "SelectionDocument",
     "TargetDocument",
@@ -86,6 +93,33 @@ class CandidateDocument(Value):
             by=verdict.by,
             compared=_comparisons(verdict),
         )
+
+
+class RefusedVariantDocument(Value):
+    """A variant that no machine may load, since it asks for what no package may."""
+
+    component: str
+    variant: str
+    code: str
+    reason: str
+
+
+class InspectDocument(Manifest):
+    """``aotpack inspect --json`` of a package with such variants; of any other it is the manifest itself."""
+
+    refused: tuple[RefusedVariantDocument, ...] = ()
+
+    @classmethod
+    def of(cls, manifest: Manifest, refused: Iterable[RefusedVariant]) -> InspectDocument:
+        """The document for a manifest."""
+        documents = tuple(
+            RefusedVariantDocument(
+                component=each.component, variant=each.variant, code=each.code.value, reason=each.reason
+            )
+            for each in refused
+        )
+        values = {name: getattr(manifest, name) for name in Manifest.model_fields}
+        return cls.model_construct(**values, refused=documents)
 
 
 class SelectionDocument(Value):
@@ -166,6 +200,19 @@ class FlexDocument(Value):
     nodes: tuple[FlexNodeDocument, ...]
 
 
+class RefusalDocument(Value):
+    """A variant that was tried and gave no session."""
+
+    variant: str
+    code: str
+    reason: str
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> RefusalDocument:
+        """The document for a refusal."""
+        return cls(variant=refusal.variant, code=refusal.code.value, reason=refusal.reason)
+
+
 class RunDocument(Value):
     """``aotpack run --json``."""
 
@@ -182,8 +229,11 @@ class RunDocument(Value):
     #: The median of the others.
     run_seconds: float
     runs: int
-    #: Variants that were tried before it, each with the reason.
-    refused: tuple[tuple[str, str], ...]
+    #: Of ONNX Runtime, for one operator and for operators side by side; 0: as many as it likes.
+    threads: int = 0
+    inter_threads: int = 0
+    #: Variants that were tried before it, in order.
+    refused: tuple[RefusalDocument, ...]
 
 
 class VerifyDocument(Value):

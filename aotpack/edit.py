@@ -17,6 +17,7 @@ from aotpack.container.writer import write
 from aotpack.errors import UnknownName, UsageError
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Manifest, Variant
+from aotpack.refusals import check_settings
 from aotpack.target import PORTABLE
 from aotpack.toolchain import toolchains
 from aotpack.verdict import Grade, judge
@@ -65,11 +66,14 @@ def merge(
     Raises:
         UsageError: no packages are given, a package cannot be called so, or a component of two of them was
             compiled from different models.
+        NotAllowed: a variant asks for what no package may (`aotpack.refusals`).
         PackageError: a package is damaged.
         OutputError: `output` cannot be written.
     """
     if not readers:
         raise UsageError("nothing to merge", expected="one package or more")
+    for reader in readers:
+        check_settings(reader.manifest.components, reader.source.name)
     first_manifest = readers[0].manifest
     name = first_manifest.name if name is None else name
     version = first_manifest.version if version is None else version
@@ -121,6 +125,7 @@ def adopt(
     place = sum(each.id not in new and each.target != PORTABLE for each in first)
     grown = _with(component, (*kept[:place], *new.values(), *kept[place:]))
     components = tuple(grown if each is component else each for each in reader.manifest.components)
+    check_settings(components, output)
     contents = stored(reader, (_with(component, kept), *(each for each in components if each is not grown)))
     contents |= {
         (component.name, variant.id): [(file.path, StoredFile(other, file)) for file in variant.files]
@@ -180,6 +185,7 @@ def prune(
                 where=f"component {component.name}",
                 hint="`aotpack inspect` lists what there is",
             )
+    check_settings(components, output)
     manifest = reader.manifest.model_copy(update={"components": tuple(components)})
     return write(output, manifest, stored(reader, components), compress=None, progress=progress)
 

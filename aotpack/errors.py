@@ -13,7 +13,8 @@
     │   │   ├── NewerFormat                    a format version that this release does not know
     │   │   ├── ManifestError                  the manifest is not what docs/format.md allows
     │   │   └── LimitExceeded                  a length, count or depth above its named limit
-    │   └── DigestMismatch                     bytes differ from their digest
+    │   ├── DigestMismatch                     bytes differ from their digest
+    │   └── NotAllowed                         it asks for what no package may: an option, a file, an operator
     ├── ProfileError (ValueError)              a machine profile cannot be read
     ├── ToolchainError                         a vendor's package failed
     │   ├── ToolchainMissing (ImportError)     it is not installed; names the pip command
@@ -32,12 +33,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from aotpack._text import printable
+from aotpack._text import clipped, printable, shortened
 
 if TYPE_CHECKING:
     from aotpack.builder.report import BuildReport
+    from aotpack.verdict import Code
 
 __all__ = [
     "AotpackError",
@@ -52,17 +55,27 @@ __all__ = [
     "ManifestError",
     "ModelError",
     "NewerFormat",
+    "NotAllowed",
     "NothingToLoad",
     "OutputError",
     "PackageError",
     "PackageNotFound",
     "ProfileError",
+    "Refusal",
     "ShapeError",
     "ToolchainError",
     "ToolchainMissing",
     "UnknownName",
     "UsageError",
 ]
+
+
+#: Characters of an error: some screens. What a file, an option or a vendor's library says has no end.
+_MAX_ERROR = 8000
+#: Characters of the place of an error, so that there is room for what is wrong there.
+_MAX_WHERE = 2000
+#: Characters of a name that are compared with those that are known.
+_MAX_NAME = 256
 
 
 class AotpackError(Exception):
@@ -87,7 +100,7 @@ class AotpackError(Exception):
         expected: object = None,
         hint: str | None = None,
     ) -> None:
-        text = what if where is None else f"{where}: {what}"
+        text = what if where is None else f"{clipped(str(where), _MAX_WHERE)}: {what}"
         if found is not None:
             text += f"; found {found}"
         if expected is not None:
@@ -95,7 +108,7 @@ class AotpackError(Exception):
         if hint is not None:
             text += f" ({hint})"
         # Vendors' messages hold newlines; an error of ours is always one line.
-        super().__init__(printable(" ".join(text.split())))
+        super().__init__(clipped(printable(" ".join(text.split())), _MAX_ERROR))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not made anew from its text, which is not what the constructors take: errors cross processes.
@@ -135,12 +148,12 @@ class UnknownName(UsageError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> None:
         names = sorted(set(known))
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name[:_MAX_NAME], names, n=3, cutoff=0.5)
         if not near and len(names) <= 12:
             near = names
         if near:
             hint = "did you mean " + ", ".join(near) + "?"
-        super().__init__(f"unknown {kind} {name!r}", hint=hint)
+        super().__init__(f"unknown {kind} {shortened(name)}", hint=hint)
 
 
 class ShapeError(UsageError):
@@ -177,6 +190,10 @@ class LimitExceeded(FormatError):
 
 class DigestMismatch(PackageError):
     """Bytes differ from their digest."""
+
+
+class NotAllowed(PackageError):
+    """A package asks for what none may: an option, a file outside of it, an operator that loads code."""
 
 
 class ProfileError(AotpackError, ValueError):
@@ -222,16 +239,34 @@ class OutputError(AotpackError, OSError):
     """A file or folder cannot be written."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a variant gave no session."""
+
+    #: Its id.
+    variant: str
+    #: One sentence.
+    reason: str
+    #: The verdict's code, or ``load-failed``.
+    code: Code
+    #: The exception that was the cause, with its traceback. It is lost where a refusal is pickled: vendors'
+    #: exceptions need not survive that.
+    error: BaseException | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Refusal, (self.variant, self.reason, self.code)
+
+
 class NothingToLoad(AotpackError):
     """Every variant was refused.
 
     Args:
         where: the package.
-        refusals: one ``(variant id, sentence)`` for each variant, in the order they were tried.
+        refusals: one for each variant, in the order they were tried.
     """
 
-    def __init__(self, where: object, refusals: Sequence[tuple[str, str]]) -> None:
-        listed = "; ".join(f"{variant}: {sentence.removesuffix('.')}" for variant, sentence in refusals)
+    def __init__(self, where: object, refusals: Sequence[Refusal]) -> None:
+        listed = "; ".join(f"{each.variant}: {each.reason.removesuffix('.')}" for each in refusals)
         super().__init__(
             "no variant can be loaded on this machine",
             where=where,

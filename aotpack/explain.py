@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
-from aotpack._text import printable
+from aotpack._text import html_text, printable
 from aotpack.verdict import Comparison
 
 if TYPE_CHECKING:
@@ -91,18 +90,18 @@ def as_html(selection: Selection) -> str:
         for name in ("", "variant", "verdict", "reason", "compared: found | needed")
     )
     body = "".join(_drawn(row, bold=row.mark == "->") for row in rows(selection))
-    below = "".join(f"<p>{escape(remark)}</p>" for remark in remarks(selection))
+    below = "".join(f"<p>{html_text(remark)}</p>" for remark in remarks(selection))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
 
 
 def _drawn(row: Row, *, bold: bool) -> str:
-    name = f"<b>{escape(row.variant)}</b>" if bold else escape(row.variant)
+    name = f"<b>{html_text(row.variant)}</b>" if bold else html_text(row.variant)
     cells = (
-        (_ON_ONE_LINE, escape(row.mark)),
+        (_ON_ONE_LINE, html_text(row.mark)),
         (_ON_ONE_LINE, name),
-        (_ON_ONE_LINE, f"{escape(row.grade)}<br>[{escape(row.code)}]"),
-        (_CELL, escape(row.reason)),
-        (_CELL, "<br>".join(escape(side_by_side(item)) for item in row.compared)),
+        (_ON_ONE_LINE, f"{html_text(row.grade)}<br>[{html_text(row.code)}]"),
+        (_CELL, html_text(row.reason)),
+        (_CELL, "<br>".join(html_text(side_by_side(item)) for item in row.compared)),
     )
     return "<tr>" + "".join(f'<td style="{style}">{cell}</td>' for style, cell in cells) + "</tr>"
 

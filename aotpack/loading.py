@@ -1,24 +1,28 @@
 """From a selection to a session: down the accepted candidates, and what to do where none is good enough.
 
 A *miss* is a candidate that the machine deserves better than: the portable variant, or one whose verdict
-is PREFER_RECOMPILATION. What is done then is the caller's choice (`OnMiss`); whatever is refused or compiled
-is an event (`aotpack.events`).
+is PREFER_RECOMPILATION. What is done then is the caller's choice (`LoadOptions.on_miss`); whatever is refused
+or compiled is an event (`aotpack.events`).
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from aotpack.errors import NothingToLoad, ToolchainMissing, UsageError
-from aotpack.events import EventCode, OnEvent, announcer
+from aotpack.errors import NotAllowed, NothingToLoad, OutputError, Refusal, ToolchainMissing, UsageError
+from aotpack.events import EventCode, LoadListener
+from aotpack.load_options import LoadOptions
+from aotpack.model_check import Allowance
 from aotpack.policy import Device, Policy
 from aotpack.probing import probe
 from aotpack.selection import Candidate, Selection, select
 from aotpack.session import create
+from aotpack.settings import settings_issue
+from aotpack.source.cache import Held
 from aotpack.source.local import LocalVariants
 from aotpack.toolchain import toolchains
 from aotpack.verdict import Code, Grade
@@ -30,12 +34,10 @@ if TYPE_CHECKING:
     from aotpack.package import Package
     from aotpack.toolchain.base import Toolchain
 
-__all__ = ["Loaded", "OnMiss", "check_on_miss", "load_first"]
+__all__ = ["Loaded", "load_first"]
 
-#: At a miss: take it; compile for this machine into the cache, first or in the background; or raise.
-OnMiss = Literal["portable", "compile", "compile-in-background", "error"]
-
-_ON_MISS = ("portable", "compile", "compile-in-background", "error")
+#: How often a session is tried on files that were replaced while it was made.
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,80 +46,82 @@ class Loaded:
 
     session: onnxruntime.InferenceSession
     candidate: Candidate
-    #: (variant id, reason) of those that were tried before.
-    refused: tuple[tuple[str, str], ...] = ()
+    #: Those that were tried before, in order.
+    refused: tuple[Refusal, ...] = ()
     #: Compiles for this machine; the next load has what comes of it. None: nothing is compiled.
     compiling: threading.Thread | None = None
 
 
-def check_on_miss(text: str) -> OnMiss:
-    """`text` as what it names.
-
-    Raises:
-        UsageError: it names nothing.
-    """
-    for known in _ON_MISS:
-        if text == known:
-            return known  # type: ignore[return-value]
-    raise UsageError(f"unknown on_miss {text!r}", expected=", ".join(_ON_MISS))
-
-
-def load_first(
-    package: Package, selection: Selection, *, on_miss: OnMiss = "portable", on_event: OnEvent | None = None
-) -> Loaded:
+def load_first(package: Package, selection: Selection, options: LoadOptions) -> Loaded:
     """Go down the accepted candidates until one gives a session.
 
     Args:
         package: the open package that `selection` is of.
         selection: for this machine.
-        on_miss: what to do at a miss. A variant that the policy asks for by its id is none.
-        on_event: called for every refusal and recompilation.
+        options: what to do at a miss, and how the session is made. A variant that the policy asks for by its
+            name is no miss.
 
     Raises:
-        NothingToLoad: none gave a session, or with ``error`` none but the portable one is left.
-        UsageError: `on_miss` is unknown, or the environment asks for something that makes no sense.
+        NothingToLoad: none gave a session, or with ``on_miss="error"`` none but the portable one is left.
+        UsageError: the environment asks for something that makes no sense.
     """
-    return _Load(package, selection, check_on_miss(on_miss), on_event).run()
+    return _Load(package, selection, options).run()
 
 
 @dataclass(slots=True)
 class _Load:
     package: Package
     selection: Selection
-    on_miss: OnMiss
-    on_event: OnEvent | None
-    announce: Callable[..., None] = field(init=False)
-    refused: list[tuple[str, str]] = field(default_factory=list)
+    options: LoadOptions
+    tell: LoadListener = field(init=False)
+    refused: list[Refusal] = field(default_factory=list)
     compiling: threading.Thread | None = None
     #: Device types that were compiled for, or of which it was seen that nothing can be.
     compiled_for: list[Device] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.announce = announcer(self.package.name, self.selection.component, self.on_event)
+        self.tell = LoadListener(self.package.name, self.selection.component, self.options.on_event)
 
     def run(self) -> Loaded:
         for candidate in self.selection.rejected:
-            verdict = candidate.verdict
-            self.announce(EventCode.NOT_TAKEN, candidate.id, verdict.reason, verdict.code)
+            self._tell_not_taken(candidate)
         for candidate in self.selection.accepted:
             if self._is_miss(candidate):
-                if candidate.portable and self.on_miss == "error":
+                if candidate.portable and self.options.on_miss == "error":
                     break
                 if better := self._repair(candidate):
                     return better
                 if candidate.portable:
                     reason = "No compiled variant is left; it is slower than one for this machine."
-                    self.announce(EventCode.PORTABLE_ONLY, candidate.id, reason)
+                    self._tell(EventCode.PORTABLE_ONLY, candidate, reason)
             if self.selection.last_resort:
                 reason = "Nobody can say whether it fits; nothing else is left."
-                self.announce(EventCode.LAST_RESORT, candidate.id, reason, candidate.verdict.code)
+                self._tell(EventCode.LAST_RESORT, candidate, reason, candidate.verdict.code)
             if loaded := self._try(candidate, self._files):
                 return loaded
         if self.selection.policy.variant is None and (better := self._repair()):
             return better
-        tried = {variant for variant, _ in self.refused}
-        left = [(item.id, self._why_not(item)) for item in self.selection.candidates if item.id not in tried]
+        tried = {refusal.variant for refusal in self.refused}
+        left = [
+            Refusal(item.id, self._why_not(item), item.verdict.code)
+            for item in self.selection.candidates
+            if item.id not in tried
+        ]
         raise NothingToLoad(self.package.name, [*self.refused, *left])
+
+    def _tell(
+        self,
+        code: EventCode,
+        candidate: Candidate,
+        reason: str,
+        verdict: Code | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        variant = candidate.variant
+        self.tell(code, reason, target=variant.target, variant=variant.id, verdict=verdict, error=error)
+
+    def _tell_not_taken(self, candidate: Candidate) -> None:
+        self._tell(EventCode.NOT_TAKEN, candidate, candidate.verdict.reason, candidate.verdict.code)
 
     def _why_not(self, candidate: Candidate) -> str:
         if candidate.accepted and candidate.portable:
@@ -129,51 +133,81 @@ class _Load:
             return False
         return candidate.portable or candidate.verdict.grade is Grade.PREFER_RECOMPILATION
 
-    def _try(self, candidate: Candidate, files: Callable[[Variant], Path]) -> Loaded | None:
+    def _try(self, candidate: Candidate, files: Callable[[Variant], Held]) -> Loaded | None:
         variant = candidate.variant
         emulate = candidate.verdict.code is Code.EMULATED
+        code = Code.LOAD_FAILED
         try:
-            model = files(variant) / variant.files[0].path
-            session = create(variant, model, _toolchain_of(variant), emulate=emulate)
+            toolchain = _toolchain_of(variant)
+            # A selection may have been made elsewhere, or by hand.
+            if (issue := settings_issue(variant.session, toolchain)) is not None:
+                code = Code.OPTION_NOT_ALLOWED
+                raise NotAllowed(issue)
+            session = self._session(variant, toolchain, files, emulate=emulate)
         except UsageError:
             # Of the call or its environment, and no variant's fault.
             raise
         except Exception as error:
             # Vendors' libraries raise what they like; the next candidate may load all the same.
+            if isinstance(error, NotAllowed) and code is Code.LOAD_FAILED:
+                code = Code.MODEL_NOT_ALLOWED
             sentence = " ".join(str(error).split()) or type(error).__name__
-            self.announce(EventCode.REFUSED, candidate.id, sentence, Code.LOAD_FAILED)
-            self.refused.append((candidate.id, sentence))
+            self._tell(EventCode.REFUSED, candidate, sentence, code, error)
+            self.refused.append(Refusal(candidate.id, sentence, code, error))
             return None
-        self.announce(EventCode.LOADED, candidate.id, candidate.verdict.reason, candidate.verdict.code)
+        self._tell(EventCode.LOADED, candidate, candidate.verdict.reason, candidate.verdict.code)
         return Loaded(session, candidate, tuple(self.refused), self.compiling)
 
-    def _files(self, variant: Variant) -> Path:
+    def _session(
+        self, variant: Variant, toolchain: Toolchain, files: Callable[[Variant], Held], *, emulate: bool
+    ) -> onnxruntime.InferenceSession:
+        """A session on files that nobody removes meanwhile."""
+        for attempt in itertools.count(1):
+            with files(variant) as held:
+                try:
+                    return create(
+                        variant,
+                        held.folder / variant.files[0].path,
+                        toolchain,
+                        emulate=emulate,
+                        session_options=self.options.session_options,
+                    )
+                except Exception:
+                    # Where a file was damaged, or a folder cannot be locked, others may have replaced it.
+                    if attempt == _ATTEMPTS or held.is_intact():
+                        raise
+        raise AssertionError("unreachable")
+
+    def _files(self, variant: Variant) -> Held:
         component = self.package.component(self.selection.component)
-        return self.package.cache.materialise(self.package.reader, component, variant)
+        allowance = Allowance.of(_toolchain_of(variant))
+        return self.package.cache.hold(self.package.reader, component, variant, allowance)
 
     def _repair(self, miss: Candidate | None = None) -> Loaded | None:
         """What was compiled here before, or is now, if it is better than the candidate that is a miss."""
-        if not self.on_miss.startswith("compile") or self.compiling is not None:
+        if not self.options.on_miss.startswith("compile") or self.compiling is not None:
             return None
         policy = self._worth_compiling_for(miss)
         if policy is None:
             return None
-        found = LocalVariants(self.package.cache).find(
-            self.package.digest, self.selection.component, probe(), policy
-        )
+        local = LocalVariants(self.package.cache)
+        place = (self.package.digest, self.selection.component, probe(), policy, self.selection.shapes)
+        found = local.find(*place)
         if found is None:
             # Off the loading path, and imported only where something is to be compiled.
             from aotpack.builder.repair import compile_here
 
-            work = compile_here(self.package, self.selection.component, policy, self.announce)
-            if self.on_miss == "compile-in-background":
+            work = compile_here(
+                self.package, self.selection.component, policy, self.tell, self.selection.shapes
+            )
+            if self.options.on_miss == "compile-in-background":
                 self.compiling = threading.Thread(target=work, name="aotpack-compile", daemon=True)
                 self.compiling.start()
                 return None
             found = work()
         if found is None:
             return None
-        variant, folder = found
+        variant, _ = found
         others = () if miss is None else (miss.variant,)
         component = self.package.component(self.selection.component)
         judged = select(
@@ -182,14 +216,14 @@ class _Load:
             toolchains(),
             here=True,
             policy=policy,
+            shapes=self.selection.shapes,
         )
         best = judged.chosen
         if best is not None and best.variant is variant:
-            return self._try(best, lambda _: folder)
+            return self._try(best, lambda _: _held_again(local.hold(*place)))
         for candidate in judged.rejected:
             if candidate.variant is variant:
-                verdict = candidate.verdict
-                self.announce(EventCode.NOT_TAKEN, candidate.id, verdict.reason, verdict.code)
+                self._tell_not_taken(candidate)
         return None
 
     def _worth_compiling_for(self, miss: Candidate | None) -> Policy | None:
@@ -201,6 +235,12 @@ class _Load:
         devices = [device for device in devices if device not in self.compiled_for]
         self.compiled_for += devices
         return replace(policy, devices=devices) if devices else None
+
+
+def _held_again(found: tuple[Variant, Held] | None) -> Held:
+    if found is None:
+        raise OutputError("what was compiled here was removed from the cache at this moment")
+    return found[1]
 
 
 def _toolchain_of(variant: Variant) -> Toolchain:

@@ -9,18 +9,21 @@ import functools
 import hashlib
 import logging
 import os
+from collections.abc import Collection
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from aotpack._values import Count, Value, refuse_ambiguous_json
+from aotpack._input_file import read_input
+from aotpack._values import Count, Value, parse_value
 from aotpack.errors import ProfileError, UnknownName
 
 __all__ = [
     "MAX_PROFILE_SIZE",
+    "MAX_PROFILE_TEXT",
     "Cpu",
     "Devices",
     "Ep",
@@ -39,39 +42,47 @@ _log = logging.getLogger(__name__)
 
 #: A profile of a real machine is below 4 KiB.
 MAX_PROFILE_SIZE = 1024 * 1024
+#: Characters of a text in a profile: driver versions, names of devices, values of environment variables.
+MAX_PROFILE_TEXT = 1024
+#: CPU features of a machine; the flags of today's processors are some 250.
+MAX_FEATURES = 4096
+#: Devices of a type, EPs, details of an EP, and environment variables, of each at most so many.
+MAX_ENTRIES = 256
+
+_Text = Annotated[str, Field(max_length=MAX_PROFILE_TEXT)]
 
 
 class Cpu(Value):
     """A machine's processor."""
 
-    vendor: str | None = None
-    model: str | None = None
+    vendor: _Text | None = None
+    model: _Text | None = None
     #: archspec's name of the microarchitecture, such as ``icelake``.
-    microarchitecture: str | None = None
+    microarchitecture: _Text | None = None
     #: CPU features: archspec's names, and the raw flags of the system. A profile that leaves them out has
     #: those of its microarchitecture.
-    features: tuple[str, ...] | None = None
+    features: Annotated[tuple[_Text, ...], Field(max_length=MAX_FEATURES)] | None = None
 
 
 class Gpu(Value):
     """A graphics processor."""
 
-    vendor: str
-    name: str | None = None
+    vendor: _Text
+    name: _Text | None = None
     #: Such as ``8.9``, where the vendor numbers its generations so.
-    compute_capability: str | None = None
-    driver: str | None = None
+    compute_capability: _Text | None = None
+    driver: _Text | None = None
 
 
 class Npu(Value):
     """A neural processor."""
 
-    vendor: str
-    name: str | None = None
+    vendor: _Text
+    name: _Text | None = None
     #: The vendor's name of the generation, such as ``v73`` or ``4000``.
-    architecture: str | None = None
-    vtcm_mb: int | None = None
-    driver: str | None = None
+    architecture: _Text | None = None
+    vtcm_mb: Count | None = None
+    driver: _Text | None = None
 
 
 class Devices(NamedTuple):
@@ -84,28 +95,28 @@ class Devices(NamedTuple):
 class Ep(Value):
     """An execution provider that is installed."""
 
-    version: str
+    version: _Text
     #: What else decides whether it takes a blob, such as the version of the runtime inside it.
-    details: dict[str, str] = Field(default={})
+    details: dict[_Text, _Text] = Field(default={}, max_length=MAX_ENTRIES)
 
 
 class Machine(Value):
     """What a computer has, as far as it decides which variant fits."""
 
     profile: Literal["1"] = "1"
-    name: str | None = None
+    name: _Text | None = None
     #: ``linux``, ``windows``, ``macos`` or ``android``.
-    os: str | None = None
+    os: _Text | None = None
     #: ``x86_64`` or ``aarch64``.
-    arch: str | None = None
+    arch: _Text | None = None
     cpu: Cpu = Cpu()
-    gpus: tuple[Gpu, ...] | None = None
-    npus: tuple[Npu, ...] | None = None
+    gpus: Annotated[tuple[Gpu, ...], Field(max_length=MAX_ENTRIES)] | None = None
+    npus: Annotated[tuple[Npu, ...], Field(max_length=MAX_ENTRIES)] | None = None
     memory: Count | None = None
-    onnxruntime: str | None = None
-    eps: dict[str, Ep] | None = None
+    onnxruntime: _Text | None = None
+    eps: Annotated[dict[_Text, Ep], Field(max_length=MAX_ENTRIES)] | None = None
     #: Environment variables that change what an EP accepts.
-    environment: dict[str, str] = Field(default={})
+    environment: dict[_Text, _Text] = Field(default={}, max_length=MAX_ENTRIES)
 
     def key(self) -> str:
         """sha256, hex, of all that decides which variant fits: another driver or EP is another machine."""
@@ -119,11 +130,7 @@ def read_profile(path: str | os.PathLike[str]) -> Machine:
     Raises:
         ProfileError: it cannot be read, or is no profile.
     """
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(MAX_PROFILE_SIZE + 1)
-    except OSError as error:
-        raise ProfileError(error.strerror or str(error), where=path, expected="a machine profile") from None
+    text = read_input(Path(path), MAX_PROFILE_SIZE, expected="a machine profile", error=ProfileError)
     return parse_profile(text, where=str(path))
 
 
@@ -133,18 +140,11 @@ def parse_profile(text: bytes, *, where: str) -> Machine:
     Raises:
         ProfileError: it is too large, no JSON, or has unknown or wrong fields.
     """
-    if len(text) > MAX_PROFILE_SIZE:
-        raise ProfileError(
-            "too large for a machine profile", where=where, expected=f"at most {MAX_PROFILE_SIZE} bytes"
-        )
     try:
-        refuse_ambiguous_json(text)
-        machine = Machine.model_validate_json(text)
-    except (ValueError, RecursionError) as error:
-        found = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
-        what = f"{'.'.join(map(str, found['loc']))}: {found['msg']}" if found else str(error)
+        machine = parse_value(Machine, text, limit=MAX_PROFILE_SIZE)
+    except ValueError as error:
         raise ProfileError(
-            f"not a machine profile: {what}", where=where, hint="`aotpack machine > me.json` writes one"
+            f"not a machine profile: {error}", where=where, hint="`aotpack machine > me.json` writes one"
         ) from None
     cpu = machine.cpu
     if cpu.features is None and cpu.microarchitecture is not None:
@@ -191,7 +191,7 @@ _IMPLIES = {
 }
 
 
-def contradiction(arch: str | None, features: tuple[str, ...] | None) -> str | None:
+def contradiction(arch: str | None, features: Collection[str] | None) -> str | None:
     """What of a CPU cannot be true, in a few words; None if nothing is seen to be wrong."""
     has = frozenset(features or ())
     for feature, other in _IMPLIES.items():

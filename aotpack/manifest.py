@@ -12,15 +12,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from aotpack._values import MAX_KEYS, Count, Name, Sha256, Value, Xxh3
+from aotpack._values import MAX_KEYS, MAX_TEXT, Count, Integer, Name, Sha256, Text, Value, Xxh3
 
 __all__ = [
     "ALIGNED_FROM",
     "FORMAT_VERSION",
     "MAX_COMPONENTS",
     "MAX_FILES",
+    "MAX_NODES",
+    "MAX_RANK",
     "MAX_SEGMENTS",
     "MAX_SEGMENT_SIZE",
+    "MAX_TENSORS",
+    "MAX_TEXT",
     "MAX_VALUES",
     "MAX_VARIANTS",
     "PAGE_SIZE",
@@ -49,6 +53,12 @@ MAX_COMPONENTS = 4096
 MAX_VARIANTS = 4096
 #: Of one variant: an EPContext model has one sidecar a partition.
 MAX_FILES = 4096
+#: Inputs of a component, and outputs. A cache of a hundred layers has some hundred.
+MAX_TENSORS = 65536
+#: Lowered FlexAttention nodes of a variant.
+MAX_NODES = 65536
+#: Dimensions of a shape; numpy takes as many.
+MAX_RANK = 64
 #: At 4 MiB a segment this is a quarter of a terabyte.
 MAX_SEGMENTS = 65536
 #: Values in the manifest's JSON, of any kind. A JSON parser takes some hundred bytes for each, however short
@@ -66,21 +76,24 @@ ALIGNED_FROM = 65536
 #: Bytes of an element: fp16 and bf16, fp32.
 Width = Literal[2, 4]
 
-_Text = Annotated[str, Field(max_length=65536)]
 # Here and below, all that can be long stops at the first error: a million of them would fill the memory.
-_Options = Annotated[dict[str, _Text], Field(max_length=MAX_KEYS, fail_fast=True)]
-_Counts = Annotated[dict[str, Count], Field(max_length=MAX_KEYS, fail_fast=True)]
-_Texts = Annotated[tuple[str, ...], Field(fail_fast=True)]
+_Options = Annotated[dict[Text, Text], Field(max_length=MAX_KEYS, fail_fast=True)]
+_Counts = Annotated[dict[Text, Count], Field(max_length=MAX_KEYS, fail_fast=True)]
+_Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_KEYS, fail_fast=True)]
+
+
+#: A size, a symbolic name, or None where nothing is known, for each axis.
+_Shape = Annotated[tuple[Integer | Text | None, ...], Field(max_length=MAX_RANK, fail_fast=True)]
 
 
 class TensorInfo(Value):
     """An input or output of a component."""
 
-    name: _Text
+    name: Text
     #: numpy's name of the element type, such as ``float32``; ONNX's where numpy has none (``bfloat16``).
-    dtype: _Text
-    #: A size, a symbolic name, or None where nothing is known; None instead of a shape if the rank is open.
-    shape: Annotated[tuple[int | _Text | None, ...], Field(max_length=64, fail_fast=True)] | None = None
+    dtype: Text
+    #: None if the rank is open.
+    shape: _Shape | None = None
 
 
 class Source(Value):
@@ -99,19 +112,19 @@ class Requirements(Value):
     """
 
     os: _Texts | None = None
-    arch: str | None = None
+    arch: Text | None = None
     #: CPU features by archspec's names, such as ``avx2`` or ``amx_bf16``.
     isa: _Texts | None = None
     #: Version specifiers (PEP 440).
-    onnxruntime: str | None = None
-    ep: str | None = None
+    onnxruntime: Text | None = None
+    ep: Text | None = None
 
 
 class Compatibility(Value):
     """What decides whether a variant fits a machine."""
 
     #: What the EP wrote under ``ep_compatibility_info.<EP>``, byte for byte; None if it writes none.
-    ep_string: _Text | None = None
+    ep_string: Text | None = None
     requires: Requirements = Requirements()
 
 
@@ -145,17 +158,17 @@ class Numerics(Value):
     error: float
     tolerance: float
     #: ``host``, ``isa-emulation`` or ``emulator``.
-    ran_on: str
+    ran_on: Text
 
 
 class FlexLowering(Value):
     """How one FlexAttention node was lowered."""
 
-    node: _Text
-    lowering: str
+    node: Text
+    lowering: Text
     #: Share of (query block, key block) pairs that are never computed, 0 to 1.
     blocks_skipped: float
-    why: _Text
+    why: Text
 
 
 class Segment(Value):
@@ -178,7 +191,7 @@ class Segment(Value):
 class File(Value):
     """A file of a variant: the segments whose contents, one after the other, are its bytes."""
 
-    path: _Text
+    path: Text
     size: Count
     sha256: Sha256
     segments: Annotated[tuple[Count, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)]
@@ -191,11 +204,14 @@ class Variant(Value):
     target: Name
     #: The toolchain whose rules judge this variant.
     toolchain: Name
-    ep: _Text
+    ep: Text
     device: Literal["cpu", "gpu", "npu"]
-    precision: str | None = None
+    precision: Text | None = None
+    #: The shape that it was compiled for, of each input whose sizes the component leaves open. A size that is
+    #: open here too can be any. None: it does not say.
+    shapes: Annotated[dict[Text, _Shape], Field(max_length=MAX_KEYS, fail_fast=True)] | None = None
     #: Among variants that fit equally well the higher one is taken.
-    specificity: int = 0
+    specificity: Integer = 0
     compatibility: Compatibility = Compatibility()
     session: SessionSettings = SessionSettings()
     #: Package names to versions.
@@ -203,7 +219,7 @@ class Variant(Value):
     coverage: Coverage | None = None
     #: None: it has not run anywhere.
     numerics: Numerics | None = None
-    flex: Annotated[tuple[FlexLowering, ...], Field(fail_fast=True)] = ()
+    flex: Annotated[tuple[FlexLowering, ...], Field(max_length=MAX_NODES, fail_fast=True)] = ()
     #: Empty only on the way to the writer, which fills it in.
     files: Annotated[tuple[File, ...], Field(max_length=MAX_FILES, fail_fast=True)] = ()
 
@@ -219,8 +235,8 @@ class Component(Value):
     name: Name
     kind: Literal["model", "flex-attention"] = "model"
     source: Source
-    inputs: Annotated[tuple[TensorInfo, ...], Field(fail_fast=True)]
-    outputs: Annotated[tuple[TensorInfo, ...], Field(fail_fast=True)]
+    inputs: Annotated[tuple[TensorInfo, ...], Field(max_length=MAX_TENSORS, fail_fast=True)]
+    outputs: Annotated[tuple[TensorInfo, ...], Field(max_length=MAX_TENSORS, fail_fast=True)]
     variants: Annotated[tuple[Variant, ...], Field(max_length=MAX_VARIANTS, fail_fast=True)]
 
 
@@ -229,9 +245,9 @@ class Manifest(Value):
 
     aotpack: Annotated[str, Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")] = FORMAT_VERSION
     name: Name
-    version: _Text = "0"
+    version: Text = "0"
     #: SPDX expression of what the models are licensed under.
-    license: _Text | None = None
+    license: Text | None = None
     components: Annotated[
         tuple[Component, ...], Field(min_length=1, max_length=MAX_COMPONENTS, fail_fast=True)
     ]

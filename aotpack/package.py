@@ -6,19 +6,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
+from aotpack.bucket import best, buckets
 from aotpack.container.reader import PackageReader
 from aotpack.errors import AotpackError, OutputError, UnknownName
-from aotpack.events import OnEvent
-from aotpack.loading import Loaded, OnMiss, load_first
+from aotpack.load_options import LoadKeywords, LoadOptions, SelectKeywords, SelectOptions, takes
+from aotpack.loading import Loaded, load_first
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Manifest, Variant
 from aotpack.probing import probe
-from aotpack.selection import Policy, Selection, select
+from aotpack.refusals import check_models
+from aotpack.selection import Selection, select
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 from aotpack.tuning import TuningStore
@@ -105,91 +106,97 @@ class Package:
                 return each
         raise UnknownName("variant", variant, (each.id for each in variants))
 
+    @takes(SelectOptions)
     def select(
         self,
         *,
         component: str | None = None,
         machine: Machine | None = None,
-        policy: Policy | None = None,
-        emulate: bool = False,
+        **options: Unpack[SelectKeywords],
     ) -> Selection:
         """Rank all variants of a component for a machine.
 
         Args:
             component: its name; by default the first one.
             machine: whom for; by default this computer, whose EPs are then asked.
-            policy: what the user wants of the choice. On this computer ``AOTPACK_VARIANT`` names the one
-                variant to take where the policy names none.
-            emulate: an emulated device counts as a device.
+            options: how a variant is chosen (`SelectOptions`). On this computer ``AOTPACK_VARIANT`` names the
+                one variant to take where the policy names none.
         """
-        policy = policy or Policy()
-        if emulate:
-            policy = replace(policy, emulate=True)
-        chosen_from = self.component(component)
+        return self.select_with(SelectOptions(**options), component=component, machine=machine)
+
+    def select_with(
+        self, options: SelectOptions, *, component: str | None = None, machine: Machine | None = None
+    ) -> Selection:
+        """As `select`, with options that were put together before."""
+        policy = options.whole_policy
         here = machine is None
         if here:
             policy, machine = policy.with_environment(), probe()
         assert machine is not None
-        measured = TuningStore(self.cache.root).read(self.digest, chosen_from.name, machine) if here else {}
-        return select(chosen_from, machine, toolchains(), here=here, policy=policy, measured=measured)
+        known, selections = toolchains(), []
+        for each in (options.shapes and buckets(self.manifest, component)) or [self.component(component)]:
+            measured = TuningStore(self.cache.root).read(self.digest, each.name, machine) if here else {}
+            selections.append(
+                select(
+                    each,
+                    machine,
+                    known,
+                    here=here,
+                    policy=policy,
+                    measured=measured,
+                    shapes=options.shapes,
+                )
+            )
+        return best(selections)
 
+    @takes(LoadOptions)
     def load(
         self,
         selection: Selection | None = None,
         *,
         component: str | None = None,
-        policy: Policy | None = None,
-        emulate: bool = False,
-        on_miss: OnMiss = "portable",
-        on_event: OnEvent | None = None,
+        **options: Unpack[LoadKeywords],
     ) -> onnxruntime.InferenceSession:
         """A session on the best variant that loads. As `load_first`, without how it came about."""
-        return self.load_first(
-            selection,
-            component=component,
-            policy=policy,
-            emulate=emulate,
-            on_miss=on_miss,
-            on_event=on_event,
-        ).session
+        return self.load_first(selection, component=component, **options).session
 
+    @takes(LoadOptions)
     def load_first(
         self,
         selection: Selection | None = None,
         *,
         component: str | None = None,
-        policy: Policy | None = None,
-        emulate: bool = False,
-        on_miss: OnMiss = "portable",
-        on_event: OnEvent | None = None,
+        **options: Unpack[LoadKeywords],
     ) -> Loaded:
         """Go down the accepted candidates until one gives a session.
 
         Args:
-            selection: from `select`; by default one is made, of the arguments that follow.
+            selection: from `select`; by default one is made, as the arguments that follow say.
             component: its name; by default the first one.
-            policy: what the user wants of the choice.
-            emulate: an emulated device counts as a device.
-            on_miss: what to do where nothing but the portable variant is left, or where the best one would be
-                better compiled anew: ``portable`` takes it; ``compile`` compiles for this machine into the
-                cache, in a worker process, ``compile-in-background`` does so for the next load; ``error``
-                raises rather than take the portable variant.
-            on_event: called for every refusal and every recompilation (`aotpack.events`).
+            options: how a variant is chosen, and how its session is made (`LoadOptions`).
 
         Raises:
             NothingToLoad: none did; the error lists every variant with its reason.
         """
+        return self.load_with(LoadOptions(**options), selection, component=component)
+
+    def load_with(
+        self, options: LoadOptions, selection: Selection | None = None, *, component: str | None = None
+    ) -> Loaded:
+        """As `load_first`, with options that were put together before."""
         if selection is None:
-            selection = self.select(component=component, policy=policy, emulate=emulate)
-        return load_first(self, selection, on_miss=on_miss, on_event=on_event)
+            selection = self.select_with(options, component=component)
+        return load_first(self, selection, options)
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Check every byte against its digest.
+        """Check every byte against its digest, and what each variant asks for.
 
         Raises:
-            DigestMismatch: some are wrong; all of them are named.
+            DigestMismatch: some bytes are wrong; all of them are named.
+            NotAllowed: some variants ask for what no package may (`aotpack.refusals`); all of them are named.
         """
         self._reader.verify(progress)
+        check_models(self._reader)
 
     def extract(
         self, variant: str, folder: str | os.PathLike[str], *, component: str | None = None
@@ -241,13 +248,13 @@ def open_package(path: str | os.PathLike[str]) -> Package:
     return Package(PackageReader.open(Path(path)))
 
 
+@takes(SelectOptions)
 def select_variant(
     path: str | os.PathLike[str],
     *,
     component: str | None = None,
     machine: Machine | None = None,
-    policy: Policy | None = None,
-    emulate: bool = False,
+    **options: Unpack[SelectKeywords],
 ) -> Selection:
     """Rank the variants of a package for a machine.
 
@@ -255,41 +262,33 @@ def select_variant(
         path: of the package.
         component: its name; by default the first one.
         machine: whom for; by default this computer, whose EPs are then asked.
-        policy: what the user wants of the choice.
-        emulate: an emulated device counts as a device.
+        options: how a variant is chosen (`SelectOptions`).
 
     Raises:
         PackageNotFound, FormatError: as for `aotpack.open`.
-        UnknownName: the package has no such component, or the policy asks for a variant that it lacks.
+        UnknownName: the package has no such component, the policy asks for a variant that it lacks, or a
+            shape is for no input and no dimension.
     """
+    how = SelectOptions(**options)
     with open_package(path) as package:
-        return package.select(component=component, machine=machine, policy=policy, emulate=emulate)
+        return package.select_with(how, component=component, machine=machine)
 
 
+@takes(LoadOptions)
 def load(
-    path: str | os.PathLike[str],
-    *,
-    component: str | None = None,
-    policy: Policy | None = None,
-    emulate: bool = False,
-    on_miss: OnMiss = "portable",
-    on_event: OnEvent | None = None,
+    path: str | os.PathLike[str], *, component: str | None = None, **options: Unpack[LoadKeywords]
 ) -> onnxruntime.InferenceSession:
     """A session on the best variant for this machine that loads.
 
     Args:
         path: of the package.
         component: its name; by default the first one.
-        policy: what the user wants of the choice.
-        emulate: an emulated device counts as a device.
-        on_miss: what to do where nothing but the portable variant is left, as for `Package.load_first`.
-        on_event: called for every refusal and every recompilation (`aotpack.events`).
+        options: how a variant is chosen, and how its session is made (`LoadOptions`).
 
     Raises:
         PackageNotFound, FormatError: as for `aotpack.open`.
         NothingToLoad: no variant gave a session; the error lists each with its reason.
     """
+    how = LoadOptions(**options)
     with open_package(path) as package:
-        return package.load(
-            component=component, policy=policy, emulate=emulate, on_miss=on_miss, on_event=on_event
-        )
+        return package.load_with(how, component=component).session

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import itertools
 import re
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 
@@ -16,7 +14,7 @@ from aotpack._text import shortened
 from aotpack._values import refuse_ambiguous_json
 from aotpack.errors import LimitExceeded, ManifestError, NewerFormat
 from aotpack.manifest import ALIGNED_FROM, FORMAT_VERSION, MAX_VALUES, PAGE_SIZE, File, Manifest, Segment
-from aotpack.paths import path_issue
+from aotpack.paths import caseless, name_issue, path_issue
 
 __all__ = ["parse"]
 
@@ -124,15 +122,23 @@ def _as_manifest_error(error: ValidationError) -> ManifestError | LimitExceeded:
 def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Each place where the manifest contradicts itself, as (where, what)."""
     segments = manifest.segments
+    if (issue := name_issue(manifest.name)) is not None:
+        yield "name", issue
     yield from _segment_contradictions(segments)
-    yield from _twins("components", tuple([component.name for component in manifest.components]))
+    yield from _name_contradictions("components", "name", [each.name for each in manifest.components])
     used: set[int] = set()
+    # Most variants of a package have files of the same names.
+    known: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for c, component in enumerate(manifest.components):
-        yield from _twins(f"components[{c}].variants", tuple([variant.id for variant in component.variants]))
+        ids = [variant.id for variant in component.variants]
+        yield from _name_contradictions(f"components[{c}].variants", "id", ids)
         for v, variant in enumerate(component.variants):
             if not variant.files:
                 yield f"components[{c}].variants[{v}].files", "is empty; a variant has at least an ONNX file"
-            for where, what in _path_contradictions(tuple([file.path for file in variant.files])):
+            paths = tuple([file.path for file in variant.files])
+            if (wrong_paths := known.get(paths)) is None:
+                wrong_paths = known[paths] = _path_contradictions(paths)
+            for where, what in wrong_paths:
                 yield f"components[{c}].variants[{v}].{where}", what
             for f, file in enumerate(variant.files):
                 used.update(file.segments)
@@ -155,15 +161,13 @@ def _file_contradiction(file: File, segments: tuple[Segment, ...]) -> tuple[str,
     return None
 
 
-# Most variants of a package have files of the same names.
-@functools.lru_cache(maxsize=64)
 def _path_contradictions(paths: tuple[str, ...]) -> list[tuple[str, str]]:
     found = ((f"files[{f}].path", issue) for f, path in enumerate(paths) if (issue := path_issue(path)))
     # Those that are no paths are not compared: that is where Unicode can be slow.
     if issues := list(itertools.islice(found, _MAX_ISSUES)):
         return issues
-    # macOS normalises and Windows folds case: paths that differ only so are one file there.
-    plain = tuple([unicodedata.normalize("NFC", path).casefold() for path in paths])
+    # macOS normalises, and it and Windows fold case: paths that differ only so are one file there.
+    plain = tuple(map(caseless, paths))
     return [*_twins("files", plain), *_nested("files", plain)]
 
 
@@ -186,10 +190,18 @@ def _segment_contradictions(segments: tuple[Segment, ...]) -> Iterator[tuple[str
         end, last = segment.offset + segment.stored, s
 
 
-def _twins(where: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _name_contradictions(where: str, key: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with names that folders and files are called."""
+    for index, name in enumerate(names):
+        if (issue := name_issue(name)) is not None:
+            yield f"{where}[{index}].{key}", issue
+    yield from _twins(where, names)
+
+
+def _twins(where: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
-        first = seen.setdefault(name.casefold(), index)
+        first = seen.setdefault(caseless(name), index)
         if first != index:
             yield f"{where}[{index}]", f"{shortened(name)} is the same name as that of {where}[{first}]"
 

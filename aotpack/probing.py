@@ -8,9 +8,9 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
-from importlib import metadata
 
-from aotpack.machine import Cpu, Devices, Ep, Gpu, Machine, Npu, normal_arch
+from aotpack.machine import MAX_PROFILE_TEXT, Cpu, Devices, Ep, Gpu, Machine, Npu, normal_arch
+from aotpack.ort_release import ort_version
 from aotpack.system import System, driver_named
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.devices import npu_architectures, pci_vendors
@@ -26,7 +26,12 @@ def probe() -> Machine:
     Vendor's libraries are not loaded: an EP counts as installed when its package is.
     """
     watched = {name for toolchain in toolchains().values() for name in toolchain.environment}
-    return _probe(tuple((name, os.environ[name]) for name in sorted(watched) if name in os.environ))
+    return _probe(tuple((name, _plain(os.environ[name])) for name in sorted(watched) if name in os.environ))
+
+
+def _plain(text: str) -> str:
+    r"""`text` as a profile can hold it: bytes that are no UTF-8 stand as ``\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode()[:MAX_PROFILE_TEXT]
 
 
 @functools.lru_cache(maxsize=4)
@@ -40,14 +45,14 @@ def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
             eps[toolchain.ep] = Ep(version=version, details=dict(toolchain.runtime_details()))
     devices = _devices()
     return Machine(
-        name=platform.node() or None,
+        name=_plain(platform.node()) or None,
         os={"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform),
         arch=normal_arch(platform.machine()),
         cpu=_cpu(),
         gpus=devices.gpus,
         npus=devices.npus,
         memory=psutil.virtual_memory().total,
-        onnxruntime=metadata.version("onnxruntime"),
+        onnxruntime=ort_version(),
         eps=eps,
         environment=dict(environment),
     )

@@ -2,11 +2,12 @@
 
 Selection is five numbered steps on values. Asking the EP on this machine is the toolchains' affair.
 
-1. Judge each variant (`aotpack.verdict.judge`), equal ones once.
+1. Judge each variant (`aotpack.verdict.judge`), equal ones once; where shapes are asked for, refuse those
+   that were compiled for others.
 2. Let the policy leave variants out. It narrows and reorders; it never turns UNSUPPORTED into anything else.
 3. Split into accepted (OPTIMAL, PREFER_RECOMPILATION, and UNKNOWN where it is asked for) and rejected.
-4. Rank the accepted (`aotpack.policy.Policy`), and the rejected by verdict; equals stay in the package's
-   order.
+4. Rank the accepted (`aotpack.policy.Policy`), and the rejected by verdict. Of equals those come first that
+   were compiled for the shapes that are asked for, and else they stay in the package's order.
 5. If nothing is accepted, UNKNOWN ones become the last resort, and the selection says so.
 """
 
@@ -16,12 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from aotpack.errors import UnknownName
+from aotpack.errors import ShapeError, UnknownName
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
 from aotpack.policy import Measured, Policy
+from aotpack.shapes import Bound, Wanted, bind, checked_shapes, fixed_axes, is_fixed, other_shapes
 from aotpack.target import PORTABLE
-from aotpack.verdict import Grade, Rules, Verdict, judge
+from aotpack.verdict import Code, Comparison, Grade, Rules, Verdict, judge
 
 __all__ = ["Candidate", "Policy", "Selection", "select"]
 
@@ -56,6 +58,8 @@ class Selection:
     policy: Policy = field(default_factory=Policy)
     #: Something was measured on the machine; `Policy.measured` has no say otherwise.
     measured: bool = False
+    #: Those that were asked for, by the name of an input or of a symbolic dimension.
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def chosen(self) -> Candidate | None:
@@ -93,6 +97,7 @@ def select(
     here: bool,
     policy: Policy | None = None,
     measured: Mapping[str, Measured] | None = None,
+    shapes: Wanted | None = None,
 ) -> Selection:
     """Rank the variants of `component` for `machine`.
 
@@ -103,50 +108,107 @@ def select(
         here: `machine` is this computer, so that its EPs are asked.
         policy: what the user wants.
         measured: by variant id, what `aotpack tune` found out on this machine.
+        shapes: what the inputs will be like: input name to its shape, or symbolic dimension to its one size.
+            Variants that were compiled for other shapes are refused.
 
     Raises:
-        UnknownName: the policy asks for a variant that the component does not have.
+        UnknownName: the policy asks for a variant that the component does not have, or a shape names no
+            input and no dimension of it.
+        ShapeError: a size is 0 or less.
     """
+    checked = checked_shapes(shapes or {})
+    wanted = _Wanted(component, checked)
     policy, measured = policy or Policy(), measured or {}
     if policy.variant is not None and policy.variant not in {variant.id for variant in component.variants}:
         raise UnknownName("variant", policy.variant, (variant.id for variant in component.variants))
     verdicts: dict[tuple[object, ...], Verdict] = {}
     narrowed: list[tuple[Variant, Verdict]] = []
+    sets: dict[tuple[object, ...], int] = {}
+    #: By target: what its last variant asked for, and its number in `sets`.
+    known: dict[str, tuple[tuple[object, ...], int]] = {}
+    last: tuple[tuple[object, ...], int] = ((), 0)
     for variant in component.variants:
         rules = toolchains.get(variant.toolchain)
-        key = _decides(variant, rules)
+        asked = _asked_for(variant)
+        # To compare takes a fifth of the time of hashing, and neighbours mostly ask for the same.
+        if asked != last[0]:
+            last = known.get(variant.target, last)
+            if asked != last[0]:
+                last = asked, sets.setdefault(_hashable(asked), len(sets))
+            known[variant.target] = last
+        number = last[1]
+        looked_at = None if rules is None else rules.looks_at(variant)
+        key = (number, variant.toolchain, variant.ep, variant.device, looked_at)
         verdict = verdicts.get(key)
         if verdict is None:
             verdict = judge(variant, machine, rules, here=here, emulate=policy.emulate)
             verdicts[key] = verdict
-        narrowed.append((variant, policy.narrow(variant, verdict, measured.get(variant.id))))
-    fitting: tuple[Grade, ...] = (Grade.OPTIMAL, Grade.PREFER_RECOMPILATION)
-    if policy.allow_unknown:
-        fitting = (*fitting, Grade.UNKNOWN)
-    last_resort = not any(verdict.grade in fitting for _, verdict in narrowed) and any(
-        verdict.grade is Grade.UNKNOWN for _, verdict in narrowed
-    )
-    if last_resort:
-        fitting = (Grade.UNKNOWN,)
-    accepted = [Candidate(*item, True) for item in narrowed if item[1].grade in fitting]
-    rejected = [Candidate(*item, False) for item in narrowed if item[1].grade not in fitting]
-    # Sorting is stable: equals stay in the package's order.
+        if verdict.grade is not Grade.UNSUPPORTED:
+            verdict = policy.narrow(variant, wanted.narrow(variant, verdict), measured.get(variant.id))
+        narrowed.append((variant, verdict))
+    # Ranks, as to compare grades themselves takes several times as long.
+    ranked = [(variant, verdict, verdict.grade.rank) for variant, verdict in narrowed]
+    best = min([rank for _, _, rank in ranked], default=Grade.UNSUPPORTED.rank)
+    last_resort = best == Grade.UNKNOWN.rank and not policy.allow_unknown
+    worst = (Grade.UNKNOWN if policy.allow_unknown or last_resort else Grade.PREFER_RECOMPILATION).rank
+    accepted = [Candidate(variant, verdict, True) for variant, verdict, rank in ranked if rank <= worst]
+    rejected = [Candidate(variant, verdict, False) for variant, verdict, rank in ranked if rank > worst]
+    if checked:
+        accepted.sort(key=lambda item: -fixed_axes(item.variant))
+    # Sorting is stable: equals stay in the order that they are in.
     accepted.sort(key=lambda item: policy.order(item.variant, item.verdict, measured.get(item.id)))
     rejected.sort(key=lambda item: item.verdict.grade.rank)
-    return Selection(component.name, (*accepted, *rejected), last_resort, policy, bool(measured))
+    return Selection(component.name, (*accepted, *rejected), last_resort, policy, bool(measured), checked)
 
 
-def _decides(variant: Variant, rules: Rules | None) -> tuple[object, ...]:
-    """All of a variant that its verdict depends on. The values themselves: models compare slowly."""
-    requires = variant.compatibility.requires
+class _Wanted:
+    """Shapes that are asked for, held against what variants were compiled for."""
+
+    def __init__(self, component: Component, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._component = component
+        self._bound: Bound | None = None
+        #: Why the model itself does not take them.
+        self._never: str | None = None
+        if shapes:
+            try:
+                self._bound = bind(component.inputs, shapes)
+            except ShapeError as error:
+                self._never = f"The model does not take these shapes: {error}."
+
+    def narrow(self, variant: Variant, verdict: Verdict) -> Verdict:
+        """The verdict on a variant that is not UNSUPPORTED, or that if it takes other shapes."""
+        if self._never is not None:
+            return verdict._replace(grade=Grade.UNSUPPORTED, code=Code.OTHER_SHAPES, reason=self._never)
+        if self._bound is None:
+            return verdict
+        if (other := other_shapes(variant, self._component, self._bound)) is not None:
+            takes, asked = other
+            return verdict._replace(
+                grade=Grade.UNSUPPORTED,
+                code=Code.OTHER_SHAPES,
+                reason=f"It was compiled for {takes}; {asked} is asked for.",
+                compared=(*verdict.compared, Comparison("shape", asked, takes, False)),
+            )
+        unrecorded = variant.shapes is None and variant.target != PORTABLE
+        if unrecorded and any(not is_fixed(info.shape) for info in self._component.inputs):
+            reason = "It does not say for which shapes it was compiled."
+            return verdict._replace(grade=Grade.UNKNOWN, code=Code.SHAPES_NOT_RECORDED, reason=reason)
+        return verdict
+
+
+def _asked_for(variant: Variant) -> tuple[object, ...]:
+    """What a variant requires and sets of its session. The values themselves, as models compare slowly."""
+    requires, session = variant.compatibility.requires, variant.session
     return (
-        variant.toolchain,
-        variant.ep,
-        variant.device,
-        None if rules is None else rules.looks_at(variant),
+        session.provider_options,
+        session.config,
         requires.os,
         requires.arch,
         requires.isa,
         requires.onnxruntime,
         requires.ep,
     )
+
+
+def _hashable(asked: tuple[object, ...]) -> tuple[object, ...]:
+    return tuple([tuple(item.items()) if isinstance(item, dict) else item for item in asked])

@@ -4,45 +4,47 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aotpack.manifest import Variant
+from aotpack.session_options import AddsProvider, options_for
 
 if TYPE_CHECKING:
     import onnxruntime
 
+    from aotpack.load_options import SessionChange
+
 __all__ = ["create"]
 
 
-class _Options(Protocol):
-    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions: ...
-
-
 def create(
-    variant: Variant, model: Path, toolchain: _Options, *, emulate: bool = False
+    variant: Variant,
+    model: Path,
+    toolchain: AddsProvider,
+    *,
+    emulate: bool = False,
+    session_options: onnxruntime.SessionOptions | SessionChange | None = None,
 ) -> onnxruntime.InferenceSession:
     """A session on the files of `variant`.
 
     ORT's fallback to the CPU EP is off, so that the variant that was chosen is the one that runs, and a
-    compiled variant is never compiled anew (FACTS.md, 1 and 2).
+    compiled variant is never compiled anew.
 
     Args:
         variant: what the files are.
         model: the ONNX file, its sidecars beside it.
         toolchain: registers the EP and names its device.
         emulate: use the vendor's emulator where there is no device.
+        session_options: of the caller: prepared ones, or a function that changes ours.
 
     Raises:
+        UsageError: `session_options` take away what the package needs.
         ToolchainError: the EP is not there or has no device.
         Exception: whatever ORT raises when it cannot create the session.
     """
     import onnxruntime as ort
 
-    options = toolchain.session_options(variant, emulate=emulate)
-    for key, value in variant.session.config.items():
-        options.add_session_config_entry(key, value)
-    if variant.session.graph_optimization == "disabled":
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options = options_for(variant, model, toolchain, session_options, emulate=emulate)
     session = ort.InferenceSession(os.fspath(model), options, enable_fallback=0)
     session.disable_fallback()
     return session

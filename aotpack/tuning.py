@@ -14,57 +14,64 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field
 
-from aotpack._values import Sha256, Value
+from aotpack._values import Count, Sha256, Text, Value, parse_value
 from aotpack.errors import OutputError
 from aotpack.machine import Machine
-from aotpack.source.notes import TUNING, write_note
+from aotpack.manifest import MAX_VARIANTS
+from aotpack.source.layout import TUNING
+from aotpack.source.notes import read_note, write_note
 
 __all__ = ["Measurement", "Tuning", "TuningStore"]
+
+
+#: Bytes of a file of measurements; a variant takes some hundred.
+MAX_TUNING_SIZE = 16 * 1024 * 1024
 
 
 class Measurement(Value):
     """One variant, run in a process of its own."""
 
-    variant: str
-    target: str
+    variant: Text
+    target: Text
     #: Why it does not run, one sentence; None if it does.
-    failure: str | None = None
+    failure: Text | None = None
     #: From the files on disk to the session.
     load_seconds: float | None = None
     first_run_seconds: float | None = None
     #: The median of the runs after the first.
     run_seconds: float | None = None
-    runs: int = 0
+    runs: Count = 0
     #: Highest resident memory of the process, in bytes.
-    peak_memory: int | None = None
+    peak_memory: Count | None = None
 
 
 class Tuning(Value):
     """All measurements of one component on one machine."""
 
-    package: str
+    package: Text
     #: sha256 of the package's manifest.
     digest: Sha256
-    component: str
+    component: Text
     #: `Machine.key` of the machine.
     machine: Sha256
-    measurements: tuple[Measurement, ...]
+    measurements: Annotated[tuple[Measurement, ...], Field(max_length=MAX_VARIANTS)]
 
 
 class TuningStore:
     """The measurements in a cache's folder."""
 
     def __init__(self, cache_root: Path) -> None:
-        self._root = cache_root / TUNING
+        self._root = cache_root
 
     def read(self, digest: str, component: str, machine: Machine) -> Mapping[str, Measurement]:
         """Measurements by variant id; empty if there are none, or none that can be read."""
         path = self._path(digest, component, machine.key())
-        with contextlib.suppress(OSError, ValidationError):
-            tuning = Tuning.model_validate_json(path.read_bytes())
+        with contextlib.suppress(OSError, ValueError):
+            tuning = parse_value(Tuning, read_note(path, MAX_TUNING_SIZE), limit=MAX_TUNING_SIZE)
             os.utime(path)
             return {item.variant: item for item in tuning.measurements}
         return {}
@@ -77,10 +84,10 @@ class TuningStore:
         """
         path = self._path(tuning.digest, tuning.component, tuning.machine)
         try:
-            write_note(path, tuning.model_dump_json(indent=2) + "\n")
+            write_note(self._root, path, tuning.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise OutputError(error.strerror or str(error), where=path) from None
         return path
 
     def _path(self, digest: str, component: str, machine: str) -> Path:
-        return self._root / machine / f"{digest}-{component}.json"
+        return self._root / TUNING / machine / f"{digest}-{component}.json"

@@ -7,19 +7,22 @@ is an EP's "this string is not mine" and never means that the variant fits (FACT
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Hashable
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
-from aotpack._remember import remember_last
+from aotpack._remember import remember_last, remember_short
+from aotpack._text import clipped
 from aotpack.machine import Machine, contradiction
 from aotpack.manifest import Variant
+from aotpack.settings import settings_issue
 
 __all__ = [
+    "MAX_SPECIFIER",
+    "MAX_VERSION",
     "STALE",
     "Code",
     "Comparison",
@@ -30,6 +33,12 @@ __all__ = [
     "not_in_profile",
     "version_fits",
 ]
+
+
+#: Characters of a version. A nightly build's has some thirty.
+MAX_VERSION = 128
+#: Characters of a version specifier. One with five clauses has some sixty.
+MAX_SPECIFIER = 256
 
 
 class Grade(StrEnum):
@@ -71,6 +80,10 @@ class Code(StrEnum):
     NO_DEVICE = "no-device"
     OTHER_DEVICE = "other-device"
     DRIVER = "driver"
+    #: It sets an option or a config entry that no package may set with its toolchain.
+    OPTION_NOT_ALLOWED = "option-not-allowed"
+    #: Its ONNX names a file outside the variant, or has an operator that a package may not have.
+    MODEL_NOT_ALLOWED = "model-not-allowed"
     #: The machine is emulated here, which is taken only when it is asked for.
     EMULATION_NOT_ASKED = "emulation-not-asked"
     EP_REFUSED = "ep-refused"
@@ -91,6 +104,10 @@ class Code(StrEnum):
     MEMORY = "memory"
     #: It crashed or failed when it was measured on this machine.
     CRASHED = "crashed"
+    #: It was compiled for other shapes of the inputs than those that were asked for.
+    OTHER_SHAPES = "other-shapes"
+    #: Shapes were asked for, and it does not say for which it was compiled.
+    SHAPES_NOT_RECORDED = "shapes-not-recorded"
     #: Creating the session failed.
     LOAD_FAILED = "load-failed"
 
@@ -153,9 +170,10 @@ def judge(
 ) -> Verdict:
     """The verdict on one variant.
 
-    1. Our own requirements: os, arch, isa, ORT version.
-    2. The EP: installed, and of a version that is accepted.
-    3. The EP's own check of the compatibility string if `machine` is this one, the toolchain's rules
+    1. What it sets of the session: nothing but what its toolchain lets a package set.
+    2. Our own requirements: os, arch, isa, ORT version.
+    3. The EP: installed, and of a version that is accepted.
+    4. The EP's own check of the compatibility string if `machine` is this one, the toolchain's rules
        otherwise or where the EP gives no answer.
 
     Args:
@@ -171,6 +189,8 @@ def judge(
             Code.TOOLCHAIN_UNKNOWN,
             f"No toolchain {variant.toolchain!r} is known here to judge it.",
         )
+    if (issue := settings_issue(variant.session, rules)) is not None:
+        return Verdict(Grade.UNSUPPORTED, Code.OPTION_NOT_ALLOWED, issue)
     installed = None if machine.eps is None else machine.eps.get(variant.ep)
     if machine.eps is not None and installed is None:
         return _without_ep(variant, machine, rules)
@@ -243,7 +263,7 @@ _SETTLED = (Code.PORTABLE, Code.NO_DEVICE, Code.EMULATED, Code.EMULATION_NOT_ASK
 
 
 #: os, arch, CPU features and onnxruntime of a machine.
-_Found = tuple[str | None, str | None, tuple[str, ...] | None, str | None]
+_Found = tuple[str | None, str | None, frozenset[str] | None, str | None]
 
 #: os, arch, isa, onnxruntime and EP of `aotpack.manifest.Requirements`.
 _Required = tuple[tuple[str, ...] | None, str | None, tuple[str, ...] | None, str | None, str | None]
@@ -255,8 +275,13 @@ _Compared = tuple[tuple[Comparison, ...], Verdict | None]
 @remember_last
 def _requiring(machine: Machine) -> Callable[[_Required, str, str | None], _Compared]:
     """What compares requirements with a machine; most variants of a package require the same."""
-    found = (machine.os, machine.arch, machine.cpu.features, machine.onnxruntime)
-    return functools.lru_cache(maxsize=1024)(functools.partial(_requirements, found))
+    features = None if machine.cpu.features is None else frozenset(machine.cpu.features)
+    found = (machine.os, machine.arch, features, machine.onnxruntime)
+
+    def requirements(required: _Required, ep: str, ep_version: str | None) -> _Compared:
+        return _requirements(found, required, ep, ep_version)
+
+    return remember_short(requirements)
 
 
 def _requirements(found: _Found, required: _Required, ep: str, ep_version: str | None) -> _Compared:
@@ -283,7 +308,7 @@ def _requirements(found: _Found, required: _Required, ep: str, ep_version: str |
             return items, Verdict(Grade.UNKNOWN, Code.PROFILE_CONTRADICTS, sentence, items)
     for code, item in compared:
         if item.fits is False:
-            sentence = f"It needs {item.what} {item.needed}; here it is {item.found}."
+            sentence = f"It needs {item.what} {clipped(item.needed)}; here it is {item.found}."
             return items, Verdict(Grade.UNSUPPORTED, code, sentence, items)
     for item in items:
         if item.fits is None:
@@ -291,11 +316,11 @@ def _requirements(found: _Found, required: _Required, ep: str, ep_version: str |
     return items, None
 
 
-def _features(needed: tuple[str, ...], found: tuple[str, ...] | None) -> Comparison:
+def _features(needed: tuple[str, ...], found: frozenset[str] | None) -> Comparison:
     missing = [name for name in needed if found is not None and name not in found]
     return Comparison(
         "CPU features",
-        None if found is None else f"without {', '.join(missing)}" if missing else "all of them",
+        None if found is None else f"without {clipped(', '.join(missing))}" if missing else "all of them",
         ", ".join(needed),
         None if found is None else not missing,
     )
@@ -305,12 +330,24 @@ def _version(what: str, found: str | None, needed: str) -> Comparison:
     return Comparison(what, found, needed, None if found is None else version_fits(found, needed))
 
 
-@functools.lru_cache(maxsize=1024)
 def version_fits(version: str, specifier: str) -> bool | None:
-    """Whether `version` is in the PEP 440 `specifier`; None if either cannot be read."""
+    """Whether `version` is in the PEP 440 `specifier`; None if either cannot be read, or is too long.
+
+    A nightly build counts as the release that it leads to: ``1.33.0.dev20261101001`` has what is in 1.33.
+    """
     if specifier == "installed":
         return True
+    if len(version) > MAX_VERSION or len(specifier) > MAX_SPECIFIER:
+        return None
+    return _fits(version, specifier)
+
+
+@remember_short
+def _fits(version: str, specifier: str) -> bool | None:
     try:
-        return SpecifierSet(specifier).contains(Version(version), prereleases=True)
-    except (InvalidSpecifier, InvalidVersion):
+        allowed, found = SpecifierSet(specifier), Version(version)
+        nightly = found.is_devrelease and allowed.contains(Version(found.base_version), prereleases=True)
+        return nightly or allowed.contains(found, prereleases=True)
+    except ValueError:
+        # InvalidSpecifier, InvalidVersion, or a number that Python does not convert.
         return None

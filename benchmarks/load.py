@@ -204,7 +204,8 @@ def measure_select(count: int, package: Path, folder: Path, rounds: int) -> None
     with aotpack.open(ours) as opened:
         chosen = opened.select().chosen
         assert chosen is not None
-        options = toolchains()[chosen.variant.toolchain].session_options(chosen.variant, emulate=False)
+        options = ort.SessionOptions()
+        toolchains()[chosen.variant.toolchain].add_provider(options, chosen.variant, emulate=False)
 
     def by_aotpack() -> str:
         with aotpack.open(ours) as opened:

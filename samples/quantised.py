@@ -20,7 +20,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from aotpack.builder.models.model import read_graph
 from aotpack.builder.models.numerics import seeded_inputs
 from aotpack.builder.models.shapes import fix_shapes, tensor_infos
-from aotpack.builder.spec import parse_shape
+from aotpack.shapes import parse_shape
 
 __all__ = ["quantise"]
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
-from aotpack.events import Event, EventCode, announcer
+import aotpack
+from aotpack import Event, EventCode
+from aotpack.errors import NothingToLoad
+from aotpack.events import LoadListener
+from aotpack.verdict import Code
 
 WARNED = {EventCode.REFUSED, EventCode.LAST_RESORT, EventCode.RECOMPILE_FAILED, EventCode.PORTABLE_ONLY}
 
@@ -15,8 +20,18 @@ WARNED = {EventCode.REFUSED, EventCode.LAST_RESORT, EventCode.RECOMPILE_FAILED, 
 def test_each_is_a_line_of_the_log_and_a_call(code: EventCode, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="aotpack.load")
     told: list[Event] = []
-    announcer("p.aotpack", "main", told.append)(code, "some-1", "For a reason.", "isa")
-    assert told == [Event(code, "p.aotpack", "main", "some-1", "For a reason.", "isa")]
+    tell = LoadListener("p.aotpack", "main", told.append)
+    tell(code, "For a reason.", target="some", variant="some-1", verdict=Code.ISA)
+    (event,) = told
+    assert event == Event(
+        code=code,
+        package="p.aotpack",
+        component="main",
+        target="some",
+        variant="some-1",
+        reason="For a reason.",
+        verdict=Code.ISA,
+    )
     (record,) = caplog.records
     assert record.message == f"p.aotpack: some-1 [{code}: isa] For a reason."
     assert record.levelno == (logging.WARNING if code in WARNED else logging.INFO)
@@ -26,8 +41,27 @@ def test_without_a_verdict_the_code_stands_alone_and_nobody_needs_to_listen(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, logger="aotpack.load")
-    announcer("p.aotpack", "main", None)(EventCode.RECOMPILED, "some-1", "It was compiled.")
-    assert caplog.messages == ["p.aotpack: some-1 [recompiled] It was compiled."]
+    tell = LoadListener("p.aotpack", "main")
+    tell(EventCode.RECOMPILED, "It was compiled.", target="some", variant="some-1")
+    tell(EventCode.RECOMPILING, "It is compiled.", target="some")
+    tell(EventCode.RECOMPILE_FAILED, "Nothing can be compiled.")
+    assert caplog.messages == [
+        "p.aotpack: some-1 [recompiled] It was compiled.",
+        "p.aotpack: some [recompiling] It is compiled.",
+        "p.aotpack: main [recompile-failed] Nothing can be compiled.",
+    ]
+
+
+def test_the_log_has_the_traceback_of_the_cause(caplog: pytest.LogCaptureFixture) -> None:
+    tell = LoadListener("p.aotpack", "main")
+    try:
+        raise ZeroDivisionError("in a vendor's library")
+    except ZeroDivisionError as error:
+        tell(EventCode.REFUSED, "It failed.", variant="some-1", error=error)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+    assert record.exc_info[2] is not None
 
 
 def test_codes_are_what_programs_were_told_they_are() -> None:
@@ -41,4 +75,61 @@ def test_codes_are_what_programs_were_told_they_are() -> None:
         "recompile-failed",
         "portable-only",
         "loaded",
-    } <= {code.value for code in EventCode}
+        "queued",
+        "reference",
+        "reference-done",
+        "compiling",
+        "built",
+        "failed",
+        "packing",
+    } == {code.value for code in EventCode}
+
+
+def test_a_build_tells_the_same_kind_of_event(small_model: Path, tmp_path: Path) -> None:
+    told: list[Event] = []
+    report = aotpack.build(
+        small_model,
+        targets=["ort-cpu", "vitisai-npu"],
+        output=tmp_path / "m.aotpack",
+        keep_going=True,
+        reuse=False,
+        on_event=told.append,
+    )
+    assert {type(event) for event in told} == {Event}
+    ends = {event.target: event for event in told if event.row is not None}
+    assert {target: event.code for target, event in ends.items()} == {
+        "ort-cpu": EventCode.BUILT,
+        "portable": EventCode.BUILT,
+        "vitisai-npu": EventCode.FAILED,
+    }
+    rows = {row.target: row for row in report.rows}
+    for target, event in ends.items():
+        assert (event.component, event.variant) == ("main", rows[str(target)].id)
+        assert event.reason == (rows[str(target)].reason or "")
+    assert ends["vitisai-npu"].reason
+    codes = [event.code for event in told if event.target in ("ort-cpu", None)]
+    assert (codes[0], codes[-2], codes[-1]) == (EventCode.QUEUED, EventCode.BUILT, EventCode.PACKING)
+    # These two are done side by side.
+    assert sorted(codes[1:-2]) == [EventCode.COMPILING, EventCode.REFERENCE, EventCode.REFERENCE_DONE]
+    assert {event.package for event in told} == {str(tmp_path / "m.aotpack")}
+
+
+def test_a_refusal_keeps_its_cause(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AOTPACK_CACHE", str(tmp_path / "cache"))
+    aotpack.build(small_model, targets=["ort-cpu"], output=tmp_path / "m.aotpack")
+    cause = OSError(5, "a disk that fails")
+
+    def fail(*_: object, **__: object) -> None:
+        raise cause
+
+    told: list[Event] = []
+    with aotpack.open(tmp_path / "m.aotpack") as package:
+        monkeypatch.setattr(type(package.cache), "materialise", fail)
+        with pytest.raises(NothingToLoad) as caught:
+            package.load(on_event=told.append)
+    refused = [event for event in told if event.code is EventCode.REFUSED]
+    assert [event.error for event in refused] == [cause, cause]
+    assert [refusal.error for refusal in caught.value.refusals] == [cause, cause]
+    assert [event.target for event in refused] == ["ort-cpu", "portable"]

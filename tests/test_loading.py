@@ -11,7 +11,7 @@ import aotpack as api
 from aotpack.container.reader import PackageReader
 from aotpack.errors import NothingToLoad, UsageError
 from aotpack.events import Event, EventCode
-from aotpack.loading import OnMiss, check_on_miss
+from aotpack.load_options import LoadOptions, OnMiss
 from aotpack.manifest import Variant
 from aotpack.policy import Policy
 from aotpack.selection import Candidate, Selection
@@ -49,14 +49,14 @@ def judged(package: api.Package, grade: Grade, *targets: str, policy: Policy | N
 
 
 @pytest.mark.parametrize("text", ["portable", "compile", "compile-in-background", "error"])
-def test_what_is_done_at_a_miss_has_four_names(text: str) -> None:
-    assert check_on_miss(text) == text
+def test_what_is_done_at_a_miss_has_four_names(text: OnMiss) -> None:
+    assert LoadOptions(on_miss=text).on_miss == text
 
 
 @pytest.mark.parametrize("text", ["", "Portable", "ignore"])
 def test_another_name_is_a_usage_error(small: Path, text: str) -> None:
     with pytest.raises(UsageError, match="compile-in-background"):
-        check_on_miss(text)
+        LoadOptions(on_miss=text)  # type: ignore[arg-type]
     assert "unknown on_miss" in aotpack("run", small, "--on-miss", text or "-").error
 
 
@@ -75,9 +75,9 @@ def test_with_nothing_but_portable_one_may_take_it_or_refuse_it(small: Path, tmp
         assert [event.code for event in events] == [EventCode.PORTABLE_ONLY, EventCode.LOADED]
         with pytest.raises(NothingToLoad) as caught:
             package.load(on_miss="error")
-    ((variant, reason),) = caught.value.refusals
-    assert variant.startswith("portable")
-    assert reason
+    (refusal,) = caught.value.refusals
+    assert refusal.variant.startswith("portable")
+    assert refusal.reason
 
 
 def test_one_that_would_be_better_compiled_anew_is_a_miss_and_is_not_lost(small: Path) -> None:
@@ -188,7 +188,7 @@ def test_what_was_compiled_for_a_lesser_device_does_not_take_the_place_of_a_bett
         left = Selection("main", (Candidate(refused, older, True), Candidate(portable, fits, True)))
         loaded = package.load_first(left, on_miss="compile", on_event=events.append)
     assert not loaded.candidate.portable
-    assert [variant for variant, _ in loaded.refused] == ["npu"]
+    assert [refusal.variant for refusal in loaded.refused] == ["npu"]
 
 
 def test_the_command_line_waits_for_what_it_compiles_in_the_background(small: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_the_command_line_waits_for_what_it_compiles_in_the_background(small: Pa
 
 def test_what_a_listener_raises_is_the_callers(small: Path) -> None:
     def upset(event: Event) -> None:
-        raise KeyError(event.subject)
+        raise KeyError(event.variant)
 
     with api.open(small) as package, pytest.raises(KeyError):
         package.load(on_event=upset)

@@ -108,7 +108,13 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         (b'{"profile": "2"}', "profile"),
         (b'{"npus": [{"architecture": "v73"}]}', "npus.0.vendor"),
         (b"[" * 200_000, "not a machine profile"),
-        (b" " * (MAX_PROFILE_SIZE + 1), "too large"),
+        (b" " * (MAX_PROFILE_SIZE + 1), "has 1048577 bytes; expected at most 1048576"),
+        (b'{"name": ' + b"9" * 5000 + b"}", "a number has 5000 digits"),
+        (json.dumps({"name": "x" * 1025}).encode(), "name: String should have at most 1024"),
+        (json.dumps({"cpu": {"features": ["x"] * 4097}}).encode(), "cpu.features: .*at most 4096"),
+        (json.dumps({"environment": {"x" * 1025: ""}}).encode(), "environment.x{188}[.]{3}: .*at most 1024"),
+        (json.dumps({"npus": [{"vendor": "x", "vtcm_mb": 2**64}]}).encode(), "npus.0.vtcm_mb"),
+        (json.dumps({"name": "x"}).encode("utf-16"), "is UTF-16; expected UTF-8"),
     ],
 )
 def test_a_bad_profile_is_refused(text: bytes, said: str) -> None:

@@ -33,6 +33,7 @@ EVERY_KEY = m.Manifest(
                     ep="CPUExecutionProvider",
                     device="cpu",
                     precision="float32",
+                    shapes={"x": (1, "n", None)},
                     specificity=2,
                     compatibility=m.Compatibility(
                         ep_string="v1", requires=m.Requirements(os=("linux",), isa=("avx2",), ep=">=1")

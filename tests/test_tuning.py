@@ -64,9 +64,9 @@ def test_what_cannot_be_read_was_not_measured(tmp_path: Path, content: bytes) ->
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_in_a_line(tmp_path: Path) -> None:
-    (tmp_path / "tuning").write_text("a file where the folder should be")
+    (tmp_path / "file").write_text("a file where the folder should be")
     with pytest.raises(OutputError) as caught:
-        keep(tmp_path, FAST)
+        keep(tmp_path / "file", FAST)
     assert "\n" not in str(caught.value)
 
 

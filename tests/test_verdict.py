@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from aotpack.machine import Ep, Machine, Npu, find_machine, known
-from aotpack.manifest import Compatibility, Component, SessionSettings, Source, Variant
+from aotpack.manifest import Compatibility, Component, Requirements, SessionSettings, Source, Variant
 from aotpack.policy import Policy
 from aotpack.selection import Selection, select
 from aotpack.target import Target, catalogue
@@ -17,7 +17,7 @@ from aotpack.toolchain.openvino_string import string_for as openvino_string
 from aotpack.toolchain.qnn_string import EP as QNN
 from aotpack.toolchain.qnn_string import string_for
 from aotpack.toolchain.tensorrt_rtx_string import string_for as rtx_string
-from aotpack.verdict import Code, Grade, Verdict, judge
+from aotpack.verdict import Code, Grade, Verdict, judge, version_fits
 
 EP = "SomeExecutionProvider"
 MACHINE = Machine(eps={EP: Ep(version="1.0")})
@@ -191,3 +191,46 @@ def test_what_rules_look_at_is_all_that_their_verdicts_depend_on(name: str) -> N
             key = (target.toolchain, each.device, rules.looks_at(each))
             assert judged.setdefault(key, verdict) == verdict, (target.name, text)
     assert len(judged) > len(STRINGS)
+
+
+@pytest.mark.parametrize(
+    "specifier",
+    [
+        ">=" + "9" * 5000,
+        ">=" + "9" * 65000,
+        "9" * 250 + "!1",
+        ">=" + "1." * 30000,
+        ">=1" + "-1" * 100,
+        "==1.*.*",
+        "~=1",
+        "\ud7ff",
+        ">= \x00",
+        "===" + "x" * 65000,
+        ",".join([">=1"] * 15000),
+    ],
+    ids=lambda text: f"{text[:8]!r}{len(text)}",
+)
+def test_a_specifier_that_cannot_be_read_is_unknown_for_its_variant_alone(specifier: str) -> None:
+    """A package is chosen from though one of its variants asks for a version that nobody can compare."""
+    machine = MACHINE.model_copy(update={"onnxruntime": "1.32.0"})
+    requires = Requirements(onnxruntime=specifier)
+    bad = variant().model_copy(update={"id": "bad", "compatibility": Compatibility(requires=requires)})
+    good = variant()
+    component = Component(
+        name="main",
+        source=Source(sha256="0" * 64, size=1, opsets={}),
+        inputs=(),
+        outputs=(),
+        variants=(bad, good),
+    )
+    chosen = select(component, machine, {"some": Rules()}, here=False)
+    assert chosen.chosen is not None and chosen.chosen.id == "some"
+    (other,) = chosen.rejected
+    assert (other.verdict.grade, other.verdict.code) == (Grade.UNKNOWN, Code.NOT_IN_PROFILE)
+    assert len(other.verdict.reason) < 1000
+
+
+def test_a_version_of_the_machine_that_cannot_be_read_is_unknown() -> None:
+    for found in ("9" * 5000, "1.x", "", "1." * 500):
+        assert version_fits(found, ">=1") is None
+    assert version_fits("9" * 100, ">=1") is True

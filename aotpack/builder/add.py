@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from aotpack.builder.build import build
 from aotpack.builder.report import BuildReport
+from aotpack.builder.spec import TargetSpec
 from aotpack.container.partial import check_writable
 from aotpack.edit import adopt
 from aotpack.errors import UsageError
+from aotpack.model_check import ANY_DOMAIN, Allowance
+from aotpack.model_files import check_packaged_model
 from aotpack.package import open_package
+from aotpack.shapes import Wanted
 from aotpack.target import PORTABLE
 
 __all__ = ["add"]
@@ -21,10 +25,10 @@ __all__ = ["add"]
 def add(
     package: Path,
     *,
-    targets: Iterable[str],
+    targets: Iterable[str | TargetSpec],
     output: Path | None = None,
     component: str | None = None,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Wanted | None = None,
     keep_going: bool = False,
     **settings: Any,
 ) -> BuildReport:
@@ -32,7 +36,7 @@ def add(
 
     Args:
         package: the package, which is left as it is unless it is `output`.
-        targets: names from the catalogue, or aliases.
+        targets: as `aotpack.build` takes them.
         output: the package to write; by default `package`, replaced in one step.
         component: whose portable ONNX is compiled; by default the first one's.
         shapes: as `aotpack.build` takes them.
@@ -55,6 +59,7 @@ def add(
                 where=f"{package}: component {grown.name}",
                 hint="build it again with `aotpack build`",
             )
+        check_packaged_model(opened.reader, portable, Allowance(domains=ANY_DOMAIN))
         model, *_ = opened.extract(portable.id, Path(scratch) / "portable", component=grown.name)
         built = Path(scratch) / "added.aotpack"
         report = build(

@@ -19,22 +19,24 @@ import psutil
 from aotpack.builder.footprint import with_footprints
 from aotpack.builder.jobs.dask_farm import connect
 from aotpack.builder.jobs.elsewhere import Elsewhere
+from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.pools import Here, Place, jobs_at_once
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.models.constants import with_constants
 from aotpack.builder.plan import plan
 from aotpack.builder.report import BuildReport
 from aotpack.builder.results import Results
-from aotpack.builder.schedule import Event, Finished, do_all
+from aotpack.builder.schedule import Finished, do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant, Limits, TargetSpec
-from aotpack.builder.variant import Built
 from aotpack.container.content import Content
 from aotpack.container.partial import check_writable
 from aotpack.container.writer import write
 from aotpack.errors import BuildFailed, OutputError, UsageError
+from aotpack.events import Event, EventCode, OnEvent
 from aotpack.manifest import Component, Manifest
 from aotpack.probing import probe
+from aotpack.shapes import Wanted, checked_shapes
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 
@@ -46,7 +48,7 @@ def build(
     *,
     targets: Iterable[str | TargetSpec],
     output: str | os.PathLike[str],
-    shapes: Mapping[str, int | Sequence[int]] | None = None,
+    shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     version: str = "0",
@@ -59,7 +61,7 @@ def build(
     reuse: bool = True,
     executor: Executor | str | None = None,
     compress: int | None = 3,
-    on_event: Event | None = None,
+    on_event: OnEvent | None = None,
 ) -> BuildReport:
     """Compile one ONNX model for many targets and pack what comes out.
 
@@ -67,7 +69,8 @@ def build(
         model: path of the ONNX model.
         targets: names from the catalogue, aliases (``aotpack targets``), or a `TargetSpec` with more to say.
         output: path of the package to write; none of the files of the model.
-        shapes: input name to its shape, or symbolic dimension to its one size.
+        shapes: input name to its shape, or symbolic dimension to its one size, for all targets; a
+            `TargetSpec` can have others.
         constants: input name to the value that it always has; the variants lack that input.
         name: of the package; by default the model's file name.
         version: of the package.
@@ -82,7 +85,7 @@ def build(
         executor: does the jobs instead of this machine: any `concurrent.futures.Executor` whose processes can
             import aotpack, or ``dask://HOST:PORT``, the scheduler of a Dask cluster.
         compress: zstd level of segments that shrink by it, or None.
-        on_event: called from worker threads, one call at a time.
+        on_event: called for each step (`aotpack.events`), from worker threads, one call at a time.
 
     Raises:
         UsageError, ModelError: nothing was started.
@@ -113,7 +116,7 @@ def one_model(
     *,
     targets: Iterable[str | TargetSpec],
     output: Path,
-    shapes: Mapping[str, int | Sequence[int]] | None = None,
+    shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
     name: str | None = None,
     **settings: Any,
@@ -134,9 +137,7 @@ def one_model(
     """
     if isinstance(targets, str):
         raise UsageError("is a text", where="targets", found=repr(targets), expected=f"a list: [{targets!r}]")
-    sizes = {
-        key: (shape,) if isinstance(shape, int) else tuple(shape) for key, shape in (shapes or {}).items()
-    }
+    sizes = checked_shapes(shapes or {})
     return BuildSpec(
         name=name or package_name(model),
         output=output,
@@ -151,16 +152,16 @@ def build_spec(
     *,
     executor: Executor | str | None = None,
     keep_going: bool = False,
-    on_event: Event | None = None,
+    on_event: OnEvent | None = None,
 ) -> BuildReport:
     """Build what `spec` says. As `build`."""
     started = time.monotonic()
-    announce = _one_at_a_time(on_event)
+    tell = _one_at_a_time(on_event)
     refuse_input(spec.output, [component.model for component in spec.components])
     with _claimed(spec.output) as scratch:
         spec = with_constants(spec, scratch)
-        finished = _run(spec, executor, scratch, announce)
-        report = _pack(spec, finished, announce, started)
+        finished = _run(spec, executor, scratch, tell)
+        report = _pack(spec, finished, tell, started)
     if report.package is None:
         raise BuildFailed(
             "no target could be built, so there is no package", report=report, hint=_first_reason(report)
@@ -174,14 +175,14 @@ def build_spec(
     return report
 
 
-def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announce: Event) -> list[Finished]:
+def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: OnEvent) -> list[Finished]:
     limits = spec.limits
     if limits.memory is None:
         # What a machine has is the least that a limit can mean: beyond it the system kills at random.
         limits = Limits(seconds=limits.seconds, memory=psutil.virtual_memory().total * 9 // 10)
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers())
-        elsewhere = None if executor is None else _elsewhere(executor)
+        elsewhere = None if executor is None else _elsewhere(executor, workers)
         if elsewhere is not None:
             stack.callback(elsewhere.close)
         planned = plan(spec, toolchains(), elsewhere.offered() if elsewhere else None)
@@ -189,24 +190,28 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, announ
         place: Place
         if elsewhere is None:
             sizes = [sum(part.model.source.size for part in job.components) for job in planned.jobs]
-            place = Here(workers, probe(), jobs_at_once(sizes, spec.jobs))
+            copies = ModelCopies(scratch / "models")
+            place = Here(workers, probe(), jobs_at_once(sizes, spec.jobs), copies)
             stack.callback(place.close)
         else:
             place = elsewhere
         results = Results(Cache()) if spec.reuse else None
-        sources = Sources(planned.components, scratch, workers, limits)
+        compiled = [part for job in planned.jobs for part in job.components]
+        sources = Sources((*planned.components, *compiled), scratch, workers, limits)
         machine = probe() if elsewhere is None else None
-        finished = do_all(planned, place, sources, results, scratch, announce, machine)
+        finished = do_all(planned, place, sources, results, scratch, tell, machine)
         if results is not None:
             results.trim()
         return finished
 
 
-def _elsewhere(executor: Executor | str) -> Elsewhere:
-    return connect(executor) if isinstance(executor, str) else Elsewhere(executor)
+def _elsewhere(executor: Executor | str, workers: Workers) -> Elsewhere:
+    if isinstance(executor, str):
+        return connect(executor, workers, probe())
+    return Elsewhere(executor, workers, probe())
 
 
-def _pack(spec: BuildSpec, finished: list[Finished], announce: Event, started: float) -> BuildReport:
+def _pack(spec: BuildSpec, finished: list[Finished], tell: OnEvent, started: float) -> BuildReport:
     components: dict[str, Component] = {}
     contents: dict[tuple[str, str], Sequence[tuple[str, Content]]] = {}
     for item in finished:
@@ -226,7 +231,7 @@ def _pack(spec: BuildSpec, finished: list[Finished], announce: Event, started: f
     rows = tuple(item.built.row for item in finished)
     if not components:
         return BuildReport(package=None, seconds=time.monotonic() - started, rows=rows)
-    announce("pack", "", "", None)
+    tell(Event(code=EventCode.PACKING, package=str(spec.output)))
     # Jobs are in the order of the targets, components of a package in that of the spec.
     ordered = tuple(components[each.name] for each in spec.components if each.name in components)
     manifest = write(
@@ -282,15 +287,15 @@ def _sweep(builds: Path) -> None:
                 shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _one_at_a_time(on_event: Event | None) -> Event:
+def _one_at_a_time(on_event: OnEvent | None) -> OnEvent:
     lock = threading.Lock()
 
-    def announce(what: str, component: str, target: str, built: Built | None) -> None:
+    def tell(event: Event) -> None:
         if on_event is not None:
             with lock:
-                on_event(what, component, target, built)
+                on_event(event)
 
-    return announce
+    return tell
 
 
 def refuse_input(output: Path, inputs: Iterable[Path]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from importlib import resources
 from pathlib import PurePath
 
+from aotpack._text import html_text
 from aotpack.builder.page_drawings import bytes_text, family, family_style, filling, sharing
 from aotpack.builder.report import BuildReport, Row
 
@@ -19,7 +19,7 @@ def page(report: BuildReport) -> str:
     style = resources.files("aotpack.builder").joinpath("page.css").read_text(encoding="utf-8")
     components = list(dict.fromkeys(row.component for row in report.rows))
     rows = sorted(report.rows, key=lambda row: components.index(row.component))
-    parts = [f"<header>\n<h1>{escape(title)}</h1>", *_facts(report), "</header>"]
+    parts = [f"<header>\n<h1>{html_text(title)}</h1>", *_facts(report), "</header>"]
     if report.package:
         parts += filling(rows)
     parts += [*_matrix(rows), *_variants(rows)]
@@ -30,7 +30,7 @@ def page(report: BuildReport) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{html_text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
@@ -50,8 +50,8 @@ def _facts(report: BuildReport) -> Iterable[str]:
     facts.append(("took", f"{report.seconds:.1f} s", ""))
     yield '<dl class="facts">'
     for name, value, more in facts:
-        told = f" <small>{escape(more)}</small>" if more else ""
-        yield f"<div><dt>{name}</dt><dd>{escape(value)}{told}</dd></div>"
+        told = f" <small>{html_text(more)}</small>" if more else ""
+        yield f"<div><dt>{name}</dt><dd>{html_text(value)}{told}</dd></div>"
     yield "</dl>"
 
 
@@ -62,7 +62,7 @@ def _matrix(rows: Sequence[Row]) -> Iterable[str]:
         return
     targets = list(dict.fromkeys(row.target for row in rows))
     by_place = {(row.component, row.target): row for row in rows}
-    heads = "".join(f'<th><span class="name">{escape(target)}</span></th>' for target in targets)
+    heads = "".join(f'<th><span class="name">{html_text(target)}</span></th>' for target in targets)
     yield f"<h2>Components and targets</h2>\n{_legend_of_states(rows)}"
     yield f'<div class="scroll matrix"><table id="matrix">\n<thead><tr><th></th>{heads}</tr></thead>\n<tbody>'
     for component in components:
@@ -70,7 +70,7 @@ def _matrix(rows: Sequence[Row]) -> Iterable[str]:
             f"<td>{_state(row) if (row := by_place.get((component, target))) else ''}</td>"
             for target in targets
         ]
-        yield f"<tr><th>{escape(component)}</th>{''.join(cells)}</tr>"
+        yield f"<tr><th>{html_text(component)}</th>{''.join(cells)}</tr>"
     yield "</tbody></table></div>"
 
 
@@ -85,7 +85,7 @@ def _variants(rows: Sequence[Row]) -> Iterable[str]:
     numbers = {id(row): number for number, row in enumerate(rows, 1)}
     components = list(dict.fromkeys(row.component for row in rows))
     for component in components:
-        title = "Variants" if len(components) == 1 else escape(component)
+        title = "Variants" if len(components) == 1 else html_text(component)
         yield f"<h2>{title}</h2>"
         yield (
             "<p>A bar is what a variant takes in the package: in colour what it adds, "
@@ -103,17 +103,18 @@ def _variants(rows: Sequence[Row]) -> Iterable[str]:
 
 def _variant(row: Row, number: int, widest: int, style: str) -> str:
     begin = (
-        f'<tr style="{style}"><td class="no">{number}</td><td class="target name">{escape(row.target)}</td>'
+        f'<tr style="{style}"><td class="no">{number}</td>'
+        f'<td class="target name">{html_text(row.target)}</td>'
         f"<td>{_state(row)}</td>"
     )
     if row.state == "failed":
-        return f'{begin}<td class="why" colspan="8">{escape(row.reason or "")}</td></tr>'
+        return f'{begin}<td class="why" colspan="8">{html_text(row.reason or "")}</td></tr>'
     coverage, numerics = row.coverage, row.numerics
     counted = f"{coverage.compiled}/{coverage.nodes}" if coverage and coverage.partitions else ""
     adds, stored = row.adds or 0, row.stored or 0
     lengths = (100 * adds / widest, 100 * (stored - adds) / widest)
     bar = "".join(f'<i style="width:{length:.2f}%"></i>' for length in lengths)
-    string = escape(row.ep_string or "")
+    string = html_text(row.ep_string or "")
     cells = [
         _cell("adds", bytes_text(row.adds), "n"),
         f'<td class="share"><span class="bar">{bar}</span></td>',
@@ -128,7 +129,7 @@ def _variant(row: Row, number: int, widest: int, style: str) -> str:
 
 
 def _cell(what: str, text: str, kind: str = "") -> str:
-    return f'<td class="{kind}" data-what="{what}">{escape(text)}</td>' if text else "<td></td>"
+    return f'<td class="{kind}" data-what="{what}">{html_text(text)}</td>' if text else "<td></td>"
 
 
 def _notes(rows: Sequence[Row]) -> Iterable[str]:
@@ -143,7 +144,7 @@ def _notes(rows: Sequence[Row]) -> Iterable[str]:
         return
     yield '<h2>What there is to know</h2>\n<dl class="notes">'
     for text, names in told.items():
-        yield f'<dt class="name">{escape(", ".join(names))}</dt><dd>{escape(text)}</dd>'
+        yield f'<dt class="name">{html_text(", ".join(names))}</dt><dd>{html_text(text)}</dd>'
     yield "</dl>"
 
 
@@ -154,16 +155,16 @@ def _strings(rows: Sequence[Row]) -> Iterable[str]:
     yield "<h2>Compatibility strings</h2>\n<details><summary>As the EPs wrote them</summary>"
     yield '<dl class="notes" id="strings">'
     for row in having:
-        yield f'<dt class="name">{escape(f"{row.component}/{row.target}")}</dt>'
-        yield f'<dd><code class="whole-string">{escape(row.ep_string or "")}</code></dd>'
+        yield f'<dt class="name">{html_text(f"{row.component}/{row.target}")}</dt>'
+        yield f'<dd><code class="whole-string">{html_text(row.ep_string or "")}</code></dd>'
     yield "</dl></details>"
 
 
 def _logs(rows: Sequence[Row]) -> Iterable[str]:
     for row in rows:
         if row.log:
-            name = escape(f"{row.component}/{row.target}")
-            yield f"<details><summary>Log of {name}</summary><pre>{escape(row.log)}</pre></details>"
+            name = html_text(f"{row.component}/{row.target}")
+            yield f"<details><summary>Log of {name}</summary><pre>{html_text(row.log)}</pre></details>"
 
 
 def _state(row: Row) -> str:

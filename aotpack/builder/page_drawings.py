@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 
+from aotpack._text import html_text
 from aotpack.builder.report import Row
 
 __all__ = ["bytes_text", "family", "family_style", "filling", "sharing"]
@@ -52,7 +52,7 @@ def filling(rows: Sequence[Row]) -> Iterable[str]:
     yield "<h2>What fills the package</h2>"
     yield '<div class="whole" id="filling" role="img" aria-label="Bytes that each variant adds">'
     for row in adding:
-        told = escape(f"{row.component}/{row.target} adds {bytes_text(row.adds)}")
+        told = html_text(f"{row.component}/{row.target} adds {bytes_text(row.adds)}")
         width = 100 * (row.adds or 0) / whole
         yield f'<i style="{family_style(family(row), rows)};width:{width:.3f}%" title="{told}"></i>'
     yield '</div>\n<ul class="legend">'
@@ -60,7 +60,7 @@ def filling(rows: Sequence[Row]) -> Iterable[str]:
         own = [row for row in adding if family(row) == name]
         total = bytes_text(sum(row.adds or 0 for row in own))
         count = f"{len(own)} variants" if len(own) > 1 else "1 variant"
-        yield f'<li style="{family_style(name, rows)}"><b>{escape(name)}</b> {total} in {count}</li>'
+        yield f'<li style="{family_style(name, rows)}"><b>{html_text(name)}</b> {total} in {count}</li>'
     yield "</ul>"
 
 
@@ -98,7 +98,7 @@ def sharing(rows: Sequence[Row]) -> Iterable[str]:
     for line, ((_, row), name) in enumerate(zip(numbered, names, strict=True)):
         y = top + line * cell
         yield f'<g style="{family_style(family(row), rows)}">'
-        yield f'<text x="{left - 8}" y="{y + cell / 2 + 4:.1f}" text-anchor="end">{escape(name)}</text>'
+        yield f'<text x="{left - 8}" y="{y + cell / 2 + 4:.1f}" text-anchor="end">{html_text(name)}</text>'
         for column, (_, other) in enumerate(numbered):
             shared = row.shares.get(f"{other.component}/{other.id}", 0)
             if shared or other is row:
@@ -118,7 +118,7 @@ def _square(row: Row, other: Row, shared: int, x: int, y: int, cell: int) -> Ite
     kind = "own" if own else "with"
     yield (
         f'<rect class="{kind}" x="{x + 1}" y="{y + 1}" width="{cell - 2}" height="{cell - 2}" rx="2" '
-        f'fill-opacity="{part:.3f}"><title>{escape(told)}</title></rect>'
+        f'fill-opacity="{part:.3f}"><title>{html_text(told)}</title></rect>'
     )
     if cell >= _READABLE and shared and not own:
         place = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}"'

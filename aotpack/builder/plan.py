@@ -6,16 +6,19 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aotpack.builder.models.bfloat16 import BFLOAT16, computes_in_bfloat16
 from aotpack.builder.models.low_bits import QDQ_DOMAINS, low_bit_types
 from aotpack.builder.models.model import SourceModel, read_graph, read_source
-from aotpack.builder.models.shapes import fix_shapes, open_dimensions
+from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_infos
 from aotpack.builder.models.traversal import all_nodes
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
-from aotpack.errors import UsageError
+from aotpack.errors import UnknownName, UsageError
+from aotpack.manifest import TensorInfo
+from aotpack.settings import settings_issue
+from aotpack.shapes import Sizes, dimension_names, is_fixed
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain.base import Toolchain
 from aotpack.version import VERSION
@@ -35,6 +38,8 @@ class ComponentPlan:
 
     spec: ComponentSpec
     model: SourceModel
+    #: Its inputs with the given shapes.
+    inputs: tuple[TensorInfo, ...]
     #: Input dimensions that stay open with the given shapes, as `open_dimensions` names them.
     open: tuple[str, ...]
     #: ONNX's names of element types that some compilers do not take: those of less than 8 bits that its
@@ -49,6 +54,17 @@ class ComponentPlan:
     def name(self) -> str:
         """The component's name."""
         return self.spec.name
+
+    def shapes(self, target: Target) -> dict[str, Sizes]:
+        """What its variant for `target` takes: the shape of each input whose sizes its model leaves open."""
+        fixed = {info.name: info.shape for info in self.model.inputs}
+        # The portable one is the model as it is.
+        inputs = self.model.inputs if target.name == PORTABLE else self.inputs
+        return {
+            info.name: info.shape
+            for info in inputs
+            if info.shape is not None and not is_fixed(fixed.get(info.name))
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +152,14 @@ def plan(
     """
     targets = _targets(spec, toolchains)
     components = tuple(_read(component) for component in spec.components)
+    _check_names(targets, components)
     jobs: list[Job] = []
     for wanted, target in targets:
         toolchain = toolchains[target.toolchain]
         here = {} if target.name == PORTABLE else toolchain.built_with()
         built_with = here if offered is None else offered.get(toolchain.name, here)
         asked = [part for part in components if _is_wanted(part, target, wanted)]
+        asked = [_with_shapes(part, wanted) for part in asked] if target.name != PORTABLE else asked
         groups = [tuple(asked)] if wanted.share_weights and len(asked) > 1 else [(part,) for part in asked]
         jobs += [
             Job(
@@ -162,12 +180,14 @@ def plan(
 
 def _targets(spec: BuildSpec, toolchains: Mapping[str, Toolchain]) -> list[tuple[TargetSpec, Target]]:
     extra = [target for toolchain in toolchains.values() for target in toolchain.targets()]
-    found: dict[str, tuple[TargetSpec, Target]] = {}
+    # A target may be there for several shapes.
+    found: dict[tuple[str, str], tuple[TargetSpec, Target]] = {}
     portable = (TargetSpec(target=PORTABLE),) if spec.portable else ()
     for wanted in (*spec.targets, *portable):
         target = _resolve(wanted, extra, toolchains)
-        if target.name in found and target.name != PORTABLE:
-            before = found[target.name][0]
+        key = (target.name, "" if target.name == PORTABLE else json.dumps(wanted.shapes, sort_keys=True))
+        if key in found and target.name != PORTABLE:
+            before = found[key][0]
             error = UsageError(
                 "is given twice",
                 where=f"target {wanted.name or wanted.target}",
@@ -176,8 +196,8 @@ def _targets(spec: BuildSpec, toolchains: Mapping[str, Toolchain]) -> list[tuple
             )
             raise _placed(error, wanted, "name", "target")
         # The portable one is last, wherever it was named.
-        found.pop(target.name, None)
-        found[target.name] = (wanted, target)
+        found.pop(key, None)
+        found[key] = (wanted, target)
     if not found:
         raise UsageError("no target", where=spec.output, hint="give --target; `aotpack targets` lists them")
     known = {component.name for component in spec.components}
@@ -208,6 +228,9 @@ def _resolve(wanted: TargetSpec, extra: Iterable[Target], toolchains: Mapping[st
     for name, value in sorted(target.provider_options.items()):
         if issue := toolchain.option_issue(name, value):
             raise UsageError(issue, where=_said(wanted, f"options.{name}") or f"{called}, option {name}")
+    # A third party's toolchain may set what it does not list.
+    if issue := settings_issue(toolchain.session_settings(target), toolchain):
+        raise UsageError(issue, where=_said(wanted, "target") or called)
     if wanted.share_weights and not toolchain.shares_weights:
         where = _said(wanted, "share_weights") or called
         raise UsageError(f"{target.ep} cannot share weights between components", where=where)
@@ -229,12 +252,43 @@ def _is_wanted(component: ComponentPlan, target: Target, wanted: TargetSpec) -> 
     return wanted.components is None or component.name in wanted.components or target.name == PORTABLE
 
 
+def _with_shapes(component: ComponentPlan, wanted: TargetSpec) -> ComponentPlan:
+    """`component` as it is compiled for one target, which may have shapes of its own."""
+    known = dimension_names(component.model.inputs)
+    own = {name: shape for name, shape in wanted.shapes.items() if name in known}
+    if not own:
+        return component
+    spec = replace(
+        component.spec,
+        shapes={**component.spec.shapes, **own},
+        places={**component.spec.places, **wanted.places},
+    )
+    graph = fix_shapes(read_graph(spec.model), spec.shapes, spec.places)
+    return replace(component, spec=spec, inputs=tensor_infos(graph), open=tuple(open_dimensions(graph)))
+
+
+def _check_names(targets: Iterable[tuple[TargetSpec, Target]], components: Iterable[ComponentPlan]) -> None:
+    """Refuse shapes of a target that name nothing in any of its components.
+
+    Raises:
+        UnknownName: one does.
+    """
+    for wanted, target in targets:
+        parts = [part for part in components if _is_wanted(part, target, wanted)]
+        known = {name for part in parts for name in dimension_names(part.model.inputs)}
+        for name in wanted.shapes:
+            if name not in known:
+                unknown = UnknownName("input or symbolic dimension", name, known)
+                raise unknown.at(_said(wanted, f"shapes.{name}") or f"target {target.name}")
+
+
 def _read(spec: ComponentSpec) -> ComponentPlan:
     model = read_source(spec)
     graph = fix_shapes(read_graph(spec.model), spec.shapes, spec.places)
     return ComponentPlan(
         spec=spec,
         model=model,
+        inputs=tensor_infos(graph),
         open=tuple(open_dimensions(graph)),
         narrow=low_bit_types(graph) | ({BFLOAT16} if computes_in_bfloat16(graph) else frozenset()),
         flex=any(opset.domain == _PREVIEW for opset in _imports(graph)),

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import cast
 
 from aotpack.builder.build import build
-from aotpack.builder.repair import shapes_of
+from aotpack.builder.repair import compiled_shapes
 from aotpack.builder.report import BuildReport, Row
-from aotpack.builder.schedule import Event
 from aotpack.builder.spec import TargetSpec
 from aotpack.container.partial import check_writable
 from aotpack.doctor import Finding, examine
 from aotpack.edit import adopt, prune
 from aotpack.errors import BuildFailed, UsageError
+from aotpack.events import OnEvent
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
+from aotpack.model_check import ANY_DOMAIN, Allowance
+from aotpack.model_files import check_packaged_model
 from aotpack.package import Package, open_package
 from aotpack.probing import probe
 from aotpack.target import PORTABLE, Precision, Target, catalogue
@@ -27,7 +29,7 @@ __all__ = ["refresh"]
 
 
 def refresh(
-    package: Path, output: Path, *, machine: Machine | None = None, on_event: Event | None = None
+    package: Path, output: Path, *, machine: Machine | None = None, on_event: OnEvent | None = None
 ) -> BuildReport:
     """Write a package in which the variants that `aotpack.doctor.examine` calls stale are compiled anew.
 
@@ -74,7 +76,7 @@ def _rebuild(
     stale: Iterable[Finding],
     latest: Path,
     folder: Path,
-    on_event: Event | None,
+    on_event: OnEvent | None,
 ) -> tuple[Path, list[Row]]:
     """The package with what could be rebuilt, and a row for each stale variant."""
     portable = next((variant for variant in component.variants if variant.target == PORTABLE), None)
@@ -84,14 +86,13 @@ def _rebuild(
             where=f"{opened.name}: component {component.name}",
             hint="build it again with `aotpack build`",
         )
+    check_packaged_model(opened.reader, portable, Allowance(domains=ANY_DOMAIN))
     model, *_ = opened.extract(portable.id, folder / "portable", component=component.name)
     rows: list[Row] = []
     for index, finding in enumerate(stale):
         variant = finding.variant
-        old = folder / f"old-{index}.onnx"
-        opened.reader.copy_file(variant.files[0], old)
         built = folder / f"built-{index}.aotpack"
-        report = _build(model, variant, built, component, shapes_of(old), on_event)
+        report = _build(model, variant, built, component, compiled_shapes(opened, variant), on_event)
         # A build of one model calls its component otherwise.
         named = [row.model_copy(update={"component": component.name}) for row in report.rows]
         if report.package is None:
@@ -114,7 +115,7 @@ def _build(
     output: Path,
     component: Component,
     shapes: dict[str, tuple[int, ...]],
-    on_event: Event | None,
+    on_event: OnEvent | None,
 ) -> BuildReport:
     wanted = {info.name for info in component.inputs}
     try:

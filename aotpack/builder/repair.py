@@ -5,28 +5,37 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from aotpack.builder.build import build
 from aotpack.builder.models.model import load_graph
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.errors import AotpackError, BuildFailed
-from aotpack.events import EventCode
+from aotpack.events import EventCode, LoadListener
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
+from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.package import Package, open_package
 from aotpack.policy import Policy
 from aotpack.probing import probe
+from aotpack.shapes import is_fixed
 from aotpack.source.local import LocalVariants
 from aotpack.target import PORTABLE, Target, catalogue
 from aotpack.toolchain import toolchains
 
-__all__ = ["compile_here", "fixed_shapes", "shapes_of", "targets_here"]
+__all__ = ["compile_here", "compiled_shapes", "fixed_shapes", "shapes_of", "targets_here"]
 
 #: What `compile_here` gives back: the variant and the folder of its files; None if it failed.
 Work = Callable[[], tuple[Variant, Path] | None]
 
 
-def compile_here(package: Package, component: str, policy: Policy, announce: Callable[..., None]) -> Work:
+def compile_here(
+    package: Package,
+    component: str,
+    policy: Policy,
+    tell: LoadListener,
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+) -> Work:
     """What compiles `component` for this machine and keeps the variant in the cache, when it is called.
 
     It needs the package no longer then, so it can be called from another thread. The vendor's compiler runs
@@ -36,7 +45,8 @@ def compile_here(package: Package, component: str, policy: Policy, announce: Cal
         package: an open package.
         component: the name of one of its components.
         policy: which devices and EPs are taken, in which order.
-        announce: is told what is done (`aotpack.events.announcer`).
+        tell: is told what is done.
+        shapes: to compile for. Without any, toolchains that need fixed ones take those of another variant.
     """
     compiled_from = package.component(component)
     digest, name, cache = package.digest, package.manifest.name, package.cache
@@ -44,32 +54,36 @@ def compile_here(package: Package, component: str, policy: Policy, announce: Cal
     portable = next((item for item in compiled_from.variants if item.target == PORTABLE), None)
     if portable is None:
         reason = "The package holds no portable ONNX to compile from."
-        announce(EventCode.RECOMPILE_FAILED, component, reason)
+        tell(EventCode.RECOMPILE_FAILED, reason)
         return lambda: None
     try:
-        model = cache.materialise(package.reader, compiled_from, portable) / portable.files[0].path
-        shapes = fixed_shapes(package, compiled_from)
+        folder = cache.materialise(package.reader, compiled_from, portable, Allowance(domains=ANY_DOMAIN))
+        model = folder / portable.files[0].path
+        fixed = fixed_shapes(package, compiled_from)
     except (AotpackError, OSError) as error:
-        announce(EventCode.RECOMPILE_FAILED, component, str(error))
+        tell(EventCode.RECOMPILE_FAILED, str(error), error=error)
         return lambda: None
     machine = probe()
     targets = targets_here(machine, policy)
     if not targets:
         reason = "This machine compiles for none of the devices and EPs that may be taken."
-        announce(EventCode.RECOMPILE_FAILED, component, reason)
+        tell(EventCode.RECOMPILE_FAILED, reason)
 
     def work() -> tuple[Variant, Path] | None:
         for target in targets:
-            announce(EventCode.RECOMPILING, target.name, f"It is compiled for this machine ({target.title}).")
+            reason = f"It is compiled for this machine ({target.title})."
+            tell(EventCode.RECOMPILING, reason, target=target.name)
             try:
                 return _compile(target)
             except BuildFailed as error:
-                announce(EventCode.RECOMPILE_FAILED, target.name, str(error.report.rows[0].reason))
+                reason = str(error.report.rows[0].reason)
+                tell(EventCode.RECOMPILE_FAILED, reason, target=target.name, error=error)
             except (AotpackError, OSError) as error:
-                announce(EventCode.RECOMPILE_FAILED, target.name, str(error))
+                tell(EventCode.RECOMPILE_FAILED, str(error), target=target.name, error=error)
         return None
 
     def _compile(target: Target) -> tuple[Variant, Path]:
+        needs_fixed = toolchains()[target.toolchain].needs_fixed_shapes
         with tempfile.TemporaryDirectory(prefix="aotpack-here-") as scratch:
             output = Path(scratch) / "here.aotpack"
             build(
@@ -77,13 +91,14 @@ def compile_here(package: Package, component: str, policy: Policy, announce: Cal
                 targets=[target.name],
                 output=output,
                 name=name,
-                shapes=shapes,
+                shapes=shapes or (fixed if needs_fixed else {}),
                 portable=False,
                 compress=None,
             )
             with open_package(output) as built:
-                kept = local.keep(digest, component, machine, policy, built.reader, built.component())
-        announce(EventCode.RECOMPILED, kept[0].id, "It was compiled for this machine and kept in the cache.")
+                kept = local.keep(digest, component, machine, policy, built.reader, built.component(), shapes)
+        reason = "It was compiled for this machine and kept in the cache."
+        tell(EventCode.RECOMPILED, reason, target=target.name, variant=kept[0].id)
         return kept
 
     return work
@@ -117,6 +132,21 @@ def shapes_of(model: Path) -> dict[str, tuple[int, ...]]:
     }
 
 
+def compiled_shapes(package: Package, variant: Variant) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs that `variant` was compiled with fixed ones for."""
+    if variant.shapes is not None:
+        return {
+            name: tuple(size for size in shape if isinstance(size, int))
+            for name, shape in variant.shapes.items()
+            if is_fixed(shape)
+        }
+    # Packages of earlier releases do not say it.
+    with tempfile.TemporaryDirectory(prefix="aotpack-shapes-") as scratch:
+        model = Path(scratch) / "model.onnx"
+        package.reader.copy_file(variant.files[0], model)
+        return shapes_of(model)
+
+
 def fixed_shapes(package: Package, component: Component) -> Mapping[str, tuple[int, ...]]:
     """The shapes that another variant was compiled with: some toolchains compile nothing else."""
     wanted = {info.name for info in component.inputs if not all(isinstance(x, int) for x in info.shape or ())}
@@ -125,10 +155,8 @@ def fixed_shapes(package: Package, component: Component) -> Mapping[str, tuple[i
     for variant in component.variants:
         if variant.target == PORTABLE or not variant.coverage or not variant.coverage.compiled:
             continue
-        with tempfile.TemporaryDirectory(prefix="aotpack-shapes-") as scratch:
-            model = Path(scratch) / "model.onnx"
-            package.reader.copy_file(variant.files[0], model)
-            shapes = {name: shape for name, shape in shapes_of(model).items() if name in wanted}
+        found = compiled_shapes(package, variant)
+        shapes = {name: shape for name, shape in found.items() if name in wanted}
         if shapes:
             return shapes
     return {}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
-from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aotpack.builder.jobs.job import Done, References
@@ -16,14 +16,11 @@ from aotpack.builder.results import Results
 from aotpack.builder.sources import Sources, refusal
 from aotpack.builder.variant import Built, finish, portable
 from aotpack.errors import AotpackError, OutputError
+from aotpack.events import Event, EventCode, OnEvent
 from aotpack.machine import Machine
 from aotpack.target import PORTABLE
 
-__all__ = ["Event", "Finished", "do_all"]
-
-#: (what, component, target, result or None): ``wait`` for each that has to be compiled, before the first is;
-#: ``reference`` and, when it is made, ``referred``; ``start``, ``end`` or ``pack``.
-Event = Callable[[str, str, str, Built | None], None]
+__all__ = ["Finished", "do_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ def do_all(
     sources: Sources,
     results: Results | None,
     scratch: Path,
-    announce: Event,
+    tell: OnEvent,
     machine: Machine | None,
 ) -> list[Finished]:
     """Do all jobs; give what came of them in the plan's order. What nobody can do is told before one begins.
@@ -51,14 +48,14 @@ def do_all(
         sources: prepares the models.
         results: of earlier builds; None: build all anew, and keep nothing.
         scratch: an empty folder, which has the files of what was built.
-        announce: told of each step.
+        tell: is told of each step.
         machine: that does them; None if others do.
 
     Raises:
         ModelError: a model changed while it was built.
         OutputError: the cache of results cannot be written.
     """
-    work = _Work(planned, place, sources, results, scratch, announce, machine)
+    work = _Work(planned, place, sources, results, scratch, tell, machine)
     try:
         work.begin()
         for future in as_completed(work.waiting):
@@ -83,7 +80,7 @@ class _Work:
         sources: Sources,
         results: Results | None,
         scratch: Path,
-        announce: Event,
+        tell: OnEvent,
         machine: Machine | None,
     ) -> None:
         self._jobs = planned.jobs
@@ -92,7 +89,7 @@ class _Work:
         self._sources = sources
         self._results = results
         self._scratch = scratch
-        self._announce = announce
+        self._tell = tell
         self._machine = machine
         #: By a job's place in the plan.
         self.finished: dict[int, tuple[Built, ...]] = {}
@@ -113,7 +110,7 @@ class _Work:
             self._end(index, finish(job, known, cached=kept, why=why))
         for index in ahead:
             for component in self._jobs[index].components:
-                self._announce("wait", component.name, self._jobs[index].target.name, None)
+                self._tell(self._event(EventCode.QUEUED, component.name, self._jobs[index].target.name))
         for index, why in ahead.items():
             job = self._jobs[index]
             try:
@@ -121,14 +118,15 @@ class _Work:
                 references: References = tuple
                 if self._machine is None or _can_do_all(job, self._machine):
                     # The portable model is not run for what is compared with nothing.
-                    references = self._sources.references(job, self._place, self._announce)
+                    references = self._sources.references(job, self._place, self._tell_of_component)
             except OutputError:
                 raise
             except Exception as error:
                 # A model that cannot be prepared for one target may well be for another.
                 self._end(index, finish(job, Done(failure=_told(error)), cached=False, why=why))
                 continue
-            future = self._place.submit(task, references, self._folder(index), _begun(job, self._announce))
+            begun = functools.partial(self._begun, job)
+            future = self._place.submit(task, references, self._folder(index), begun)
             self.waiting[future] = (index, why)
 
     def take(self, future: Future[Done]) -> None:
@@ -172,7 +170,19 @@ class _Work:
         self.finished[index] = built
         job = self._jobs[index]
         for component, item in zip(job.components, built, strict=True):
-            self._announce("end", component.name, job.target.name, item)
+            code = EventCode.BUILT if item.row.state == "built" else EventCode.FAILED
+            event = self._event(code, component.name, job.target.name)
+            self._tell(replace(event, variant=item.row.id, reason=item.row.reason or "", row=item.row))
+
+    def _begun(self, job: Job) -> None:
+        for component in job.components:
+            self._tell(self._event(EventCode.COMPILING, component.name, job.target.name))
+
+    def _tell_of_component(self, code: EventCode, component: str) -> None:
+        self._tell(self._event(code, component))
+
+    def _event(self, code: EventCode, component: str, target: str | None = None) -> Event:
+        return Event(code=code, package=self._output, component=component, target=target)
 
 
 def _without_work(
@@ -230,11 +240,3 @@ def _can_do_all(job: Job, machine: Machine) -> bool:
 
 def _key(job: Job, output: str) -> str:
     return "\n".join([output, job.target.name, *(component.name for component in job.components)])
-
-
-def _begun(job: Job, announce: Event) -> Callable[[], None]:
-    def begun() -> None:
-        for component in job.components:
-            announce("start", component.name, job.target.name, None)
-
-    return begun

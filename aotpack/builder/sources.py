@@ -18,14 +18,16 @@ from aotpack.builder.models.model import ModelFiles, file_stamps, import_model, 
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.spec import Limits
 from aotpack.errors import ModelError, OutputError
+from aotpack.events import EventCode
+from aotpack.shapes import takes
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.base import Toolchain
 
 __all__ = ["Announce", "Sources", "refusal"]
 
-#: As `aotpack.builder.schedule.Event`.
-Announce = Callable[[str, str, str, None], None]
+#: Is told which component a reference is made of, and when it is made.
+Announce = Callable[[EventCode, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Sources:
     """Prepares models and has references made when a job asks for them, each once. For one thread.
 
     Args:
-        components: whose models they are.
+        components: whose models they are; one may be there several times, for several shapes.
         folder: an empty one, which takes what is prepared.
         workers: start the references.
         limits: of a worker.
@@ -55,7 +57,7 @@ class Sources:
         self._imported: dict[str, ModelFiles] = {}
         self._prepared: dict[object, _Prepared] = {}
         self._lowered: dict[object, Lowered] = {}
-        self._references: dict[str, Future[Reference]] = {}
+        self._references: dict[object, Future[Reference]] = {}
 
     def task(self, job: Job) -> Task:
         """The task of a job.
@@ -74,6 +76,7 @@ class Sources:
                     component=component.name,
                     variant=job.variant_id(component),
                     model=lowered.model.path,
+                    data=lowered.model.data,
                     nodes=lowered.model.nodes,
                     flex=lowered.records,
                     note=prepared.note,
@@ -119,7 +122,7 @@ class Sources:
     def _prepare(self, component: ComponentPlan, widen: Mapping[str, str]) -> _Prepared:
         # Of components that share their weights one may have types that another has not.
         widen = {name: wide for name, wide in widen.items() if name in component.narrow}
-        key = (component.name, tuple(widen.items()))
+        key = (component.name, _shapes_key(component), tuple(widen.items()))
         if key not in self._prepared:
             source = self._import(component)
             with _scratch(self._folder / f"prepared-{len(self._prepared)}") as folder:
@@ -147,7 +150,9 @@ class Sources:
         return self._lowered[key]
 
     def _reference(self, component: ComponentPlan, place: Place, announce: Announce) -> Future[Reference]:
-        if component.name not in self._references:
+        component = self._comparable(component)
+        key = (component.name, _shapes_key(component))
+        if key not in self._references:
             folder = self._folder / f"reference-{len(self._references)}"
             folder.mkdir(parents=True)
             # The bare operator runs nowhere; what the portable variant has is what the others are held to.
@@ -156,13 +161,27 @@ class Sources:
             runnable = self._lower(component, portable, runs_it, runs_it.widened(component.narrow))
 
             def make() -> Reference:
-                announce("reference", component.name, "", None)
+                announce(EventCode.REFERENCE, component.name)
                 reference = make_reference(runnable.model.path, folder, self._workers, self._limits)
-                announce("referred", component.name, "", None)
+                announce(EventCode.REFERENCE_DONE, component.name)
                 return reference
 
-            self._references[component.name] = place.refer(make)
-        return self._references[component.name]
+            self._references[key] = place.refer(make)
+        return self._references[key]
+
+    def _comparable(self, component: ComponentPlan) -> ComponentPlan:
+        """`component`, or the same with sizes where it leaves some open: it has to be run with some.
+
+        Those that another target is compiled for mean something to the model, and 1 for each may not.
+        """
+        if not component.open:
+            return component
+        fixed = (each for each in self._components if each.name == component.name and not each.open)
+        return next((each for each in fixed if takes(component.inputs, each.inputs)), component)
+
+
+def _shapes_key(component: ComponentPlan) -> object:
+    return tuple(sorted(component.spec.shapes.items()))
 
 
 @contextlib.contextmanager

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from aotpack._values import check_title
 from aotpack.errors import UsageError
+from aotpack.paths import name_issue
+from aotpack.shapes import checked_shapes, parse_shape
 from aotpack.target import Precision
 
 __all__ = [
+    "MAX_SECONDS",
     "BuildSpec",
     "ComponentSpec",
     "Constant",
     "Limits",
     "TargetSpec",
     "parse_constants",
-    "parse_shape",
+    "parse_shapes",
 ]
+
+
+#: Of a time limit: a year. What a thread can wait for has an end.
+MAX_SECONDS = 366 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +41,13 @@ class Limits:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        # Not `<= 0`: a limit that is no number would never be reached.
-        if not self.seconds > 0:
-            raise UsageError("is no time limit", found=f"{self.seconds:g}", expected="more than 0 seconds")
+        # Not `<= 0`: a limit that is no number would never be reached, nor can one wait for it.
+        if not 0 < self.seconds <= MAX_SECONDS:
+            raise UsageError(
+                "is no time limit",
+                found=f"{self.seconds:g}",
+                expected=f"more than 0 and at most {MAX_SECONDS} seconds",
+            )
         if self.memory is not None and not self.memory > 0:
             raise UsageError("is no memory limit", found=self.memory, expected="more than 0 bytes")
 
@@ -58,6 +70,9 @@ class ComponentSpec:
     #: Key, such as ``shapes.input``, to where in a file it was said, for errors.
     places: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shapes", checked_shapes(self.shapes, self.places, what="--shape"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSpec:
@@ -71,6 +86,9 @@ class TargetSpec:
     options: Mapping[str, str] = field(default_factory=dict)
     #: What to compute in; None: as the catalogue says.
     precision: Precision | None = None
+    #: As `ComponentSpec.shapes`, for this target alone: added to those of each component that has such an
+    #: input or dimension, in place of those of the same name.
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     #: The largest error; None: that of the build.
     tolerance: float | None = None
     #: Only these components; None: all.
@@ -79,6 +97,9 @@ class TargetSpec:
     share_weights: bool = False
     #: Key, such as ``options.vtcm_mb``, to where in a file it was said, for errors.
     places: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shapes", checked_shapes(self.shapes, self.places, what="--shape"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +127,19 @@ class BuildSpec:
 
     def __post_init__(self) -> None:
         check_title(name=self.name, version=self.version, license_=self.license)
-        # Nothing is larger than NaN: it would let every variant through.
-        if self.tolerance is not None and not self.tolerance >= 0:
+        for kind, names in (
+            ("component", [component.name for component in self.components]),
+            ("target", [target.name for target in self.targets]),
+        ):
+            for name in names:
+                if name is not None and (issue := name_issue(name)) is not None:
+                    raise UsageError(issue, where=f"name of the {kind}", expected="another name")
+        # Nothing is larger than NaN or an infinity: either would let every variant through.
+        if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise UsageError("is no tolerance", found=f"{self.tolerance:g}", expected="0 or more")
 
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
-
-_SHAPE = re.compile(r"(?P<name>.+?)=(?P<sizes>\d+(?:[,x]\d+)*|)")
 
 
 def parse_constants(texts: Iterable[str]) -> dict[str, Constant]:
@@ -140,24 +166,26 @@ def parse_constants(texts: Iterable[str]) -> dict[str, Constant]:
     return constants
 
 
-def parse_shape(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Read ``NAME=1,576`` (an input) and ``batch=1`` (a symbolic dimension); ``NAME=`` is a scalar.
+def parse_shapes(
+    texts: Iterable[str], targets: Collection[str]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, dict[str, tuple[int, ...]]]]:
+    """Read shapes as `parse_shape` does, and ``TARGET:NAME=SIZES`` for one target alone.
+
+    What stands before the first colon is a target only if it is one of `targets`: names of inputs, such as
+    ``input:0``, have colons too.
+
+    Returns:
+        The shapes for all targets, and those for one alone by its name.
 
     Raises:
-        UsageError: a text is of another form, a size is zero, or a name occurs twice.
+        As `parse_shape`.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    common: list[str] = []
+    own: dict[str, list[str]] = {}
     for text in texts:
-        match = _SHAPE.fullmatch(text)
-        if match is None:
-            raise UsageError(
-                "is not a shape", where=f"--shape {text}", expected="NAME=SIZE[,SIZE…] such as input=1,576"
-            )
-        sizes: Sequence[str] = re.split("[,x]", match["sizes"]) if match["sizes"] else ()
-        shape = tuple(int(size) for size in sizes)
-        if 0 in shape:
-            raise UsageError("has a size of zero", where=f"--shape {text}", expected="sizes of 1 and more")
-        if match["name"] in shapes:
-            raise UsageError("is given twice", where=f"--shape {match['name']}")
-        shapes[match["name"]] = shape
-    return shapes
+        target, colon, shape = text.partition(":")
+        if colon and target in targets:
+            own.setdefault(target, []).append(shape)
+        else:
+            common.append(text)
+    return parse_shape(common), {target: parse_shape(shapes) for target, shapes in own.items()}

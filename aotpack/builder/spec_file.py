@@ -19,31 +19,55 @@ nearest ones that do.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from unicodedata import category
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from aotpack._values import NAME_RULE, Name, Value
+from aotpack._input_file import read_input
+from aotpack._text import BIDI_CONTROLS
+from aotpack._values import MAX_KEYS, MAX_TITLE, NAME_RULE, Count, Name, Value
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
-from aotpack.builder.toml_places import TomlPlaces
+from aotpack.builder.toml_places import TomlPlaces, parse_toml
 from aotpack.errors import UsageError
+from aotpack.manifest import MAX_COMPONENTS, MAX_VARIANTS
+from aotpack.shapes import MAX_DIMENSION
 from aotpack.target import Precision
 
 __all__ = ["BuildFile", "ComponentTable", "LimitsTable", "TargetTable", "read_build_file"]
 
-#: A build file of a hundred components is below 100 KiB.
-MAX_SIZE = 4 * 1024 * 1024
+#: Bytes. A build file of a hundred components is below 100 KiB.
+MAX_SIZE = 1024 * 1024
+#: Characters of the name of an input, a dimension or an option, and of the value of an option that is a text.
+MAX_TEXT = 65536
+#: Characters of a path. No system takes longer ones.
+MAX_FILE_PATH = 4096
+#: Of one component; each is compiled for every target.
+MAX_BUCKETS = 256
+#: What a session's options, and tensors of integers, hold.
+_INT64 = 2**63
 
-_Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=64)]
-_Shapes = dict[str, _Sizes | Annotated[int, Field(ge=1)]]
+
+def _no_controls(text: str) -> str:
+    """`text`, if a terminal, a log and a file system show and take it as it is."""
+    if any(category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in BIDI_CONTROLS for letter in text):
+        raise PydanticCustomError("control", "a path without control characters")
+    return text
+
+
+_Text = Annotated[str, Field(max_length=MAX_TEXT)]
+_FilePath = Annotated[str, Field(min_length=1, max_length=MAX_FILE_PATH), AfterValidator(_no_controls)]
+_Integer = Annotated[int, Field(ge=-_INT64, lt=_INT64)]
+_Size = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
+_Sizes = Annotated[tuple[_Size, ...], Field(max_length=64)]
+_Shapes = Annotated[dict[_Text, _Sizes | _Size], Field(max_length=MAX_KEYS)]
 
 
 def _spdx(text: str) -> str:
-    """`text` as SPDX writes it."""
+    """`text` as SPDX writes it; its length is bounded."""
     from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
     try:
@@ -54,34 +78,43 @@ def _spdx(text: str) -> str:
         ) from None
 
 
+def _title(text: str) -> str:
+    """`text`, if a terminal can show it."""
+    if not text.isprintable():
+        raise PydanticCustomError("title", "a text of printable characters")
+    return text
+
+
 class ComponentTable(Value):
     """``[[component]]``: one model of the package."""
 
     name: Name
     #: Path of the ONNX model.
-    model: str
+    model: _FilePath
     #: Input name to its shape, or symbolic dimension to its one size.
     shapes: _Shapes = Field(default={})
     #: Input name to the value that it always has: it is no input of the variants then.
-    constants: dict[str, bool | int | float] = Field(default={})
+    constants: dict[_Text, bool | _Integer | float] = Field(default={}, max_length=MAX_KEYS)
     #: Name to shapes, each of which becomes a component ``<component>.<name>``.
-    buckets: dict[Name, _Shapes] = Field(default={})
+    buckets: dict[Name, _Shapes] = Field(default={}, max_length=MAX_BUCKETS)
 
 
 class TargetTable(Value):
     """``[[target]]``: what to compile for, and what is different from the catalogue."""
 
     #: From `aotpack targets`, or a set that its toolchain knows.
-    target: str
+    target: Annotated[str, Field(max_length=MAX_TITLE)]
     #: Needed where two tables have the same target.
     name: Name | None = None
     #: Provider options, added to those of the catalogue.
-    options: dict[str, str | int | bool] = Field(default={})
+    options: dict[_Text, _Text | _Integer | bool] = Field(default={}, max_length=MAX_KEYS)
     precision: Precision | None = None
+    #: As a component's, for this target alone, in place of theirs of the same name.
+    shapes: _Shapes = Field(default={})
     #: The largest error, on the scale of the report.
     tolerance: Annotated[float, Field(gt=0)] | None = None
     #: By default all.
-    components: tuple[Name, ...] | None = None
+    components: Annotated[tuple[Name, ...], Field(max_length=MAX_COMPONENTS)] | None = None
     #: Store weights that components have in common once on the device, too.
     share_weights: bool = False
 
@@ -91,7 +124,7 @@ class LimitsTable(Value):
 
     seconds: Annotated[float, Field(gt=0)] | None = None
     #: Bytes.
-    memory: Annotated[int, Field(ge=1)] | None = None
+    memory: Annotated[Count, Field(ge=1)] | None = None
 
 
 class BuildFile(Value):
@@ -99,19 +132,19 @@ class BuildFile(Value):
 
     #: Of the package.
     name: Name
-    version: str = "0"
+    version: Annotated[str, Field(max_length=MAX_TITLE), AfterValidator(_title)] = "0"
     #: Where the package goes; by default the name with ``.aotpack``, beside this file.
-    output: str | None = None
+    output: _FilePath | None = None
     #: SPDX expression of what the models are licensed under.
-    license: Annotated[str, AfterValidator(_spdx)] | None = None
+    license: Annotated[str, Field(max_length=MAX_TITLE), AfterValidator(_spdx)] | None = None
     #: Add the untouched ONNX.
     portable: bool = True
     tolerance: Annotated[float, Field(gt=0)] | None = None
     #: zstd level where it pays; 0: never.
     compress: Annotated[int, Field(ge=0, le=22)] = 3
     limits: LimitsTable = LimitsTable()
-    component: Annotated[tuple[ComponentTable, ...], Field(min_length=1)]
-    target: tuple[TargetTable, ...] = ()
+    component: Annotated[tuple[ComponentTable, ...], Field(min_length=1, max_length=MAX_COMPONENTS)]
+    target: Annotated[tuple[TargetTable, ...], Field(max_length=MAX_VARIANTS)] = ()
 
 
 def read_build_file(path: Path) -> BuildSpec:
@@ -120,23 +153,13 @@ def read_build_file(path: Path) -> BuildSpec:
     Raises:
         UsageError: it cannot be read, is no TOML, or is not what a build file may say.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_SIZE + 1)
-    except OSError as error:
-        raise UsageError(error.strerror or str(error), where=path, expected="a build file") from None
-    if len(data) > MAX_SIZE:
-        raise UsageError("is too large", where=path, expected=f"at most {MAX_SIZE} bytes")
-    try:
-        text = data.decode("utf-8")
-        tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"is not TOML: {error}", where=path) from None
+    data = read_input(path, MAX_SIZE, expected="a build file", error=UsageError)
+    tables, places = parse_toml(path, data)
     try:
         parsed = BuildFile.model_validate(values := _with_tuples(tables))
     except ValidationError as error:
-        raise _told(error, values, TomlPlaces(path, text)) from None
-    return _spec(parsed, path, TomlPlaces(path, text))
+        raise _told(error, values, places) from None
+    return _spec(parsed, path, places)
 
 
 def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
@@ -147,12 +170,15 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
                 place = places.of(("component", index, "name"))
                 raise UsageError(f"two components are called {component.name!r}", where=place)
             components[component.name] = component
+            if len(components) > MAX_COMPONENTS:
+                raise UsageError("too many components", where=path, expected=f"at most {MAX_COMPONENTS}")
     targets = [
         TargetSpec(
             target=target.target,
             name=target.name,
             options={name: _option(value) for name, value in target.options.items()},
             precision=target.precision,
+            shapes=_shapes(target.shapes),
             tolerance=target.tolerance,
             components=_wanted(target, file, places.of(("target", index, "components"))),
             share_weights=target.share_weights,
@@ -198,6 +224,7 @@ def _places(table: TargetTable, index: int, places: TomlPlaces) -> dict[str, str
     own = ("target", "name", "precision", "share_weights")
     keys: list[tuple[str, ...]] = [(name,) for name in own if name in table.model_fields_set]
     keys += [("options", name) for name in table.options]
+    keys += [("shapes", name) for name in table.shapes]
     return {".".join(key): places.of(("target", index, *key)) for key in keys}
 
 
@@ -245,7 +272,7 @@ def _told(error: ValidationError, tables: object, places: TomlPlaces) -> UsageEr
     also = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
     if first["type"] == "extra_forbidden":
         known = _keys_at(loc[:-1])
-        near = difflib.get_close_matches(str(loc[-1]), known, n=3, cutoff=0.5) or known
+        near = difflib.get_close_matches(str(loc[-1])[:MAX_TITLE], known, n=3, cutoff=0.5) or known
         return UsageError(f"unknown key{also}", where=place, hint=f"did you mean {', '.join(near)}?")
     if first["type"] == "missing":
         return UsageError(f"is missing{also}", where=place)

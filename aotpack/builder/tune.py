@@ -10,12 +10,15 @@ from aotpack.builder.jobs.supervise import run_worker
 from aotpack.builder.jobs.worker import MeasureRequest
 from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
+from aotpack.errors import NotAllowed
 from aotpack.machine import Machine
-from aotpack.manifest import Component, TensorInfo
+from aotpack.manifest import Component, TensorInfo, Variant
+from aotpack.model_check import Allowance
 from aotpack.package import Package
 from aotpack.policy import Policy
 from aotpack.probing import probe
 from aotpack.selection import Candidate, select
+from aotpack.shapes import is_fixed
 from aotpack.toolchain import toolchains
 from aotpack.tuning import Measurement, Tuning, TuningStore
 from aotpack.verdict import Code
@@ -58,11 +61,18 @@ def tune(
     tuned = package.component(component)
     machine, policy, store = probe(), policy or Policy(), TuningStore(package.cache.root)
     selection = select(tuned, machine, toolchains(), here=True, policy=policy)
-    inputs = _inputs(package, tuned)
+    shapes = fixed_shapes(package, tuned)
     known = dict(store.read(package.digest, tuned.name, machine))
     tuning = _tuning(package, tuned, machine, known)
     for candidate in selection.accepted:
-        measurement = _measure(package, tuned, candidate, inputs, runs, limits or Limits(seconds=300.0))
+        measurement = _measure(
+            package,
+            tuned,
+            candidate,
+            _inputs(tuned, candidate.variant, shapes),
+            runs,
+            limits or Limits(seconds=300.0),
+        )
         known[candidate.id] = measurement
         tuning = _tuning(package, tuned, machine, known)
         # Kept one by one: whoever is stopped on the way has those that were done.
@@ -93,7 +103,11 @@ def _measure(
     limits: Limits,
 ) -> Measurement:
     variant = candidate.variant
-    folder = package.cache.materialise(package.reader, component, variant)
+    allowance = Allowance.of(toolchains().get(variant.toolchain))
+    try:
+        folder = package.cache.materialise(package.reader, component, variant, allowance)
+    except NotAllowed as error:
+        return Measurement(variant=variant.id, target=variant.target, failure=str(error))
     request = MeasureRequest(
         variant=variant,
         model=str(folder / variant.files[0].path),
@@ -110,10 +124,13 @@ def _measure(
     return Measurement(variant=variant.id, target=variant.target, failure=failure)
 
 
-def _inputs(package: Package, component: Component) -> tuple[TensorInfo, ...]:
-    """The component's inputs, of the shapes that its variants were compiled with: all run on the same."""
-    shapes = fixed_shapes(package, component)
+def _inputs(
+    component: Component, variant: Variant, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[TensorInfo, ...]:
+    """The component's inputs of the shapes that `variant` was compiled for, else of `shapes`."""
+    own = {name: shape for name, shape in (variant.shapes or {}).items() if is_fixed(shape)}
+    taken = {**shapes, **own}
     return tuple(
-        info.model_copy(update={"shape": shapes[info.name]}) if info.name in shapes else info
+        info.model_copy(update={"shape": taken[info.name]}) if info.name in taken else info
         for info in component.inputs
     )

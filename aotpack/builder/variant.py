@@ -12,7 +12,11 @@ from aotpack.builder.models.lowering import Lowered
 from aotpack.builder.models.numerics import TOLERANCES
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
+from aotpack.errors import NotAllowed
 from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
+from aotpack.model_check import ANY_DOMAIN, Allowance
+from aotpack.model_files import check_model_file
+from aotpack.settings import settings_issue
 from aotpack.target import PORTABLE
 from aotpack.toolchain.plugin import MODEL_NAME
 
@@ -126,6 +130,7 @@ def _finish(
         ep=target.ep,
         device=target.device,
         precision=target.precision,
+        shapes=component.shapes(target),
         specificity=target.specificity,
         compatibility=Compatibility(ep_string=part.ep_string, requires=done.requires),
         session=done.session,
@@ -134,6 +139,8 @@ def _finish(
         numerics=numerics,
         flex=part.flex,
     )
+    if issue := _not_allowed(variant, job, part):
+        return failed(job, component, done, issue, why)
     notes = (part.note, _left_out(part, job, done.remarks), part.unchecked)
     return Built(
         row=Row(
@@ -159,6 +166,20 @@ def _finish(
         variant=variant,
         files=tuple((name, Path(path)) for name, path in part.files),
     )
+
+
+def _not_allowed(variant: Variant, job: Job, part: PartDone) -> str | None:
+    """What a loader would refuse the variant for, whatever the machine."""
+    if issue := settings_issue(variant.session, job.toolchain):
+        return issue
+    files = {name: Path(path).stat().st_size for name, path in part.files}
+    model, path = part.files[0]
+    try:
+        # Whether there are kernels for operators of other domains is known where it is loaded.
+        check_model_file(Path(path), model, files, Allowance.of(job.toolchain, ANY_DOMAIN))
+    except NotAllowed as error:
+        return f"no package may hold it: {error}"
+    return None
 
 
 def _tolerance(job: Job, component: ComponentPlan) -> float:

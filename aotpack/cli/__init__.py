@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import typer
 
+from aotpack._text import printable
 from aotpack.cli import output
 from aotpack.errors import AotpackError
 from aotpack.version import VERSION
@@ -76,6 +77,13 @@ for _verb in _VERBS:
         app.command(_verb, epilog=_examples(_module.__doc__, _verb))(_found)
 
 
+class _Printable(logging.Formatter):
+    """Log lines that hold what packages and vendors' libraries say."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _say_version(asked: bool) -> None:
     if asked:
         output.print_text(f"aotpack {VERSION}")
@@ -92,7 +100,9 @@ def _common(
     ),
 ) -> None:
     level = (logging.ERROR, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from aotpack.cli.build import show_report
+from aotpack.cli.build import show_report, targets_of
 from aotpack.cli.build_progress import build_progress
 from aotpack.cli.options import AsJson, ComponentName, PackagePath
 from aotpack.errors import BuildFailed
@@ -32,7 +32,8 @@ def add(
         ),
     ] = None,
     shape: Annotated[
-        list[str] | None, typer.Option("--shape", metavar="NAME=SIZES", help="As for `aotpack build`.")
+        list[str] | None,
+        typer.Option("--shape", metavar="[TARGET:]NAME=SIZES", help="As for `aotpack build`."),
     ] = None,
     component: ComponentName = None,
     keep_going: Annotated[
@@ -42,16 +43,17 @@ def add(
 ) -> None:
     """Compile a package's portable ONNX for more targets."""
     from aotpack.builder.add import add as add_targets
-    from aotpack.builder.spec import parse_shape
+    from aotpack.builder.spec import parse_shapes
 
+    shapes, own_shapes = parse_shapes(shape or [], target)
     with ExitStack() as stack:
         try:
             report = add_targets(
                 package,
-                targets=target,
+                targets=targets_of(target, shapes=own_shapes),
                 output=out,
                 component=component,
-                shapes=parse_shape(shape or []),
+                shapes=shapes,
                 keep_going=keep_going,
                 on_event=build_progress(stack),
             )

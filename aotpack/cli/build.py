@@ -9,9 +9,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from aotpack.builder.report import BuildReport, Row
     from aotpack.builder.spec import BuildSpec
 
-__all__ = ["build", "run_build", "show_report"]
+__all__ = ["build", "run_build", "show_report", "targets_of"]
 
 
 #: Of the table of a build.
@@ -52,7 +54,9 @@ def build(
     shape: Annotated[
         list[str] | None,
         typer.Option(
-            "--shape", metavar="NAME=SIZES", help="Fix an input (input=1,576) or a dimension (batch=1)."
+            "--shape",
+            metavar="[TARGET:]NAME=SIZES",
+            help="Fix an input (input=1,576) or a dimension (batch=1), for one target or all.",
         ),
     ] = None,
     constant: Annotated[
@@ -112,10 +116,11 @@ def build(
 ) -> None:
     """Compile a model, or what a build file says, for each target."""
     from aotpack.builder.build import one_model, refuse_input
-    from aotpack.builder.spec import parse_constants, parse_shape
+    from aotpack.builder.spec import parse_constants, parse_shapes
     from aotpack.builder.spec_file import read_build_file
 
-    targets = _targets(target or [], precision or [])
+    shapes, own_shapes = parse_shapes(shape or [], target or [])
+    targets = targets_of(target or [], precision or [], own_shapes)
     given = {"--target": target, "--shape": shape, "--constant": constant, "--precision": precision}
     if model.suffix == ".toml":
         for option, value in given.items():
@@ -129,7 +134,7 @@ def build(
             model,
             targets=targets,
             output=out,
-            shapes=parse_shape(shape or []),
+            shapes=shapes,
             constants=parse_constants(constant or []),
             name=name,
         )
@@ -191,8 +196,12 @@ def run_build(
             raise
 
 
-def _targets(names: list[str], precisions: list[str]) -> list[TargetSpec]:
-    """The targets, each with the precision that was given for it or for all."""
+def targets_of(
+    names: list[str],
+    precisions: Sequence[str] = (),
+    shapes: Mapping[str, Mapping[str, tuple[int, ...]]] = MappingProxyType({}),
+) -> list[TargetSpec]:
+    """The targets, each with the precision that was given for it or for all, and with its own shapes."""
     chosen: dict[str, str] = {}
     for text in precisions:
         target, _, precision = text.rpartition("=")
@@ -204,7 +213,11 @@ def _targets(names: list[str], precisions: list[str]) -> list[TargetSpec]:
             raise UnknownName("target in --precision", target, names)
         chosen[target] = precision
     return [
-        TargetSpec(target=name, precision=cast("Precision | None", chosen.get(name, chosen.get(""))))
+        TargetSpec(
+            target=name,
+            precision=cast("Precision | None", chosen.get(name, chosen.get(""))),
+            shapes=shapes.get(name, {}),
+        )
         for name in names
     ]
 

@@ -6,19 +6,18 @@ import sys
 from typing import TYPE_CHECKING
 
 from aotpack.cli import output
+from aotpack.events import Event, EventCode, OnEvent
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from rich.progress import TaskID
 
-    from aotpack.builder.schedule import Event
-    from aotpack.builder.variant import Built
 
 __all__ = ["build_progress"]
 
 
-def build_progress(stack: ExitStack) -> Event:
+def build_progress(stack: ExitStack) -> OnEvent:
     """Show the events of a build until `stack` is closed."""
     if not sys.stderr.isatty():
         return _lines
@@ -38,42 +37,43 @@ def build_progress(stack: ExitStack) -> Event:
     )
     # How many are left is known before the first one begins.
     whole = progress.add_task("", total=0, visible=False)
-    waiting: set[tuple[str, str]] = set()
-    tasks: dict[tuple[str, str], TaskID] = {}
+    waiting: set[tuple[str | None, str | None]] = set()
+    # A target that is compiled for several shapes has several.
+    tasks: dict[tuple[str | None, str | None], list[TaskID]] = {}
 
-    def live(what: str, component: str, target: str, built: Built | None) -> None:
-        key = component, target
-        if what == "wait":
+    def live(event: Event) -> None:
+        key = event.component, event.target
+        if event.code is EventCode.QUEUED:
             waiting.add(key)
             progress.update(whole, total=len(waiting), visible=True)
-        elif built is not None:
-            if key in tasks:
-                progress.remove_task(tasks.pop(key))
+        elif event.row is not None:
+            if tasks.get(key):
+                progress.remove_task(tasks[key].pop())
             if key in waiting:
                 progress.advance(whole)
-            progress.console.print(_line(what, component, target, built))
-        elif what == "referred":
-            progress.remove_task(tasks.pop(key))
+            progress.console.print(_line(event))
+        elif event.code is EventCode.REFERENCE_DONE:
+            progress.remove_task(tasks[key].pop())
         else:
-            tasks[key] = progress.add_task(_line(what, component, target, built), total=None)
+            tasks.setdefault(key, []).append(progress.add_task(_line(event), total=None))
         done = int(progress.tasks[0].completed)
         progress.update(whole, description=f"{done} of {len(waiting)} done", refresh=True)
 
     return live
 
 
-def _lines(what: str, component: str, target: str, built: Built | None) -> None:
-    if what not in ("wait", "start", "referred"):
-        output.note(_line(what, component, target, built))
+def _lines(event: Event) -> None:
+    if event.code not in (EventCode.QUEUED, EventCode.COMPILING, EventCode.REFERENCE_DONE):
+        output.note(_line(event))
 
 
-def _line(what: str, component: str, target: str, built: Built | None) -> str:
-    if built is not None:
-        row = built.row
+def _line(event: Event) -> str:
+    row = event.row
+    if row is not None:
         mark = "FAILED" if row.state == "failed" else "kept" if row.cached else "built"
-        return f"{mark:<6} {component}/{target} ({row.seconds:.1f} s)"
+        return f"{mark:<6} {event.component}/{event.target} ({row.seconds:.1f} s)"
     return {
-        "reference": f"running {component} as it is, for the numbers of the others",
-        "start": f"compiling {component}/{target}",
-        "pack": "packing",
-    }[what]
+        EventCode.REFERENCE: f"running {event.component} as it is, for the numbers of the others",
+        EventCode.COMPILING: f"compiling {event.component}/{event.target}",
+        EventCode.PACKING: "packing",
+    }[event.code]

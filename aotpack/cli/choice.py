@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     from aotpack.machine import Machine
     from aotpack.policy import Policy
 
-__all__ = ["Devices", "Eps", "MachineName", "Measured", "MemoryLimit", "Prefer", "machine_of", "policy_of"]
+__all__ = [
+    "Devices",
+    "Eps",
+    "MachineName",
+    "Measured",
+    "MemoryLimit",
+    "Prefer",
+    "Shapes",
+    "machine_of",
+    "policy_of",
+    "shapes_of",
+]
 
 #: ``--machine``.
 MachineName = Annotated[
@@ -42,6 +53,29 @@ MemoryLimit = Annotated[
 ]
 #: ``--measured``.
 Measured = Annotated[bool, typer.Option("--measured", help="In the order that `aotpack tune` measured.")]
+
+
+#: ``--shape`` of what is chosen for.
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=SIZES",
+        help="Only variants that take this (input=1,576, batch=1); again for each.",
+        show_default=False,
+    ),
+]
+
+
+def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """The shapes that ``--shape`` options give.
+
+    Raises:
+        UsageError, ShapeError: one is no shape.
+    """
+    from aotpack.shapes import parse_shape
+
+    return parse_shape(texts or [])
 
 
 def policy_of(

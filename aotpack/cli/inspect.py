@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING
 
 from aotpack.cli import output
 from aotpack.cli.options import AsJson, PackagePath
+from aotpack.shapes import shape_text
+from aotpack.target import PORTABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aotpack.manifest import Component, Variant
     from aotpack.package import Package
+    from aotpack.refusals import RefusedVariant
 
 __all__ = ["inspect"]
 
@@ -23,15 +28,22 @@ __all__ = ["inspect"]
 def inspect(package: PackagePath, as_json: AsJson = False) -> None:
     """Show what is in a package; only its manifest is read."""
     from aotpack.package import open_package
+    from aotpack.refusals import refused
 
     with open_package(package) as opened:
-        if as_json:
-            output.print_json(opened.manifest)
+        manifest = opened.manifest
+        found = refused(manifest.components)
+        if not as_json:
+            _show(opened, {(each.component, each.variant): each for each in found})
+        elif found:
+            from aotpack.documents import InspectDocument
+
+            output.print_json(InspectDocument.of(manifest, found))
         else:
-            _show(opened)
+            output.print_json(manifest)
 
 
-def _show(package: Package) -> None:
+def _show(package: Package, refused: Mapping[tuple[str, str], RefusedVariant]) -> None:
     manifest = package.manifest
     stored = sum(segment.stored for segment in manifest.segments)
     files = sum(variant.size for variant in manifest.variants())
@@ -42,22 +54,17 @@ def _show(package: Package) -> None:
         f"{output.size(files)} of files in {output.size(stored)}, {len(manifest.segments)} segments"
     )
     for component in manifest.components:
-        _show_component(component)
+        _show_component(component, refused)
 
 
-def _show_component(component: Component) -> None:
+def _show_component(component: Component, refused: Mapping[tuple[str, str], RefusedVariant]) -> None:
     opsets = ", ".join(
         f"{domain or 'ai.onnx'} {version}" for domain, version in component.source.opsets.items()
     )
     output.print_text(f"\ncomponent {component.name} ({component.kind}; opset {opsets})")
     for kind, values in (("in", component.inputs), ("out", component.outputs)):
         for value in values:
-            shape = (
-                "any shape"
-                if value.shape is None
-                else "x".join("?" if size is None else str(size) for size in value.shape)
-            )
-            output.print_text(f"  {kind:<4}{value.name}: {value.dtype} {shape or 'scalar'}")
+            output.print_text(f"  {kind:<4}{value.name}: {value.dtype} {shape_text(value.shape)}")
     output.print_text("")
     output.table(
         ["variant", "device", "size", "nodes", "error", "ran on"],
@@ -66,6 +73,11 @@ def _show_component(component: Component) -> None:
     )
     for variant in component.variants:
         output.print_text(f"{variant.id}")
+        if refusal := refused.get((component.name, variant.id)):
+            output.paragraph(f"  UNSUPPORTED everywhere [{refusal.code}]: {refusal.reason}")
+        if variant.target != PORTABLE and variant.shapes:
+            shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape in variant.shapes.items())
+            output.print_text(f"  shapes   {shapes}")
         output.print_text(f"  string   {variant.compatibility.ep_string or 'none (the EP writes none)'}")
         needs = variant.compatibility.requires.model_dump(exclude_none=True)
         shown = "; ".join(

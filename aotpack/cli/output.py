@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from aotpack._text import printable
+from aotpack._text import json_printable, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -70,8 +70,8 @@ def flush() -> None:
 
 
 def print_json(value: BaseModel) -> None:
-    """One JSON document, and nothing else."""
-    _stdout.write(value.model_dump_json(indent=2) + "\n")
+    """One JSON document, and nothing else. What a terminal would obey stands as JSON's escapes."""
+    _stdout.write(json_printable(value.model_dump_json(indent=2)) + "\n")
 
 
 def print_text(text: str) -> None:
@@ -114,7 +114,7 @@ def _console(file: IO[str], narrowest: int = _NARROWEST_TEXT) -> Console:
     from rich.console import Console
 
     width = None if file.isatty() else _width()
-    made = Console(file=file, highlight=False, markup=False, width=width)
+    made = Console(file=file, highlight=False, markup=False, emoji=False, width=width)
     if made.width < narrowest:
         made.width = narrowest
     return made

@@ -4,21 +4,23 @@
 
     aotpack run m.aotpack
     aotpack run m.aotpack --input x=x.npy --devices cpu
+    aotpack run m.aotpack --shape x=1,576
     aotpack run m.aotpack --on-miss compile
 """
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.choice import Devices, Eps, Measured, MemoryLimit, Prefer, policy_of
+from aotpack.cli.choice import Devices, Eps, Measured, MemoryLimit, Prefer, Shapes, policy_of, shapes_of
 from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
 from aotpack.errors import UnknownName, UsageError
 
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from aotpack.documents import RunDocument
+    from aotpack.load_options import OnMiss
     from aotpack.manifest import TensorInfo
+    from aotpack.shapes import Sizes
 
 __all__ = ["run"]
 
@@ -43,6 +47,7 @@ def run(
             "--input", metavar="NAME=FILE.npy", help="An input; others are made up.", show_default=False
         ),
     ] = None,
+    shape: Shapes = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
     devices: Devices = None,
     prefer: Prefer = "efficiency",
@@ -56,13 +61,21 @@ def run(
             help="At nothing but portable: portable, compile, compile-in-background or error.",
         ),
     ] = "portable",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="ONNX Runtime's threads for one operator.", show_default="cores"),
+    ] = None,
+    inter_threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Its threads for operators side by side.", show_default="one by one"),
+    ] = None,
     emulate: Emulate = False,
     as_json: AsJson = False,
 ) -> None:
     """Load the best variant and run it, on given or made-up inputs."""
-    from aotpack.documents import RunDocument
-    from aotpack.loading import check_on_miss
+    from aotpack.documents import RefusalDocument, RunDocument
     from aotpack.package import open_package
+    from aotpack.shapes import bind
 
     policy = policy_of(
         devices=devices,
@@ -73,13 +86,22 @@ def run(
         variant=variant,
         emulate=emulate,
     )
+    arrays = dict(_read(text) for text in given or [])
     with open_package(package) as opened:
+        shapes = {**shapes_of(shape), **{name: array.shape for name, array in arrays.items() if array.size}}
         started = time.perf_counter()
-        loaded = opened.load_first(component=component, policy=policy, on_miss=check_on_miss(on_miss))
+        selection = opened.select(component=component, policy=policy, shapes=shapes)
+        loaded = opened.load_first(
+            selection,
+            on_miss=cast("OnMiss", on_miss),
+            session_options=functools.partial(_set_threads, threads, inter_threads),
+        )
         load_seconds = time.perf_counter() - started
-        name = opened.component(component).name
+        name = selection.component
+        sizes = bind(opened.component(name).inputs, selection.shapes).shapes
     session = loaded.session
-    feeds = _feeds(session, given or [])
+    options = session.get_session_options()
+    feeds = _feeds(session, arrays, sizes)
     seconds = []
     for _ in range(runs + 1):
         started = time.perf_counter()
@@ -102,7 +124,9 @@ def run(
         first_run_seconds=seconds[0],
         run_seconds=statistics.median(seconds[1:]),
         runs=runs,
-        refused=loaded.refused,
+        threads=options.intra_op_num_threads,
+        inter_threads=options.inter_op_num_threads,
+        refused=tuple(RefusalDocument.of(refusal) for refusal in loaded.refused),
     )
     if as_json:
         output.print_json(document)
@@ -114,9 +138,20 @@ def run(
         loaded.compiling.join()
 
 
+def _set_threads(intra: int | None, inter: int | None, options: onnxruntime.SessionOptions) -> None:
+    import onnxruntime as ort
+
+    if intra is not None:
+        options.intra_op_num_threads = intra
+    if inter is not None:
+        options.inter_op_num_threads = inter
+        # Without it these threads have nothing to do.
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+
+
 def _show(document: RunDocument) -> None:
-    for refused, reason in document.refused:
-        output.print_text(f"refused  {refused}: {reason}")
+    for refusal in document.refused:
+        output.print_text(f"refused  {refusal.variant}: {refusal.reason}")
     output.print_text(f"variant  {document.variant} ({document.ep})")
     for kind, values in (("in", document.inputs), ("out", document.outputs)):
         for value in values:
@@ -128,15 +163,19 @@ def _show(document: RunDocument) -> None:
     )
 
 
-def _feeds(session: onnxruntime.InferenceSession, given: Sequence[str]) -> dict[str, Any]:
+def _feeds(
+    session: onnxruntime.InferenceSession, arrays: dict[str, Any], sizes: Mapping[str, Sizes | None]
+) -> dict[str, Any]:
     from aotpack.builder.models.numerics import seeded_inputs
 
     wanted = {value.name: value for value in session.get_inputs()}
-    arrays = dict(_read(text) for text in given)
     for name in arrays:
         if name not in wanted:
             raise UnknownName("input", name, wanted)
-    made_up = seeded_inputs(_tensor_infos([value for name, value in wanted.items() if name not in arrays]))
+    infos = _tensor_infos([value for name, value in wanted.items() if name not in arrays])
+    # What was asked for, where the variant takes any size.
+    sized = [info.model_copy(update={"shape": sizes.get(info.name) or info.shape}) for info in infos]
+    made_up = seeded_inputs(sized)
     return {name: arrays[name] if name in arrays else made_up[name] for name in wanted}
 
 

@@ -4,6 +4,7 @@
 
     aotpack select m.aotpack --compared
     aotpack select m.aotpack --machine rtx-40 --devices gpu,cpu
+    aotpack select m.aotpack --shape x=1,576
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from aotpack.cli.choice import (
     Measured,
     MemoryLimit,
     Prefer,
+    Shapes,
     machine_of,
     policy_of,
+    shapes_of,
 )
 from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
 
@@ -41,6 +44,7 @@ def select(
     memory_limit: MemoryLimit = None,
     measured: Measured = False,
     emulate: Emulate = False,
+    shape: Shapes = None,
     compared: Annotated[
         bool, typer.Option("--compared", help="Show what was found beside what is needed.")
     ] = False,
@@ -59,7 +63,9 @@ def select(
         emulate=emulate,
     )
     with open_package(package) as opened:
-        selection = opened.select(component=component, machine=machine_of(machine), policy=policy)
+        selection = opened.select(
+            component=component, machine=machine_of(machine), policy=policy, shapes=shapes_of(shape)
+        )
     if as_json:
         output.print_json(SelectionDocument.of(selection, package=str(package)))
     else:

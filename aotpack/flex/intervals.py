@@ -134,8 +134,10 @@ def _div(node: onnx.NodeProto, integer: bool, x: Interval, y: Interval) -> _Boun
 
 
 def _mod(node: onnx.NodeProto, integer: bool, x: Interval, y: Interval) -> _Bounds:
-    # Of numbers that are not negative by a positive one; all else is anything.
-    known = (x.low >= 0) & (y.low == y.high) & (y.low > 0) & np.isfinite(x.high)
+    # By one positive number; all else is anything. C's remainder of a negative number is negative.
+    like_c = any(item.name == "fmod" and item.i for item in node.attribute)
+    signed = (x.low >= 0) if like_c else np.isfinite(x.low)
+    known = signed & (y.low == y.high) & (y.low > 0) & np.isfinite(x.high)
     size = np.where(known, y.low, 1.0)
     same = np.floor_divide(x.low, size) == np.floor_divide(x.high, size)
     low = np.where(same, np.mod(x.low, size), 0.0)

@@ -115,7 +115,7 @@ def to_graph(
     """
     emitter = Emitter(f"{name}_")
     scores = emitter.name("in")
-    trace = Trace(emitter)
+    trace = Trace(emitter, element_type)
     score = Tensor(trace, scores, element_type)
     at = indices(trace, scores, range(4))
     for change in value.changes:

@@ -59,8 +59,10 @@ class Table:
 class Trace:
     """Where the nodes of one graph are written while a function runs over its tensors."""
 
-    def __init__(self, emitter: Emitter) -> None:
+    def __init__(self, emitter: Emitter, score_type: int = onnx.TensorProto.FLOAT) -> None:
         self.emitter = emitter
+        #: The ``TensorProto`` type of the scores, in which a quotient of integers is computed.
+        self.score_type = score_type
         self.captures: dict[str, Capture] = {}
 
     def lift(self, value: Operand, like: Tensor) -> Tensor:
@@ -82,38 +84,67 @@ class Trace:
             array = np.asarray(value, numpy_type(element))
         else:
             array = np.asarray(value)
-        return Tensor(self, self.emitter.constant(array), onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+        return Tensor(
+            self,
+            self.emitter.constant(array),
+            onnx.helper.np_dtype_to_tensor_dtype(array.dtype),
+            nonnegative=array.dtype.kind in "iuf" and bool((array >= 0).all()),
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
     """A value in a graph that is being written.
 
-    Arithmetic, comparisons and ``&``, ``|``, ``~`` broadcast as in numpy.
+    Arithmetic, comparisons and ``&``, ``|``, ``~`` broadcast as in numpy. As in Python, ``//`` and ``%``
+    round towards minus infinity, and ``/`` of two integers is a fraction.
     """
 
     trace: Trace = field(repr=False)
     name: str
     element_type: int
+    #: No element is below zero, as far as is known while tracing.
+    nonnegative: bool = False
 
-    def _op(self, op_type: str, *others: Operand, out: int | None = None, **attributes: Any) -> Tensor:
+    def _together(self, *others: Operand) -> list[Tensor]:
+        """This tensor and the others in one element type."""
         inputs = [self, *(self.trace.lift(other, self) for other in others)]
         kinds = {tensor.element_type for tensor in inputs}
         if len(kinds) > 1:
             # Positions are integers and scores are not: a mixed pair is computed in the type of the score.
             floats = kinds & FLOATS
             if len(floats) != 1 or BOOL in kinds:
-                raise FlexError(f"{op_type} of two element types in a mod", found=sorted(kinds))
+                names = [onnx.TensorProto.DataType.Name(kind).lower() for kind in sorted(kinds)]
+                raise FlexError(
+                    "two element types meet in a mod",
+                    found=" and ".join(names),
+                    hint="cast one of them with .like(other)",
+                )
             (common,) = floats
             inputs = [tensor.cast(common) for tensor in inputs]
+        return inputs
+
+    def _op(self, op_type: str, *others: Operand, out: int | None = None, **attributes: Any) -> Tensor:
+        inputs = self._together(*others)
         name = self.trace.emitter.op(op_type, *(tensor.name for tensor in inputs), **attributes)
-        return Tensor(self.trace, name, inputs[0].element_type if out is None else out)
+        known = [tensor.nonnegative for tensor in inputs]
+        return Tensor(
+            self.trace,
+            name,
+            inputs[0].element_type if out is None else out,
+            nonnegative=(
+                op_type in _NEVER_NEGATIVE
+                or (op_type in _KEEP_NONNEGATIVE and all(known))
+                or (op_type == "Max" and any(known))
+            ),
+        )
 
     def cast(self, element_type: int) -> Tensor:
         """The value in another ``TensorProto`` element type."""
         if element_type == self.element_type:
             return self
-        return Tensor(self.trace, self.trace.emitter.op("Cast", self.name, to=element_type), element_type)
+        name = self.trace.emitter.op("Cast", self.name, to=element_type)
+        return Tensor(self.trace, name, element_type, nonnegative=self.nonnegative)
 
     def like(self, other: Tensor) -> Tensor:
         """The value in the element type of `other`."""
@@ -129,14 +160,33 @@ class Tensor:
         return self._op("Mul", other)
 
     def __truediv__(self, other: Operand) -> Tensor:
-        return self._op("Div", other)
+        first, second = self._together(other)
+        if first.element_type in FLOATS:
+            return first._op("Div", second)
+        # ONNX's division of integers truncates; in Python this one is a fraction.
+        return first.cast(self.trace.score_type)._op("Div", second.cast(self.trace.score_type))
 
     def __floordiv__(self, other: Operand) -> Tensor:
-        """Of integers that are not negative; ONNX's division truncates."""
-        return self._op("Div", other) if self.element_type not in FLOATS else self._op("Div", other).floor()
+        first, second = self._together(other)
+        if first.nonnegative and second.nonnegative and first.element_type not in FLOATS:
+            return first._op("Div", second)
+        # Exact, and so is its quotient: ONNX's division of integers truncates, and that of floats rounds,
+        # which may go past the next whole number.
+        whole = (first - first % second)._op("Div", second)
+        return whole.round() if first.element_type in FLOATS else whole
 
     def __mod__(self, other: Operand) -> Tensor:
-        return self._op("Mod", other, fmod=int(self.element_type in FLOATS))
+        first, second = self._together(other)
+        if first.element_type not in FLOATS:
+            # Its remainder has the sign of the divisor, as Python's.
+            return first._op("Mod", second, fmod=0)
+        rest = first._op("Mod", second, fmod=1)
+        if first.nonnegative and second.nonnegative:
+            return rest
+        # C's remainder has the sign of the dividend.
+        if second.nonnegative:
+            return where(rest < 0.0, rest + second, rest)
+        return where((rest != 0.0) & ((rest < 0.0) != (second < 0.0)), rest + second, rest)
 
     def __radd__(self, other: Operand) -> Tensor:
         return self.trace.lift(other, self) + self
@@ -149,6 +199,12 @@ class Tensor:
 
     def __rtruediv__(self, other: Operand) -> Tensor:
         return self.trace.lift(other, self) / self
+
+    def __rfloordiv__(self, other: Operand) -> Tensor:
+        return self.trace.lift(other, self) // self
+
+    def __rmod__(self, other: Operand) -> Tensor:
+        return self.trace.lift(other, self) % self
 
     def __neg__(self) -> Tensor:
         return self._op("Neg")
@@ -215,7 +271,10 @@ class Tensor:
         emitter = self.trace.emitter
         if isinstance(index, Tensor):
             return Tensor(
-                self.trace, emitter.op("Gather", self.name, index.cast(INT64).name, axis=0), self.element_type
+                self.trace,
+                emitter.op("Gather", self.name, index.cast(INT64).name, axis=0),
+                self.element_type,
+                nonnegative=self.nonnegative,
             )
         # One flat index instead of GatherND's stacked ones: a lookup stays elementwise in the index.
         place = index[0].cast(INT64)
@@ -223,7 +282,14 @@ class Tensor:
             size = Tensor(self.trace, emitter.op("Shape", self.name, start=axis, end=axis + 1), INT64)
             place = place * size + item.cast(INT64)
         flat = emitter.op("Reshape", self.name, emitter.ints(-1))
-        return Tensor(self.trace, emitter.op("Gather", flat, place.name, axis=0), self.element_type)
+        name = emitter.op("Gather", flat, place.name, axis=0)
+        return Tensor(self.trace, name, self.element_type, nonnegative=self.nonnegative)
+
+
+#: Operators whose result is not negative, whatever their inputs are.
+_NEVER_NEGATIVE = frozenset({"Abs", "Exp", "Sqrt"})
+#: Operators whose result is not negative if no input is.
+_KEEP_NONNEGATIVE = frozenset({"Add", "Div", "Floor", "Min", "Mod", "Mul", "Round"})
 
 
 #: What can stand beside a tensor in an expression.
@@ -259,7 +325,9 @@ def indices(trace: Trace, scores: str, axes: Sequence[int]) -> list[Tensor]:
         line = emitter.op("Range", emitter.constant(np.array(0)), length, emitter.constant(np.array(1)))
         shape = [1, 1, 1, 1]
         shape[axis] = -1
-        found.append(Tensor(trace, emitter.op("Reshape", line, emitter.ints(*shape)), INT64))
+        found.append(
+            Tensor(trace, emitter.op("Reshape", line, emitter.ints(*shape)), INT64, nonnegative=True)
+        )
     return found
 
 

@@ -1,45 +1,53 @@
 """The local cache: the files of variants as an EP reads them, put together once for all processes.
 
-::
-
-    <root>/
-      variants/<key>/stamp.json   what is known of the files (aotpack.source.stamp)
-      variants/<key>/files/...    the files
-      files/<key>                 hard links: a file that several variants have is stored once
-      work/<key>/                 a variant that is being put together
-      locks/<two digits>.lock     held by whoever puts together, repairs or removes
-      compiled/, tuning/, answers/  notes on packages and EPs (aotpack.source.notes)
-
-A key is a digest of contents, so packages that hold the same variant share it. A variant's folder gets its
-name when it is whole: whoever is killed leaves at most a folder in ``work``, which the next one sweeps. Files
-are read-only, and checked against the sha256 of their segments before they are written.
+`aotpack.source.layout` shows the folder. A key is a digest of contents, so packages that hold the same
+variant share it. A variant's folder gets its name when it is whole, and its stamp when its files are on the
+disk: whoever is killed leaves at most a folder in ``work``, which the next one sweeps, and a loss of power
+leaves files without a stamp, which are checked. Files are read-only, and checked against the sha256 of their
+segments before they are written.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import logging
 import os
-import shutil
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
-import filelock
 import platformdirs
 
 from aotpack._size import parse_size
-from aotpack.container.copying import Lender
 from aotpack.container.reader import PackageReader
-from aotpack.errors import OutputError
-from aotpack.manifest import Component, File, Manifest, Variant
-from aotpack.source import notes
-from aotpack.source.lending import lenders
-from aotpack.source.stamp import Stamp, is_right, segments_of, stamp_file
+from aotpack.errors import OutputError, UsageError
+from aotpack.manifest import Component, Manifest, Variant
+from aotpack.model_check import Allowance
+from aotpack.source import notes, retention
+from aotpack.source.assembly import check_variant_model, put_together, right_files
+from aotpack.source.durable import sync_folder, sync_tree
+from aotpack.source.keys import variant_key
+from aotpack.source.layout import VARIANTS, check_is_cache, claim
+from aotpack.source.notes import write_note
+from aotpack.source.regular import discard
+from aotpack.source.retention import CacheEntry
+from aotpack.source.stamp import FileStamp, Stamp, is_whole
+from aotpack.source.variant_folder import (
+    STAMP,
+    acquire,
+    is_pinned_folder,
+    locked,
+    pin,
+    remove,
+    unpin,
+)
 
-__all__ = ["DEFAULT_LIMIT", "Cache", "CacheEntry"]
+if TYPE_CHECKING:
+    import filelock
+
+__all__ = ["DEFAULT_LIMIT", "Cache", "CacheEntry", "Held"]
 
 #: Bytes. Some dozens of models of the size that runs on a laptop.
 DEFAULT_LIMIT = 16 * 1024**3
@@ -49,25 +57,48 @@ _GRACE = 600
 
 _ELSEWHERE = "set AOTPACK_CACHE to another folder"
 
-#: Links are made to a file, never to what a link points to; Windows can do no other and refuses to be told.
-_ITSELF = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheEntry:
-    """A variant in the cache."""
+class Held:
+    """The files of a variant, which nobody removes for room until `close`.
 
-    key: str
-    package: str
-    component: str
-    variant: str
-    target: str
-    #: Bytes of its files, shared ones included.
-    size: int
-    #: When it was last asked for, in seconds since the epoch.
-    used: float
-    #: The folder of its files.
-    path: Path
+    Attributes:
+        folder: of the files.
+    """
+
+    def __init__(
+        self,
+        entry: Path,
+        pinned: int,
+        files: tuple[FileStamp, ...],
+        writing: threading.Thread | None = None,
+    ) -> None:
+        self.folder = entry / "files"
+        self._entry = entry
+        self._pinned = pinned
+        self._files = files
+        self._writing = writing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def is_intact(self) -> bool:
+        """Whether the files are still those that were looked at; damaged ones may have been replaced."""
+        return is_pinned_folder(self._pinned, self._entry) and all(
+            file.is_unchanged(self.folder) for file in self._files
+        )
+
+    def close(self) -> None:
+        """Let go of the files, once those that were just put together are on the disk."""
+        if self._writing is not None:
+            self._writing.join()
+        unpin(self._pinned)
 
 
 class Cache:
@@ -77,106 +108,142 @@ class Cache:
         root: the folder; by default ``$AOTPACK_CACHE``, or else the user's cache folder.
         limit: bytes that it may hold, the least recently used go first; by default ``$AOTPACK_CACHE_LIMIT``,
             such as ``500M`` or ``20G``, or else `DEFAULT_LIMIT`.
+
+    Raises:
+        UsageError: a variable of the environment makes no sense.
     """
 
     def __init__(self, root: Path | None = None, *, limit: int | None = None) -> None:
-        chosen = os.environ.get("AOTPACK_CACHE")
-        self.root = root or (Path(chosen) if chosen else platformdirs.user_cache_path("aotpack"))
+        # Absolute, for a program may change its working folder between two loads.
+        self.root = (_folder_from_environment() if root is None else root).absolute()
         self.limit = _limit_from_environment() if limit is None else limit
-        self._variants = self.root / "variants"
-        self._files = self.root / "files"
-        self._work = self.root / "work"
-        self._locks = self.root / "locks"
 
-    def materialise(self, reader: PackageReader, component: Component, variant: Variant) -> Path:
-        """The folder that holds the files of a variant of the package that `reader` has open.
+    def materialise(
+        self,
+        reader: PackageReader,
+        component: Component,
+        variant: Variant,
+        allowance: Allowance | None = None,
+    ) -> Path:
+        """The folder that holds the files of a variant. As `hold`, but nothing keeps them there."""
+        with self.hold(reader, component, variant, allowance) as held:
+            return held.folder
+
+    def hold(
+        self,
+        reader: PackageReader,
+        component: Component,
+        variant: Variant,
+        allowance: Allowance | None = None,
+    ) -> Held:
+        """The files of a variant of the package that `reader` has open, kept until they are let go of.
 
         A variant that is there costs a stat for each of its files. One whose files were changed since is
-        checked byte by byte, and put right from the package.
+        checked byte by byte, and put right from the package. One that is put together is written to the disk
+        while its user reads it already; `Held.close` waits for that.
+
+        What its ONNX may ask for (`aotpack.model_check`) is checked when it is put together: a variant that
+        is there was checked with the same `allowance`, which is part of its key.
+
+        Args:
+            reader: has the package open.
+            component: what the variant is of.
+            variant: what is wanted.
+            allowance: what its ONNX may have beside what every package may; None where the files are no input
+                of a session, and nothing of them is checked but their digests.
 
         Raises:
             DigestMismatch, FormatError: the package is damaged.
+            NotAllowed: its ONNX asks for what it may not. Nothing of it is kept.
+            UsageError: the cache's folder holds something else.
             OutputError: the cache cannot be written.
         """
-        key = _variant_key(variant, reader.manifest)
-        entry = self._variants / key
-        if not self._is_there(entry, variant):
-            with self._written(), self._lock(key):
-                # Another process may have done it while we waited.
-                if not self._is_there(entry, variant):
-                    self._put_together(reader, component, variant, key)
-            # What cannot be removed now is no reason not to load.
+        key = variant_key(variant, reader.manifest, allowance)
+        held = self._stamped(key, variant)
+        if held is None and not os.access(self.root, os.W_OK):
+            held = self._checked(key, variant, reader.manifest, allowance)
+        if held is None:
+            with self._written():
+                claim(self.root)
+                held = self._put_together(reader, component, variant, key, allowance)
+        return held
+
+    def hold_known(self, key: str, variant: Variant) -> Held | None:
+        """The files of a variant by its key alone, kept until let go of; None if they are not whole."""
+        held = self._stamped(key, variant)
+        if held is not None:
+            return held
+        entry = self._entry(key)
+        pinned = pin(entry)
+        if pinned is None:
+            return None
+        files = None
+        stamp = Stamp.read(entry / STAMP)
+        if stamp is not None and stamp.is_of(variant):
             with contextlib.suppress(OSError):
-                self._remove_least_recently_used(self.limit, grace=_GRACE)
-        return entry / "files"
+                files = tuple(file.now(entry / "files") for file in stamp.files)
+        if stamp is None or files is None or not is_whole(entry, files):
+            unpin(pinned)
+            return None
+        with contextlib.suppress(OSError, UsageError), locked(self.root, key, timeout=0):
+            self._write_stamp(entry, stamp.model_copy(update={"files": files}))
+        return Held(entry, pinned, files)
 
     def find(self, key: str, variant: Variant) -> Path | None:
-        """The folder of a variant's files, by its name in the cache; None if it is not there whole."""
-        entry = self._variants / key
-        if self._is_there(entry, variant):
-            return entry / "files"
-        stamp = Stamp.read(entry / "stamp.json")
-        if stamp is None or not _is_whole(entry, stamp):
+        """The folder of a variant's files, by its key; None if it is not there whole."""
+        held = self.hold_known(key, variant)
+        if held is None:
             return None
-        return entry / "files"
+        held.close()
+        return held.folder
 
     def entries(self) -> list[CacheEntry]:
-        """What the cache holds, the least recently used first.
+        """The variants that the cache holds, the least recently used first.
 
         Raises:
+            UsageError: the folder holds something else.
             OutputError: the cache cannot be read.
         """
-        found = []
-        for folder in _listed(self._variants):
-            stamp = Stamp.read(folder / "stamp.json")
-            with contextlib.suppress(OSError):
-                used = (folder / "stamp.json").stat().st_mtime
-                if stamp is not None:
-                    found.append(
-                        CacheEntry(
-                            key=folder.name,
-                            package=stamp.package,
-                            component=stamp.component,
-                            variant=stamp.variant,
-                            target=stamp.target,
-                            size=stamp.size,
-                            used=used,
-                            path=folder / "files",
-                        )
-                    )
-        return sorted(found, key=lambda entry: (entry.used, entry.key))
+        with self._written("read"):
+            return retention.entries(self.root) if check_is_cache(self.root) else []
 
     def size(self) -> int:
-        """Bytes that the cache holds, notes too; files that variants share count once.
+        """Bytes of all that the cache holds; files that variants share count once.
 
         Blocks that a file system lets files share count for each of them: nobody can tell them apart.
+
+        Raises:
+            UsageError, OutputError: as for `entries`.
         """
-        sizes = {
-            (status.st_dev, status.st_ino): status.st_size
-            for folder in _listed(self._variants)
-            for status in _statuses(folder / "files")
-        }
-        return sum(sizes.values()) + sum(size for _, size, _ in notes.notes(self.root))
+        with self._written("read"):
+            return retention.size(self.root) if check_is_cache(self.root) else 0
 
     def prune(self, limit: int | None = None) -> list[CacheEntry]:
-        """Remove the least recently used variants until `limit` bytes are left, and what dead processes left.
+        """Remove the least recently used variants and results of builds until `limit` bytes are left.
 
-        Where that is not enough, notes go too.
+        Where that is not enough, notes go too. What dead processes left goes in any case.
 
         Args:
             limit: bytes; by default the cache's own limit. 0 empties it.
 
         Returns:
-            What was removed. A variant that is being put together is left alone.
+            The variants that were removed. One that is being put together or loaded is left alone.
 
         Raises:
+            UsageError: the folder holds something else.
             OutputError: something that should go cannot be removed; all else was.
         """
         with self._written():
+            if not check_is_cache(self.root):
+                return []
+            claim(self.root)
+            chosen = self.limit if limit is None else limit
             try:
-                return self._remove_least_recently_used(self.limit if limit is None else limit, grace=0)
+                return retention.trim(self.root, chosen, grace=0)
             finally:
-                self._sweep()
+                retention.sweep(self.root)
+                if chosen == 0:
+                    retention.remove_locks(self.root)
 
     def verify(self) -> list[CacheEntry]:
         """Check every byte of every variant against its xxh3, and remove those that are damaged.
@@ -188,145 +255,122 @@ class Cache:
             asked for; what was compiled here is compiled again.
 
         Raises:
+            UsageError: the folder holds something else.
             OutputError: the cache cannot be read, or what is damaged cannot be removed.
         """
         damaged = []
         with self._written():
+            if not check_is_cache(self.root):
+                return []
+            claim(self.root)
             for entry in self.entries():
-                with self._lock(entry.key):
-                    stamp = Stamp.read(entry.path.parent / "stamp.json")
-                    if stamp is None or not _is_whole(entry.path.parent, stamp):
-                        self._remove(entry.key)
+                with locked(self.root, entry.key):
+                    stamp = Stamp.read(entry.path.parent / STAMP)
+                    if stamp is None or not is_whole(entry.path.parent, stamp.files):
+                        remove(self.root, entry.key, in_use=True)
                         damaged.append(entry)
             for note in notes.damaged(self.root):
-                _remove_file(note)
-            self._sweep()
+                discard(note)
+            retention.sweep(self.root)
         return damaged
 
-    def _is_there(self, entry: Path, variant: Variant) -> bool:
-        stamp = Stamp.read(entry / "stamp.json")
-        if stamp is None or [file.path for file in stamp.files] != [file.path for file in variant.files]:
-            return False
-        if not all(file.is_unchanged(entry / "files") for file in stamp.files):
-            # Copied here, as into the image of a container, and only to be read: no new stamp can be written.
-            return not os.access(self.root, os.W_OK) and _is_whole(entry, stamp)
+    def _entry(self, key: str) -> Path:
+        return self.root / VARIANTS / key
+
+    def _stamped(self, key: str, variant: Variant) -> Held | None:
+        """A variant that is there, and whose files are as its stamp says."""
+        entry = self._entry(key)
+        pinned = pin(entry)
+        if pinned is None:
+            return None
+        stamp = Stamp.read(entry / STAMP)
+        if (
+            stamp is None
+            or not stamp.is_of(variant)
+            or not all(file.is_unchanged(entry / "files") for file in stamp.files)
+        ):
+            unpin(pinned)
+            return None
         # For the order of removal. A cache that can only be read is as good to load from.
         with contextlib.suppress(OSError):
-            os.utime(entry / "stamp.json")
-        return True
+            os.utime(entry / STAMP)
+        return Held(entry, pinned, stamp.files)
 
-    def _put_together(self, reader: PackageReader, component: Component, variant: Variant, key: str) -> None:
-        entry, work = self._variants / key, self._work / key
-        manifest = reader.manifest
+    def _checked(
+        self, key: str, variant: Variant, manifest: Manifest, allowance: Allowance | None
+    ) -> Held | None:
+        """A variant that is there, each byte checked, in a cache to which no stamp can be written.
 
-        def stamp(folder: Path) -> str:
-            return Stamp(
-                package=manifest.name,
-                component=component.name,
-                variant=variant.id,
-                target=variant.target,
-                files=tuple(stamp_file(folder / "files", file, manifest) for file in variant.files),
-            ).to_json()
-
-        if all(is_right(entry / "files" / f.path, segments_of(f, manifest)) for f in variant.files):
-            # Touched and not changed. A session may have the files open, and Windows moves no such file.
-            notes.write_note(entry / "stamp.json", stamp(entry))
-            return
-        for folder in (self._variants, self._files, work.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        _remove_tree(work)
-        lent = lenders(variant, manifest, _listed(self._variants))
+        It was copied there, as into the image of a container.
+        """
+        entry = self._entry(key)
+        pinned = pin(entry)
+        if pinned is None:
+            return None
+        files = right_files(entry, variant, manifest)
+        if files is None:
+            unpin(pinned)
+            return None
         try:
-            for file in variant.files:
-                dest = work / "files" / file.path
-                dest.parent.mkdir(parents=True, exist_ok=True)
-                self._put(reader, file, dest, entry / "files" / file.path, lent)
-            (work / "stamp.json").write_text(stamp(work), encoding="utf-8")
-            self._remove(key)
-            work.rename(entry)
+            check_variant_model(entry / "files", variant, allowance)
+        except BaseException:
+            unpin(pinned)
+            raise
+        return Held(entry, pinned, files)
+
+    def _put_together(
+        self,
+        reader: PackageReader,
+        component: Component,
+        variant: Variant,
+        key: str,
+        allowance: Allowance | None,
+    ) -> Held:
+        entry = self._entry(key)
+        lock = acquire(self.root, key)
+        try:
+            # Another process may have done it while we waited.
+            held = self._stamped(key, variant)
+            if held is not None:
+                lock.release()
+                return held
+            stamp = put_together(self.root, reader, component, variant, key, allowance)
+            pinned = pin(entry)
+            if pinned is None:
+                raise OutputError("was removed by another program", where=entry)
+        except BaseException:
+            lock.release()
+            raise
+        # The session can be made meanwhile: it reads what the system has in memory.
+        writing = threading.Thread(target=self._finish, args=(entry, stamp, lock), name="aotpack-sync")
+        try:
+            writing.start()
+        except RuntimeError:
+            # The interpreter is ending.
+            self._finish(entry, stamp, lock)
+            return Held(entry, pinned, stamp.files)
+        return Held(entry, pinned, stamp.files, writing)
+
+    def _finish(self, entry: Path, stamp: Stamp, lock: filelock.BaseFileLock) -> None:
+        try:
+            self._write_stamp(entry, stamp)
+        except OSError as error:
+            # The next load checks its bytes.
+            _log.warning("%s: cannot be written to the disk: %s [not-synced]", entry, error)
         finally:
-            _remove_tree(work)
-
-    def _put(
-        self, reader: PackageReader, file: File, dest: Path, former: Path, lent: Mapping[int, Lender]
-    ) -> None:
-        """Make the file `dest`, by a link to the same bytes if the cache has them."""
-        shared = self._files / _file_key(file, reader.manifest)
-        for twin in (shared, former):
-            if is_right(twin, segments_of(file, reader.manifest)):
-                with contextlib.suppress(OSError):
-                    os.link(twin, dest, **_ITSELF)
-                    return
-        reader.copy_file(file, dest, lent)
-        if os.name != "nt":
-            # Windows could not remove it again.
-            dest.chmod(0o444)
-        # Not every file system has hard links, and an EP needs none.
+            lock.release()
+        # What cannot be removed now is no reason not to load.
         with contextlib.suppress(OSError):
-            shared.unlink(missing_ok=True)
-            os.link(dest, shared, **_ITSELF)
+            retention.trim(self.root, self.limit, grace=_GRACE)
 
-    def _remove_least_recently_used(self, limit: int, *, grace: float) -> list[CacheEntry]:
-        removed: list[CacheEntry] = []
-        failed: OutputError | None = None
-        size = self.size()
-        for entry in self.entries():
-            if size <= limit or _is_within(grace, entry.used):
-                break
-            try:
-                with self._lock(entry.key, timeout=0):
-                    self._remove(entry.key)
-                removed.append(entry)
-                size = self.size()
-            except filelock.Timeout:
-                pass
-            except OSError as error:
-                # Another user's; or, on Windows, one that a session has open. The next one may be free.
-                failed = failed or OutputError(
-                    f"{entry.component}/{entry.variant} of {entry.package} cannot be removed: "
-                    f"{error.strerror or error}",
-                    where=self.root,
-                )
-        self._drop_unshared()
-        for path, length, used in notes.notes(self.root):
-            if size <= limit or _is_within(grace, used):
-                break
-            _remove_file(path)
-            size -= length
-        if failed is not None:
-            raise failed
-        return removed
-
-    def _remove(self, key: str) -> None:
-        # First out of sight in one step, so that nobody finds a half of it.
-        with contextlib.suppress(FileNotFoundError):
-            gone = self._work / f"{key}.gone"
-            _remove_tree(gone)
-            gone.parent.mkdir(parents=True, exist_ok=True)
-            (self._variants / key).rename(gone)
-            _remove_tree(gone)
-
-    def _drop_unshared(self) -> None:
-        for path in _listed(self._files):
-            with contextlib.suppress(OSError):
-                if path.stat(follow_symlinks=False).st_nlink < 2:
-                    path.unlink()
-
-    def _sweep(self) -> None:
-        for path in _listed(self._work):
-            # A lock that is held is an OSError too.
-            with contextlib.suppress(OSError), self._lock(path.name, timeout=0):
-                _remove_tree(path)
-        # Without a stamp nobody finds a variant, and it would lie there for ever.
-        for path in filter(_is_unknown, _listed(self._variants)):
-            with contextlib.suppress(OSError), self._lock(path.name, timeout=0):
-                if _is_unknown(path):
-                    self._remove(path.name)
-        self._drop_unshared()
-        notes.sweep(self.root)
+    def _write_stamp(self, entry: Path, stamp: Stamp) -> None:
+        """Vouch for files, once they are on the disk. The caller holds the lock."""
+        sync_tree(entry / "files")
+        sync_folder(entry)
+        write_note(self.root, entry / STAMP, stamp.to_json())
 
     @contextlib.contextmanager
-    def _written(self) -> Iterator[None]:
+    def _written(self, verb: str = "written") -> Iterator[None]:
         """Tell errors of the system in the words of the tree."""
         try:
             yield
@@ -335,64 +379,20 @@ class Cache:
             if error.errno is None:
                 raise
             raise OutputError(
-                f"cannot be written: {error.strerror}", where=self.root, hint=_ELSEWHERE
+                f"cannot be {verb}: {error.strerror}", where=self.root, hint=_ELSEWHERE
             ) from error
 
-    @contextlib.contextmanager
-    def _lock(self, key: str, *, timeout: float = -1) -> Iterator[None]:
-        self._locks.mkdir(parents=True, exist_ok=True)
-        # A lock file can never be removed safely: so there are 256 of them and not one for each variant.
-        with filelock.FileLock(self._locks / f"{key[:2]}.lock", timeout=timeout):
-            yield
 
-
-def _file_key(file: File, manifest: Manifest) -> str:
-    # Not the file's own sha256: a load checks the segments', and only what was checked may name a content.
-    parts = [(manifest.segments[index].size, manifest.segments[index].sha256) for index in file.segments]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _variant_key(variant: Variant, manifest: Manifest) -> str:
-    parts = [(file.path, _file_key(file, manifest)) for file in variant.files]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _listed(folder: Path) -> list[Path]:
+def _folder_from_environment() -> Path:
+    chosen = os.environ.get("AOTPACK_CACHE")
+    if not chosen:
+        return platformdirs.user_cache_path("aotpack")
     try:
-        return sorted(folder.iterdir())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise OutputError(f"cannot be read: {error.strerror}", where=folder, hint=_ELSEWHERE) from None
-
-
-def _statuses(folder: Path) -> Iterator[os.stat_result]:
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                yield Path(place, name).stat(follow_symlinks=False)
-
-
-def _is_within(seconds: float, used: float) -> bool:
-    # A clock that was wrong once, here or on a server, must not keep a thing for ever.
-    return abs(time.time() - used) < seconds
-
-
-def _is_unknown(entry: Path) -> bool:
-    return Stamp.read(entry / "stamp.json") is None
-
-
-def _is_whole(entry: Path, stamp: Stamp) -> bool:
-    return all(is_right(entry / "files" / file.path, file.segments) for file in stamp.files)
-
-
-def _remove_file(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-def _remove_tree(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+        return Path(chosen).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            "names a home folder that is not known", where=f"AOTPACK_CACHE {chosen}", hint="give a full path"
+        ) from None
 
 
 def _limit_from_environment() -> int:

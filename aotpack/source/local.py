@@ -2,16 +2,19 @@
 
 Their files lie in the cache like those of any other variant. A note beside them,
 ``<cache>/compiled/<key>.json``, holds the variant and says where. Its key is made of the package's digest,
-the component, the machine's key, so that another driver, EP or onnxruntime makes the variant stale, and of
-the devices and EPs that the policy took.
+the component, the machine's key, so that another driver, EP or onnxruntime makes the variant stale, of the
+devices and EPs that the policy took, and of the shapes that were asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import ValidationError
 
@@ -21,8 +24,9 @@ from aotpack.errors import OutputError
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
 from aotpack.policy import Policy
-from aotpack.source.cache import Cache
-from aotpack.source.notes import COMPILED, write_note
+from aotpack.source.cache import Cache, Held
+from aotpack.source.layout import COMPILED
+from aotpack.source.notes import read_note, write_note
 
 __all__ = ["LocalVariants"]
 
@@ -40,20 +44,41 @@ class LocalVariants:
         self._cache = cache
 
     def find(
-        self, digest: str, component: str, machine: Machine, policy: Policy
+        self,
+        digest: str,
+        component: str,
+        machine: Machine,
+        policy: Policy,
+        shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     ) -> tuple[Variant, Path] | None:
         """The variant for this machine and the folder of its files; None if there is none that is whole."""
-        path = self._path(digest, component, machine, policy)
+        found = self.hold(digest, component, machine, policy, shapes)
+        if found is None:
+            return None
+        variant, held = found
+        held.close()
+        return variant, held.folder
+
+    def hold(
+        self,
+        digest: str,
+        component: str,
+        machine: Machine,
+        policy: Policy,
+        shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    ) -> tuple[Variant, Held] | None:
+        """The variant for this machine and its files, which nobody removes meanwhile; None as for `find`."""
+        path = self._path(digest, component, machine, policy, shapes)
         try:
-            note = _Note.model_validate_json(path.read_bytes())
+            note = _Note.model_validate_json(read_note(path))
         except (OSError, ValidationError):
             return None
-        folder = self._cache.find(note.key, note.variant)
-        if folder is None:
+        held = self._cache.hold_known(note.key, note.variant)
+        if held is None:
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
-        return note.variant, folder
+        return note.variant, held
 
     def keep(
         self,
@@ -63,6 +88,7 @@ class LocalVariants:
         policy: Policy,
         built: PackageReader,
         compiled: Component,
+        shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     ) -> tuple[Variant, Path]:
         """Take the only variant of a component in, in place of an earlier one.
 
@@ -73,6 +99,7 @@ class LocalVariants:
             policy: by which the target was chosen.
             built: the package that was made here, and
             compiled: its component.
+            shapes: that were asked for.
 
         Raises:
             OutputError: the cache cannot be written.
@@ -81,15 +108,24 @@ class LocalVariants:
         named = compiled.model_copy(update={"name": component})
         folder = self._cache.materialise(built, named, variant)
         note = _Note(key=folder.parent.name, variant=variant)
-        path = self._path(digest, component, machine, policy)
+        path = self._path(digest, component, machine, policy, shapes)
         try:
-            write_note(path, note.model_dump_json())
+            write_note(self._cache.root, path, note.model_dump_json())
         except OSError as error:
             raise OutputError(error.strerror or str(error), where=path) from None
         return variant, folder
 
-    def _path(self, digest: str, component: str, machine: Machine, policy: Policy) -> Path:
+    def _path(
+        self,
+        digest: str,
+        component: str,
+        machine: Machine,
+        policy: Policy,
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> Path:
         eps = "any" if policy.eps is None else ",".join(sorted(policy.eps))
-        said = (digest, component, machine.key(), ",".join(policy.device_order), eps)
+        said: tuple[str, ...] = (digest, component, machine.key(), ",".join(policy.device_order), eps)
+        if shapes:
+            said += (json.dumps(shapes, sort_keys=True),)
         key = hashlib.sha256("\n".join(said).encode()).hexdigest()
         return self._cache.root / COMPILED / f"{key}.json"

@@ -5,6 +5,7 @@
     <root>/compiled/<key>.json                          a variant compiled here for want of one that fits
     <root>/tuning/<machine>/<digest>-<component>.json   what was measured here
     <root>/answers/<key>.json                           what an EP's check said (aotpack.toolchain.answers)
+    <root>/results/history/<key>.json                   what went into a build (aotpack.builder.results)
 
 They count towards the cache's limit. When room is needed they go last: each is a few kilobytes and took
 seconds or minutes to find out.
@@ -14,68 +15,102 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["ANSWERS", "COMPILED", "TUNING", "damaged", "notes", "sweep", "write_note"]
+from aotpack.source.layout import (
+    ANSWERS,
+    COMPILED,
+    RESULTS,
+    TUNING,
+    VARIANTS,
+    claim,
+    ours,
+    partial_name,
+)
+from aotpack.source.regular import discard, discard_if_not_regular, is_folder, make_folder, read_regular
 
-#: The folder of what EPs answered.
-ANSWERS = "answers"
-#: The folder of what was compiled here.
-COMPILED = "compiled"
-#: The folder of what was measured here.
-TUNING = "tuning"
+__all__ = ["MAX_NOTE", "damaged", "notes", "read_note", "sweep", "write_note"]
+
+#: Where they lie (`aotpack.source.layout.ours`).
+_FOLDERS = (COMPILED, ANSWERS, f"{TUNING}/*", f"{RESULTS}/history")
+
+#: Bytes. A variant with all its files and settings has some hundred kilobytes at most.
+MAX_NOTE = 16 * 1024 * 1024
 
 #: Seconds after which what somebody is writing counts as left behind: it takes milliseconds.
 _STALE = 3600
 
 
-def write_note(path: Path, text: str) -> None:
-    """Write a note in place of an earlier one. Others who read it meanwhile see the one or the other.
+def read_note(path: Path, limit: int = MAX_NOTE) -> bytes:
+    """A note of at most `limit` bytes; what is not a regular file is none.
 
     Raises:
+        OSError: it is not there, is larger, or cannot be read.
+    """
+    return read_regular(path, limit)
+
+
+def write_note(root: Path, path: Path, text: str, *, used_ns: int | None = None) -> None:
+    """Write a note in place of an earlier one. Others who read it meanwhile see the one or the other.
+
+    Args:
+        root: of the cache; it is made and marked if it is new.
+        path: of the note in it.
+        text: what it says.
+        used_ns: when it was last used, in nanoseconds since the epoch; by default now.
+
+    Raises:
+        UsageError: the folder is not a cache of aotpack.
         OSError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        partial = Path(file.name)
-        try:
-            file.write(text)
-            file.close()
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+    claim(root)
+    for folder in reversed([each for each in path.parents if root in each.parents]):
+        make_folder(folder)
+    partial = path.with_name(partial_name())
+    try:
+        partial.write_text(text, encoding="utf-8")
+        if used_ns is not None:
+            os.utime(partial, ns=(used_ns, used_ns))
+        if is_folder(path):
+            # All else is replaced.
+            discard(path)
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def notes(root: Path) -> list[tuple[Path, int, float]]:
     """(path, bytes, seconds since the epoch of its last use) of each, the least recently used first."""
     found = []
-    for path in _files(root):
+    for path in _all(root):
         with contextlib.suppress(OSError):
-            status = path.stat()
+            status = os.lstat(path)
             if path.suffix == ".json":
                 found.append((path, status.st_size, status.st_mtime))
     return sorted(found, key=lambda note: (note[2], note[0]))
 
 
 def damaged(root: Path) -> Iterator[Path]:
-    """Those that are not JSON."""
+    """Those that are not JSON, or not even regular files."""
     for path, _, _ in notes(root):
         try:
-            json.loads(path.read_bytes())
-        except (OSError, ValueError):
+            json.loads(read_note(path))
+        except (OSError, ValueError, RecursionError):
             yield path
 
 
 def sweep(root: Path) -> None:
     """Remove what dead processes left, and what is said of variants that are no longer in the cache."""
-    for path in _files(root):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+    for path in _all(root):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            discard_if_not_regular(path)
             if path.suffix != ".json":
-                gone = time.time() - path.stat().st_mtime > _STALE
+                gone = time.time() - os.lstat(path).st_mtime > _STALE
             else:
                 gone = path.parent.name == COMPILED and not _is_held(root, path)
             if gone:
@@ -83,9 +118,9 @@ def sweep(root: Path) -> None:
 
 
 def _is_held(root: Path, note: Path) -> bool:
-    return Path(root, "variants", json.loads(note.read_bytes())["key"]).is_dir()
+    return is_folder(Path(root, VARIANTS, json.loads(read_note(note))["key"]))
 
 
-def _files(root: Path) -> Iterator[Path]:
-    for folder in (COMPILED, TUNING, ANSWERS):
-        yield from (path for path in (root / folder).rglob("*") if path.is_file())
+def _all(root: Path) -> Iterator[Path]:
+    for folder in _FOLDERS:
+        yield from ours(root, folder)

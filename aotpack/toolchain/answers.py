@@ -2,7 +2,7 @@
 
 ::
 
-    <cache>/answers/<key>.json   the answers by question; null where the EP gave none
+    <cache>/answers/<key>.json   the answers by the sha256 of the question; null where the EP gave none
 
 A key is made of the toolchain and the machine's key, so another release of the EP or of onnxruntime, another
 driver or an environment that changes what the EP accepts are asked anew. An EP whose check crashed is not
@@ -18,14 +18,18 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aotpack._values import Value
+from aotpack.errors import UsageError
 from aotpack.machine import Machine
-from aotpack.source.notes import ANSWERS, write_note
+from aotpack.source.layout import ANSWERS
+from aotpack.source.notes import read_note, write_note
 from aotpack.verdict import Grade
 
 __all__ = ["KnownAnswers"]
 
 #: Of one toolchain on one machine; far more than the variants of the packages that a machine loads.
 MAX_ANSWERS = 10_000
+#: Bytes of their file: a hundred for each.
+_MAX_SIZE = 100 * MAX_ANSWERS
 
 
 class _Answers(Value):
@@ -43,13 +47,14 @@ class KnownAnswers:
 
     def __init__(self, cache_root: Path, toolchain: str, machine: Machine) -> None:
         key = hashlib.sha256(f"{toolchain}\n{machine.key()}".encode()).hexdigest()
+        self._root = cache_root
         #: The file; it need not exist.
         self.path = cache_root / ANSWERS / f"{key}.json"
 
     def read(self) -> dict[str, Grade | None]:
         """Answers by question; empty if there are none, or none that can be read."""
         with contextlib.suppress(OSError, ValidationError):
-            return dict(_Answers.model_validate_json(self.path.read_bytes()).answers)
+            return dict(_Answers.model_validate_json(read_note(self.path, _MAX_SIZE)).answers)
         return {}
 
     def add(self, question: str, said: Grade | None) -> None:
@@ -58,5 +63,6 @@ class KnownAnswers:
         if len(kept) >= MAX_ANSWERS:
             kept = {}
         text = _Answers(answers={**kept, question: said}).model_dump_json()
-        with contextlib.suppress(OSError):
-            write_note(self.path, text)
+        # A folder that is not a cache is told by whatever needs one.
+        with contextlib.suppress(OSError, UsageError):
+            write_note(self._root, self.path, text)

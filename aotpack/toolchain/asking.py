@@ -7,6 +7,7 @@ kept in the cache (`aotpack.toolchain.answers`), and then no process is started 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -16,15 +17,18 @@ import threading
 import weakref
 from pathlib import Path
 
+from aotpack._child_process import python_command, python_environment
 from aotpack.probing import probe
 from aotpack.source.cache import Cache
-from aotpack.toolchain.answers import KnownAnswers
+from aotpack.toolchain.answers import MAX_ANSWERS, KnownAnswers
 from aotpack.verdict import Grade
 
 __all__ = ["AskWorker", "main"]
 
 #: Seconds for one answer, the start of the worker included; a check takes microseconds.
 TIMEOUT = 60.0
+#: Characters of an answer: a grade's name.
+_MAX_ANSWER = 256
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +54,12 @@ class AskWorker:
             known = KnownAnswers(Cache().root, self._toolchain, probe())
             if known.path not in self._known:
                 self._known[known.path] = known.read()
-            question, answers = f"{device} {ep_string}", self._known[known.path]
+            answers = self._known[known.path]
+            # A question can have 64 KB, and there is no end of them.
+            question = hashlib.sha256(f"{device} {ep_string}".encode()).hexdigest()
             if question not in answers:
+                if len(answers) >= MAX_ANSWERS:
+                    answers.clear()
                 answers[question] = self._ask_now(ep_string, device)
                 known.add(question, answers[question])
             return answers[question]
@@ -65,7 +73,7 @@ class AskWorker:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write(json.dumps([ep_string, device]) + "\n")
             process.stdin.flush()
-            answer = process.stdout.readline()
+            answer = process.stdout.readline(_MAX_ANSWER)
         except OSError:
             answer = ""
         finally:
@@ -88,15 +96,13 @@ class AskWorker:
             self._end()
 
     def _start(self) -> subprocess.Popen[str]:
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
-            [sys.executable, "-m", "aotpack.toolchain.asking", self._toolchain],
+            python_command("aotpack.toolchain.asking", self._toolchain),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env=python_environment({}),
         )
         # Toolchains live as long as the program and are never closed.
         self._ending = weakref.finalize(self, _end, process)

@@ -8,6 +8,7 @@ registers one under the entry point group ``aotpack.toolchains``; the object tha
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from aotpack.errors import CompileError, UsageError
 from aotpack.machine import Devices, Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.settings import Setting
 from aotpack.system import System
 from aotpack.target import Precision, Target
 from aotpack.verdict import Grade, Verdict
@@ -52,9 +54,9 @@ class RunsHere:
 class Toolchain(Protocol):
     """One vendor's package.
 
-    Only `load`, `compile`, `compile_together`, `ask` and `session_options` load the vendor's library or
-    import onnxruntime; making a toolchain and all its other methods do not. What has a value or a body here
-    is for toolchains that inherit from this class.
+    Only `load`, `compile`, `compile_together`, `compiled_string`, `ask` and `add_provider` load the vendor's
+    library or import onnxruntime; making a toolchain and all its other methods do not. What has a value or a
+    body here is for toolchains that inherit from this class.
     """
 
     #: As targets and variants name it.
@@ -69,6 +71,15 @@ class Toolchain(Protocol):
     widens: Mapping[str, str] = MappingProxyType({})
     #: Whether it can store weights that several models have in common once.
     shares_weights: bool = False
+    #: Provider options that a package may set, with the form of each value and the reason. A variant with
+    #: any other is UNSUPPORTED, and none is written. None of them names a file, a library, an address, a
+    #: pointer or a log: what does belongs to whoever loads a package (`aotpack.settings`).
+    package_options: Mapping[str, Setting] = MappingProxyType({})
+    #: Attributes of EPContext nodes that this EP reads beside those that ONNX Runtime defines, none of which
+    #: names a file. A model with any other is refused (`aotpack.model_check`).
+    ep_context_attributes: frozenset[str] = frozenset()
+    #: As `package_options`, of ONNX Runtime's session config entries.
+    package_config: Mapping[str, Setting] = MappingProxyType({})
 
     def targets(self) -> tuple[Target, ...]:
         """Targets that this toolchain adds to the built-in catalogue."""
@@ -96,8 +107,21 @@ class Toolchain(Protocol):
         return {name: self.widens[name] for name in sorted(types) if name in self.widens}
 
     def option_issue(self, name: str, value: str) -> str | None:
-        """What is wrong with a provider option; None if nothing is. EPs ignore unknown ones in silence."""
-        return f"{self.ep} has no provider options"
+        """What is wrong with a provider option of a target; None if nothing is.
+
+        Checked against `package_options`: a target's options go into the package. EPs ignore in silence what
+        they do not know.
+        """
+        if not self.package_options:
+            return f"{self.ep} has no options that a package may set"
+        setting = self.package_options.get(name)
+        if setting is None:
+            known = sorted(self.package_options)
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
+            return (
+                f"{self.ep} has no such option that a package may set; did you mean {', '.join(near[:12])}?"
+            )
+        return None if setting.form.accepts(value) else f"is {value!r}; expected {setting.form.expected}"
 
     def version(self) -> str | None:
         """The installed version, or None."""
@@ -134,6 +158,10 @@ class Toolchain(Protocol):
     def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
         """Compile `model` into the empty `folder`. Called in a process of its own, which it may take down.
 
+        Both paths are relative to the current folder, and the same in every build: some EPs put a digest of
+        the model's path into their blobs. The model is a copy or is read-only. Of what is written, regular
+        files in `folder` are taken; see docs/security.md.
+
         Raises:
             CompileError: the vendor's compiler refused the model, in the vendor's words.
             ToolchainMissing: the vendor's package is not installed.
@@ -144,6 +172,15 @@ class Toolchain(Protocol):
     ) -> tuple[Compiled, ...]:
         """As `compile`, for models whose variants share their weights. Only where `shares_weights`."""
         raise CompileError("cannot share weights", where=self.ep)
+
+    def compiled_string(self, target: Target, model: Path) -> str | None:
+        """The compatibility string in a compiled model, for one that another machine compiled.
+
+        It is called in a worker process. By default it is what the EP wrote into the model's metadata.
+        """
+        from onnxruntime.capi import _pybind_state as state
+
+        return state.get_compatibility_info_from_model(str(model), self.ep) or None
 
     def remarks(self, log: str) -> tuple[str, ...]:
         """The vendor's own words on nodes that it did not take, out of what a compile printed."""
@@ -174,8 +211,8 @@ class Toolchain(Protocol):
         None where it has no answer.
         """
 
-    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
-        """Options for a session with `variant`, the EP registered and its device added.
+    def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
+        """Register the EP and add its device to `options`, which are for a session with `variant`.
 
         Raises:
             ToolchainMissing: the vendor's package is not installed.

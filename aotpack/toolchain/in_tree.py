@@ -7,13 +7,13 @@ what it has to say of them is what they need.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from aotpack.errors import ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.ort_release import ort_version
 from aotpack.target import Target
 from aotpack.toolchain.base import Compiled, RunsHere, Toolchain
 from aotpack.toolchain.plugin import installed_version
@@ -103,12 +103,12 @@ class InTreeToolchain(Toolchain):
         """It is not there to be asked."""
         return None
 
-    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
+    def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
         """There is no such session."""
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        found = f"onnxruntime {metadata.version('onnxruntime')} without it"
+        found = f"onnxruntime {ort_version()} without it"
         raise ToolchainMissing(f"needs {self.needs}", where=self.ep, found=found)
 
 

@@ -18,6 +18,7 @@ from aotpack.target import Precision, Target
 from aotpack.toolchain.base import RunsHere
 from aotpack.toolchain.file_version import file_version
 from aotpack.toolchain.openvino_devices import has_device, judge_device, virtual_npus, why_not
+from aotpack.toolchain.openvino_options import OPTIONS
 from aotpack.toolchain.openvino_string import (
     CAP,
     CPU_VENDOR,
@@ -54,16 +55,7 @@ class OpenVinoToolchain(PluginToolchain):
     module = "onnxruntime_ep_openvino"
     extra = "openvino"
     environment = (CAP, FORMER_CAP)
-    options = MappingProxyType(
-        {
-            "load_config": r"\{.*\}",
-            "num_of_threads": r"[0-9]{1,4}",
-            "num_streams": r"[0-9]{1,4}",
-            "model_priority": "LOW|MEDIUM|HIGH|DEFAULT",
-            "enable_qdq_optimizer": "true|false|True|False",
-            "enable_opencl_throttling": "true|false|True|False",
-        }
-    )
+    package_options = OPTIONS
     # Its frontend refuses 2-bit types (FACTS.md, 6).
     widens = MappingProxyType({"INT2": "INT4", "UINT2": "UINT4"})
 
@@ -151,7 +143,7 @@ class OpenVinoToolchain(PluginToolchain):
     def forget(self) -> None:
         """Ask the EP again, and read strings anew."""
         super().forget()
-        parsed.cache_clear()
+        parsed.forget()
 
     def foreseen(self, target: Target) -> str | None:
         """The string for the target's ISA class and the installed release."""

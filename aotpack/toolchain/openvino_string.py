@@ -7,7 +7,6 @@ texts, of `ovep_bin_ver` only the major version counts, and `ovep_ver` not at al
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from aotpack._remember import remember_last
+from aotpack._remember import remember_last, remember_short
 from aotpack.machine import Machine
 from aotpack.verdict import Code, Comparison, Grade, Verdict, not_in_profile
 
@@ -161,7 +160,7 @@ class OpenVinoString(NamedTuple):
 
 
 #: `OpenVinoString.parse`, remembered: most variants of a package have the string of another one.
-parsed = functools.lru_cache(maxsize=1024)(OpenVinoString.parse)
+parsed = remember_short(OpenVinoString.parse)
 
 
 def string_for(release: str, isa: IsaClass) -> str:
@@ -208,8 +207,12 @@ def _comparing(machine: Machine) -> Callable[[str], Verdict]:
         isa = isa_class(machine.cpu.features, cap_of(machine))
         described = isa.described if isa else "none"
     maker = _same("CPU vendor", machine.cpu.vendor, CPU_VENDOR)
+
     # Few releases and classes make many strings.
-    return functools.lru_cache(maxsize=1024)(lambda inner: _compare(inner, release, maker, described))
+    def compare(inner: str) -> Verdict:
+        return _compare(inner, release, maker, described)
+
+    return remember_short(compare)
 
 
 def _same(what: str, found: str | None, needed: str) -> Comparison:

@@ -7,17 +7,17 @@ can be done ahead of time is the graph, and its weights stay what they are.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from aotpack.errors import CompileError
+from aotpack.errors import CompileError, ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.ort_release import ort_minor, ort_version
 from aotpack.target import PORTABLE, Target
 from aotpack.toolchain.base import Compiled, RunsHere, Toolchain
-from aotpack.toolchain.plugin import MODEL_NAME
+from aotpack.toolchain.plugin import COMPILED_CONFIG, MODEL_NAME
 from aotpack.verdict import Code, Grade, Verdict
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class OrtToolchain(Toolchain):
     ep = "CPUExecutionProvider"
     environment = ()
     needs_fixed_shapes = False
+    package_config = COMPILED_CONFIG
     # Its CPU EP casts it and does nothing else with it.
     widens = MappingProxyType({"BFLOAT16": "FLOAT"})
 
@@ -47,7 +48,10 @@ class OrtToolchain(Toolchain):
 
     def version(self) -> str | None:
         """onnxruntime's."""
-        return metadata.version("onnxruntime")
+        try:
+            return ort_version()
+        except ToolchainMissing:
+            return None
 
     def pip_command(self) -> str:
         """It is a requirement of aotpack."""
@@ -59,7 +63,7 @@ class OrtToolchain(Toolchain):
 
     def built_with(self) -> Mapping[str, str]:
         """onnxruntime's version."""
-        return {"onnxruntime": metadata.version("onnxruntime")}
+        return {"onnxruntime": ort_version()}
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         """It always can."""
@@ -69,6 +73,10 @@ class OrtToolchain(Toolchain):
         """On every machine that has onnxruntime."""
         return RunsHere("host")
 
+    def compiled_string(self, target: Target, model: Path) -> str | None:
+        """It writes none; what the model's metadata calls one is the author's."""
+        return None
+
     def remarks(self, log: str) -> tuple[str, ...]:
         """It leaves no node alone."""
         return ()
@@ -77,8 +85,7 @@ class OrtToolchain(Toolchain):
         """None for the portable ONNX; an optimised graph has fused operators of this release of ORT."""
         if target.name == PORTABLE:
             return Requirements()
-        major, minor = metadata.version("onnxruntime").split(".")[:2]
-        return Requirements(onnxruntime=f">={major}.{minor}")
+        return Requirements(onnxruntime=f">={ort_minor()}")
 
     def session_settings(self, target: Target) -> SessionSettings:
         """ORT's defaults: what depends on this very CPU is left to the load."""
@@ -160,11 +167,8 @@ class OrtToolchain(Toolchain):
         """It writes no string and has no check."""
         return None
 
-    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
-        """Plain options: the CPU EP is always there."""
-        import onnxruntime as ort
-
-        return ort.SessionOptions()
+    def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
+        """Nothing: the CPU EP is always there."""
 
 
 def write_optimised(

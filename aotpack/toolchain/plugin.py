@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import logging
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, metadata, util
@@ -14,9 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from aotpack._remember import MAX_LENGTH
 from aotpack.errors import CompileError, ToolchainError, ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.ort_release import ort_minor, ort_version
+from aotpack.settings import OneOf, Setting
 from aotpack.target import Target
 from aotpack.toolchain.base import Compiled, Toolchain
 from aotpack.verdict import Grade
@@ -27,12 +28,24 @@ if TYPE_CHECKING:
     from aotpack.flex.capabilities import Capabilities
     from aotpack.toolchain.asking import AskWorker
 
-__all__ = ["MODEL_NAME", "PluginToolchain", "installed_version", "of_type"]
+__all__ = ["COMPILED_CONFIG", "MODEL_NAME", "PluginToolchain", "installed_version", "of_type"]
 
 #: What the ONNX of every compiled variant is called; sidecars are named after it.
 MODEL_NAME = "model.onnx"
 
+#: Session config entries of compiled variants.
+COMPILED_CONFIG: Mapping[str, Setting] = MappingProxyType(
+    {
+        "session.disable_model_compile": Setting(
+            OneOf(("1",)), "What was compiled is never compiled anew at load: it can only rule work out."
+        )
+    }
+)
+
 _log = logging.getLogger(__name__)
+
+#: Answers of an EP that are kept for the life of the process, each to a question of at most `MAX_LENGTH`.
+_MAX_ANSWERS = 1024
 
 _registering = threading.Lock()
 #: EPs whose libraries this process has registered: it may be done once, and some then list no device.
@@ -69,8 +82,7 @@ class PluginToolchain(Toolchain):
     extra: str
     environment: tuple[str, ...] = ()
     needs_fixed_shapes = False
-    #: Provider options that a target may set, and a regular expression that a value must match as a whole.
-    options: Mapping[str, str] = MappingProxyType({})
+    package_config = COMPILED_CONFIG
     #: The EP's check of a compatibility string can crash.
     ask_in_worker: bool = False
     #: ORT's severity while compiling; 0 makes some EPs say why they leave a node alone.
@@ -88,18 +100,6 @@ class PluginToolchain(Toolchain):
         """None: the built-in catalogue has them."""
         return ()
 
-    def option_issue(self, name: str, value: str) -> str | None:
-        """Checked against `options`, since most EPs ignore in silence what they do not know."""
-        if not self.options:
-            return f"{self.ep} has no options that a target may set"
-        if name not in self.options:
-            near = difflib.get_close_matches(name, self.options, n=3, cutoff=0.5) or sorted(self.options)
-            return f"{self.ep} has no such option; did you mean {', '.join(near[:12])}?"
-        pattern = self.options[name]
-        if re.fullmatch(pattern, value):
-            return None
-        return f"is {value!r}; expected {pattern.replace('|', ' or ')}"
-
     def version(self) -> str | None:
         """The installed version of the EP's package, or None."""
         return installed_version(self.distribution)
@@ -115,7 +115,7 @@ class PluginToolchain(Toolchain):
     def built_with(self) -> Mapping[str, str]:
         """Versions of onnxruntime, of the EP's package and of the runtime inside it."""
         return {
-            "onnxruntime": metadata.version("onnxruntime"),
+            "onnxruntime": ort_version(),
             self.distribution: self.version() or "not installed",
             **self.runtime_details(),
         }
@@ -126,9 +126,7 @@ class PluginToolchain(Toolchain):
 
     def requirements(self, target: Target) -> Requirements:
         """What the catalogue says of the target, and this release of onnxruntime or a later one."""
-        return target.requires.model_copy(
-            update={"onnxruntime": f">={_minor(metadata.version('onnxruntime'))}"}
-        )
+        return target.requires.model_copy(update={"onnxruntime": f">={ort_minor()}"})
 
     def session_settings(self, target: Target) -> SessionSettings:
         """The options that it was compiled with; compiling at load is ruled out."""
@@ -147,17 +145,22 @@ class PluginToolchain(Toolchain):
     def ask(self, ep_string: str, device: str) -> Grade | None:
         """The EP's own check, in a process of its own where it can take the process down."""
         question = (device, ep_string)
-        if question not in self._answers:
-            if self.ask_in_worker and self._asking is None:
-                from aotpack.toolchain.asking import AskWorker
+        if question in self._answers:
+            return self._answers[question]
+        if self.ask_in_worker and self._asking is None:
+            from aotpack.toolchain.asking import AskWorker
 
-                self._asking = AskWorker(self.name)
-            ask = self._asking.ask if self._asking is not None else self.ask_here
-            self._answers[question] = ask(ep_string, device)
-        return self._answers[question]
+            self._asking = AskWorker(self.name)
+        ask = self._asking.ask if self._asking is not None else self.ask_here
+        said = ask(ep_string, device)
+        if len(ep_string) <= MAX_LENGTH:
+            if len(self._answers) >= _MAX_ANSWERS:
+                self._answers.clear()
+            self._answers[question] = said
+        return said
 
     def forget(self) -> None:
-        """Ask the EP again: its answers are kept for the life of the process."""
+        """Ask the EP again: its last answers are kept for the life of the process."""
         self._answers.clear()
 
     def ask_here(self, ep_string: str, device: str) -> Grade | None:
@@ -206,7 +209,7 @@ class PluginToolchain(Toolchain):
         embedded blob loads many times slower (FACTS.md, 1 and 3).
         """
         self.compile_to(folder / MODEL_NAME, target, model)
-        return self.compiled_in(folder)
+        return self.compiled_in(target, folder)
 
     def compile_to(
         self, output: Path, target: Target, model: Path, config: Mapping[str, str] = MappingProxyType({})
@@ -237,22 +240,18 @@ class PluginToolchain(Toolchain):
         """Options with the device that is compiled for."""
         return self._options({**target.provider_options, **self.own_options()}, target.device)
 
-    def compiled_in(self, folder: Path) -> Compiled:
-        """What a compiler left in `folder`."""
-        from onnxruntime.capi import _pybind_state as state
-
+    def compiled_in(self, target: Target, folder: Path) -> Compiled:
+        """What a compiler left in `folder` for `target`."""
         output = folder / MODEL_NAME
-        ep_string = state.get_compatibility_info_from_model(str(output), self.ep) or None
         sidecars = sorted(path for path in folder.rglob("*") if path.is_file() and path != output)
         files = [(path.relative_to(folder).as_posix(), path) for path in (output, *sidecars)]
-        return Compiled(files=tuple(files), ep_string=ep_string)
+        return Compiled(files=tuple(files), ep_string=self.compiled_string(target, output))
 
-    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
-        """Options with the EP's device, the variant's provider options and this machine's own."""
+    def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
+        """Add the EP's device, with the variant's provider options and this machine's own."""
         ep_string = variant.compatibility.ep_string
-        return self._options(
-            {**variant.session.provider_options, **self.own_options()}, variant.device, ep_string
-        )
+        provider_options = {**variant.session.provider_options, **self.own_options()}
+        self._add_device(options, provider_options, variant.device, ep_string)
 
     def devices(self) -> list[Any]:
         """The EP's devices on this machine, the library registered.
@@ -282,11 +281,20 @@ class PluginToolchain(Toolchain):
 
         return [device for device in ort.get_ep_devices() if device.ep_name == self.ep]
 
-    def _options(
-        self, provider_options: Mapping[str, str], device: str, ep_string: str | None = None
-    ) -> onnxruntime.SessionOptions:
+    def _options(self, provider_options: Mapping[str, str], device: str) -> onnxruntime.SessionOptions:
         import onnxruntime as ort
 
+        options = ort.SessionOptions()
+        self._add_device(options, provider_options, device)
+        return options
+
+    def _add_device(
+        self,
+        options: onnxruntime.SessionOptions,
+        provider_options: Mapping[str, str],
+        device: str,
+        ep_string: str | None = None,
+    ) -> None:
         chosen = of_type(self.devices(), device)
         if not chosen:
             raise ToolchainError(f"has no {device} on this machine", where=self.ep)
@@ -295,9 +303,7 @@ class PluginToolchain(Toolchain):
             with contextlib.suppress(Exception):
                 said = self._said(ep_string, device)
                 chosen = [chosen[said.index(min(said, key=_rank))]]
-        options = ort.SessionOptions()
         options.add_provider_for_devices(chosen[:1], dict(provider_options))
-        return options
 
 
 def of_type(devices: Sequence[Any], device: str) -> list[Any]:
@@ -311,7 +317,3 @@ def of_type(devices: Sequence[Any], device: str) -> list[Any]:
 
 def _rank(grade: Grade) -> int:
     return grade.rank
-
-
-def _minor(version: str) -> str:
-    return ".".join(version.split(".")[:2])

@@ -17,6 +17,7 @@ from aotpack.toolchain import hexagon
 from aotpack.toolchain.base import Compiled, RunsHere
 from aotpack.toolchain.generations import read_generations
 from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain
+from aotpack.toolchain.qnn_options import CONFIG, OPTIONS, SHARE
 from aotpack.toolchain.qnn_string import BACKEND_API, EP, judge, string_for
 from aotpack.verdict import Code, Grade, Verdict
 
@@ -27,44 +28,10 @@ _REASON = re.compile(r"REASON : (.{1,400})")
 _ERROR = re.compile(r"\[E:onnxruntime:[^\]]*\] ?(.{1,400})")
 
 
-_SHARE = {"ep.share_ep_contexts": "1"}
+_SHARE = {SHARE: "1"}
 
 #: A target for several architectures.
 _SEVERAL = re.compile(r"qnn-htp-(v\d{2}(?:\+v\d{2})+)")
-
-_FLAG = "0|1"
-
-#: Of the EP in onnxruntime-qnn 2.7.0 (the strings of its library and its log), without those that name files
-#: or other backends than HTP, which no package can hold, and those that are for its developers.
-_OPTIONS = MappingProxyType(
-    {
-        "soc_model": r"[0-9]{1,3}(,[0-9]{1,3})*",
-        "htp_arch": r"(68|69|73|75|79|81)(,(68|69|73|75|79|81))*",
-        "vtcm_mb": r"[0-9]{1,2}",
-        "device_id": r"[0-9]{1,2}",
-        "htp_performance_mode": "burst|balanced|default|high_performance|high_power_saver|low_balanced|"
-        "low_power_saver|power_saver|extreme_power_saver|sustained_high_performance",
-        "htp_graph_finalization_optimization_mode": "0|1|2|3",
-        "qnn_context_priority": "low|normal_low|normal|normal_high|high|high_plus|critical|critical_plus",
-        "rpc_control_latency": r"[0-9]{1,6}",
-        "enable_htp_fp16_precision": _FLAG,
-        "enable_htp_fp16_clamp_overflow": _FLAG,
-        "htp_bf16_enable": _FLAG,
-        "offload_graph_io_quantization": _FLAG,
-        "enable_htp_spill_fill_buffer": _FLAG,
-        "enable_htp_shared_memory_allocator": _FLAG,
-        "enable_htp_graph_splitting": _FLAG,
-        "htp_graph_splitting_num_prepare_threads": r"[0-9]{1,4}",
-        "htp_reused_io_limit_mb": r"[0-9]{1,6}",
-        # It takes no 0: who does not want it leaves it out.
-        "htp_share_resource_optimization": "1",
-        "enable_htp_monolithic_lstm": _FLAG,
-        "enable_block_quant_weight_optimization": _FLAG,
-        "enable_vtcm_backup_buffer_sharing": _FLAG,
-        "extended_udma": _FLAG,
-        "disable_file_mapped_weights": _FLAG,
-    }
-)
 
 
 class QnnToolchain(PluginToolchain):
@@ -84,7 +51,8 @@ class QnnToolchain(PluginToolchain):
     widens = MappingProxyType(
         {"INT2": "INT4", "UINT2": "UINT4", "INT4": "INT4", "BFLOAT16": "FLOAT"},
     )
-    options = _OPTIONS
+    package_options = OPTIONS
+    package_config = CONFIG
     # Only its verbose log says why a node is left alone.
     compile_log_severity = 0
 
@@ -139,7 +107,7 @@ class QnnToolchain(PluginToolchain):
             for folder in folders:
                 if folder != blob.parent:
                     shutil.copyfile(blob, folder / blob.name)
-        return tuple(self.compiled_in(folder) for folder in folders)
+        return tuple(self.compiled_in(target, folder) for folder in folders)
 
     def runtime_details(self) -> Mapping[str, str]:
         """The backend API of the QNN SDK in the EP's package: blobs of a newer one do not load."""

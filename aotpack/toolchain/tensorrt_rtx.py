@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from aotpack.errors import CompileError, ToolchainMissing
 from aotpack.machine import Devices, Machine
 from aotpack.manifest import Requirements, Variant
+from aotpack.ort_release import ort_version
 from aotpack.system import System
 from aotpack.target import Target
 from aotpack.toolchain import nvidia_gpus
@@ -102,7 +103,7 @@ class TensorRtRtxToolchain(PluginToolchain):
     def built_with(self) -> Mapping[str, str]:
         """The builder's version. Its engines for the same model can differ in a few bytes."""
         return {
-            "onnxruntime": metadata.version("onnxruntime"),
+            "onnxruntime": ort_version(),
             _BUILDER: installed_version(_BUILDER) or "not installed",
         }
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.ort_release import ort_minor
 from aotpack.target import Target
 from aotpack.toolchain.base import Compiled, RunsHere
 from aotpack.toolchain.ort import write_optimised
@@ -60,9 +60,8 @@ class WebGpuToolchain(PluginToolchain):
 
     def requirements(self, target: Target) -> Requirements:
         """The release that wrote it and no other: the graph has operators that are the EP's alone."""
-        major, minor = metadata.version("onnxruntime").split(".")[:2]
         return target.requires.model_copy(
-            update={"onnxruntime": f"=={major}.{minor}.*", "ep": f"=={self.version()}"}
+            update={"onnxruntime": f"=={ort_minor()}.*", "ep": f"=={self.version()}"}
         )
 
     def session_settings(self, target: Target) -> SessionSettings:
@@ -76,6 +75,10 @@ class WebGpuToolchain(PluginToolchain):
         options = self._options(target.provider_options, target.device)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         return write_optimised(model, options, folder, where=f"{self.ep} optimising for {target.name}")
+
+    def compiled_string(self, target: Target, model: Path) -> str | None:
+        """It writes none; what the model's metadata calls one is the author's."""
+        return None
 
     def looks_at(self, variant: Variant) -> Hashable:
         """Nothing: what it needs is among its requirements."""

@@ -26,6 +26,15 @@ _PATHS = {
     "newline": ("model\n.bin", "a character that not every system allows"),
     "device": ("weights/NUL", "which not every system allows"),
     "device_with_extension": ("aux.bin", "which not every system allows"),
+    "device_with_spaces": ("weights/nul   .bin", "which not every system allows"),
+    "device_in_superscript": ("COM¹.bin", "which not every system allows"),
+    "device_in_full_width": ("\uff2e\uff35\uff2c", "which not every system allows"),
+    "device_with_what_nobody_sees": ("n\u200bul", "which not every system allows"),
+    "console": ("CONIN$", "which not every system allows"),
+    "c1_control": ("a\x9b31mb", "a character that not every system allows"),
+    "right_to_left": ("a\u202ennxo.exe", "a character that not every system allows"),
+    "line_separator": ("a\u2028b", "a character that not every system allows"),
+    "byte_order_mark": ("\ufeffmodel.bin", "a character that not every system allows"),
     "trailing_dot": ("model.bin.", "which not every system allows"),
     "trailing_space": ("model.bin ", "which not every system allows"),
     "long_part": ("x" * 256, "which not every system allows"),
@@ -33,16 +42,30 @@ _PATHS = {
     "decomposed": ("mode\u0301le.bin", "not in Unicode normal form C"),
     "case_twin": ("MODEL.onnx", "is the same name"),
     "folded_twin": ("ﬁle", "is the same name"),
+    "long_s_twin": ("mo\u017fel.onnx", "is the same name"),
+    "kelvin_twin": ("\u212a.onnx", "not in Unicode normal form C"),
+    "ignorable_twin": ("mo\u200ddel.onnx", "is the same name"),
+    "full_width_twin": ("\uff4dodel.onnx", "is the same name"),
+    "iota_twin": ("\u1fb2", "is the same name"),
+    "final_sigma_twin": ("ς", "is the same name"),
     "file_in_a_file": ("model.onnx/weights.bin", "lies inside another file"),
     "file_in_a_file_by_case": ("Model.Onnx/weights.bin", "lies inside another file"),
+}
+
+
+#: What the other file is called, where a path is the same name as that.
+_OTHERS = {
+    "folded_twin": "file",
+    "long_s_twin": "mosel.onnx",
+    "iota_twin": "\u1f70\u03b9",
+    "final_sigma_twin": "Σ",
 }
 
 
 def _path_lie(name: str, path: str) -> Callable[[Forgery], None]:
     def tell(it: Forgery) -> None:
         it.files[1]["path"] = path
-        if name == "folded_twin":
-            it.files[0]["path"] = "file"
+        it.files[0]["path"] = _OTHERS.get(name, it.files[0]["path"])
 
     tell.__name__ = f"path_{name}"
     return tell
@@ -83,6 +106,21 @@ def path_too_long_to_be_shown(it: Forgery) -> None:
 @refused(errors.ManifestError, r"components\[0\]\.name: .*pattern")
 def component_named_like_a_path(it: Forgery) -> None:
     it.manifest["components"][0]["name"] = "../main"
+
+
+@refused(errors.ManifestError, r"components\[0\]\.name: 'nul' is no name of a file on Windows")
+def component_named_like_a_device(it: Forgery) -> None:
+    it.manifest["components"][0]["name"] = "nul"
+
+
+@refused(errors.ManifestError, r"name: 'tiny.' is no name of a file on Windows")
+def package_named_with_a_dot_behind(it: Forgery) -> None:
+    it.manifest["name"] = "tiny."
+
+
+@refused(errors.ManifestError, r"variants\[0\]\.id: 'Com1\.x-2' is no name of a file on Windows")
+def variant_named_like_a_device(it: Forgery) -> None:
+    it.variant["id"] = "Com1.x-2"
 
 
 @refused(errors.ManifestError, r"variants\[0\]\.id: .*pattern")

@@ -12,8 +12,8 @@ import pytest
 import aotpack
 from aotpack.builder.models.model import read_model
 from aotpack.builder.report import BuildReport
-from aotpack.builder.variant import Built
 from aotpack.errors import ModelError
+from aotpack.events import Event, EventCode
 from samples.made_models import cnn
 
 Change = Callable[[Path], None]
@@ -31,13 +31,13 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def built(model: Path, change: Change, when: str) -> BuildReport:
+def built(model: Path, change: Change, when: EventCode) -> BuildReport:
     """Build, and change the model as soon as the build is there."""
     changed = False
 
-    def on_event(what: str, component: str, target: str, built: Built | None) -> None:
+    def on_event(event: Event) -> None:
         nonlocal changed
-        if what == when and not changed:
+        if event.code is when and not changed:
             changed = True
             change(model)
 
@@ -69,7 +69,7 @@ def weights_removed(model: Path) -> None:
     model.with_name("w").unlink()
 
 
-@pytest.mark.parametrize("when", ["reference", "start"])
+@pytest.mark.parametrize("when", [EventCode.REFERENCE, EventCode.COMPILING])
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -79,7 +79,9 @@ def weights_removed(model: Path) -> None:
         (weights_removed, r"w: is gone; it was there a moment ago \(build again\)"),
     ],
 )
-def test_it_is_an_error_and_leaves_what_was_there(model: Path, change: Change, says: str, when: str) -> None:
+def test_it_is_an_error_and_leaves_what_was_there(
+    model: Path, change: Change, says: str, when: EventCode
+) -> None:
     package = model.parents[1] / "x.aotpack"
     package.write_bytes(b"what was there before")
     with pytest.raises(ModelError, match=says):
@@ -94,7 +96,7 @@ def test_a_file_that_is_only_touched_has_not_changed(model: Path) -> None:
         os.utime(path, (0, 0))
         path.with_name("w").write_bytes(path.with_name("w").read_bytes())
 
-    assert built(model, touched, "start").failed == ()
+    assert built(model, touched, EventCode.COMPILING).failed == ()
 
 
 def test_one_that_changes_while_it_is_read_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

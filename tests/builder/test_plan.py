@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aotpack.builder.plan import Plan, plan
-from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec, parse_shape
+from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import ShapeError, UnknownName, UsageError
+from aotpack.shapes import parse_shape
 from aotpack.toolchain import toolchains
 
 

@@ -15,14 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aotpack.builder.jobs.job import Done, Reference, References, Task
+from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.pools import Here, jobs_at_once
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.plan import Plan, plan
 from aotpack.builder.schedule import do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
-from aotpack.builder.variant import Built
 from aotpack.errors import FarmError
+from aotpack.events import Event, EventCode
 from aotpack.probing import probe
 from aotpack.toolchain import toolchains
 
@@ -116,13 +117,14 @@ def test_every_job_is_done_once_and_told_in_the_plans_order(
     seed: int,
 ) -> None:
     made, place = planned(small_model, targets, components), Scattered(seed)
-    told: Counter[tuple[str, str, str]] = Counter()
+    told: Counter[tuple[str, str | None, str | None]] = Counter()
 
-    def announce(what: str, component: str, target: str, built: Built | None) -> None:
-        assert (built is None) == (what != "end")
-        told[what, component, target] += 1
+    def tell(event: Event) -> None:
+        ended = event.code in (EventCode.BUILT, EventCode.FAILED)
+        assert (event.row is not None) == ended
+        told["end" if ended else event.code.value, event.component, event.target] += 1
 
-    finished = do_all(made, place, sources, None, tmp_path_factory.mktemp("scratch"), announce, None)
+    finished = do_all(made, place, sources, None, tmp_path_factory.mktemp("scratch"), tell, None)
     jobs = [(job.target.name, job.components[0].name) for job in made.jobs]
     assert [(each.built.row.target, each.component.name) for each in finished] == jobs
     given_out = Counter((task.target.name, task.parts[0].component) for task in place.tasks)
@@ -130,7 +132,7 @@ def test_every_job_is_done_once_and_told_in_the_plans_order(
     assert given_out == Counter(compiled)
     for target, component in jobs:
         assert told["end", component, target] == 1
-        for what in ("wait", "start"):
+        for what in ("queued", "compiling"):
             assert told[what, component, target] == (target != "portable")
     states = {each.built.row.target: each.built.row.state for each in finished}
     assert states.pop("portable") == "built"
@@ -144,12 +146,12 @@ def test_every_job_is_done_once_and_told_in_the_plans_order(
 def test_what_goes_wrong_here_stops_the_place(small_model: Path, sources: Sources, tmp_path: Path) -> None:
     place = Scattered(0)
 
-    def announce(what: str, component: str, target: str, built: Built | None) -> None:
-        if what == "start" and target == "qnn-htp-v75":
+    def tell(event: Event) -> None:
+        if event.code is EventCode.COMPILING and event.target == "qnn-htp-v75":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        do_all(planned(small_model, list(TARGETS)), place, sources, None, tmp_path, announce, None)
+        do_all(planned(small_model, list(TARGETS)), place, sources, None, tmp_path, tell, None)
     assert place.stopped == 1
 
 
@@ -192,7 +194,7 @@ def test_here_no_more_than_were_allowed_are_done_at_once(
             running -= 1
 
     with Workers() as workers:
-        place = Here(workers, probe(), 2)
+        place = Here(workers, probe(), 2, ModelCopies())
         futures = []
         for number in range(5):
             (tmp_path / str(number)).mkdir()
@@ -209,7 +211,7 @@ def test_here_what_runs_is_ended_when_nobody_wants_it_any_more(
     (job, _) = planned(small_model, ["ort-cpu"]).jobs
     task = sources.task(job)
     with Workers() as workers:
-        place = Here(workers, probe(), 1)
+        place = Here(workers, probe(), 1, ModelCopies())
         futures, begun = [], threading.Event()
         for number in range(3):
             (tmp_path / str(number)).mkdir()
@@ -236,7 +238,7 @@ def test_here_a_reference_is_made_beside_the_first_task_and_waited_for(
         return Reference(path=None, failure="made late")
 
     with Workers() as workers:
-        place = Here(workers, probe(), 2)
+        place = Here(workers, probe(), 2, ModelCopies())
         reference = place.refer(make)
         done = place.submit(sources.task(job), lambda: [reference.result()], tmp_path, made.set).result()
         place.close()
@@ -250,7 +252,7 @@ def test_a_stopped_build_has_compared_nothing_wrong(
     """What was compiled when the build was stopped has not failed to run: nobody ran it."""
     (job, _) = planned(small_model, ["ort-cpu"]).jobs
     with Workers() as workers:
-        place = Here(workers, probe(), 1)
+        place = Here(workers, probe(), 1, ModelCopies())
 
         def stopped() -> list[Reference]:
             place.stop()

@@ -85,10 +85,10 @@ class Troublesome(OrtToolchain):
             return super().compile(target, model, folder)
         return getattr(self, "_" + how.replace("-", "_"))(model, folder)  # type: ignore[no-any-return]
 
-    def session_options(self, variant: Variant, *, emulate: bool) -> onnxruntime.SessionOptions:
+    def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
         if variant.target == "trouble-abort-at-load":
             os.abort()
-        return super().session_options(variant, emulate=emulate)
+        super().add_provider(options, variant, emulate=emulate)
 
     def _abort(self, model: Path, folder: Path) -> Compiled:
         os.abort()

@@ -189,7 +189,8 @@ def test_one_blob_for_several_architectures(project: Path) -> None:
         (
             'target = "qnn-htp-v73"',
             'target = "qnn-htp-v73"\noptions = { vtcm_bm = "8" }',
-            "line 18, target[1].options.vtcm_bm: QNNExecutionProvider has no such option; did you mean vtcm",
+            "line 18, target[1].options.vtcm_bm: QNNExecutionProvider has no such option that a package may "
+            "set; did you mean vtcm",
         ),
         (
             'target = "qnn-htp-v73"',
@@ -199,12 +200,12 @@ def test_one_blob_for_several_architectures(project: Path) -> None:
         (
             'target = "ort-cpu"',
             'target = "ort-cpu"\noptions = { threads = 2 }',
-            "line 15, target[0].options.threads: CPUExecutionProvider has no provider options",
+            "line 15, target[0].options.threads: CPUExecutionProvider has no options that a package may set",
         ),
         (
             'target = "qnn-htp-v73"',
             'target = "tensorrt-rtx-sm89"\noptions = { threads = 2 }',
-            "line 18, target[1].options.threads: NvTensorRTRTXExecutionProvider has no options that a target",
+            "line 18, target[1].options.threads: NvTensorRTRTXExecutionProvider has no options that a pack",
         ),
         (
             'target = "ort-cpu"',

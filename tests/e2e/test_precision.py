@@ -90,7 +90,7 @@ def test_the_precision_that_a_target_has_may_be_named(model: Path) -> None:
 
 
 def test_it_is_put_into_the_options_that_are_given(model: Path) -> None:
-    given = '{"CPU":{"NUM_STREAMS":"1"},"LOG":{}}'
+    given = '{"CPU":{"NUM_STREAMS":"1"},"GPU":{}}'
     target = resolved(model, OPENVINO, options={"load_config": given}, precision="f32")
     assert json.loads(target.provider_options["load_config"]) == {
         "CPU": {
@@ -99,7 +99,7 @@ def test_it_is_put_into_the_options_that_are_given(model: Path) -> None:
             # Without it activations are rounded to int8 where weights are quantised.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
         },
-        "LOG": {},
+        "GPU": {},
     }
     loosened = resolved(model, OPENVINO, precision="bf16")
     assert json.loads(loosened.provider_options["load_config"]) == {

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+import json
 import multiprocessing
 import os
 import random
+import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -101,7 +105,7 @@ def test_a_lost_stamp_is_made_again(cache: Cache, reader: PackageReader) -> None
     assert read(load(cache, reader)) == FILES["main"]["a"]
 
 
-def test_verify_finds_what_a_stat_cannot(cache: Cache, reader: PackageReader) -> None:
+def test_verify_finds_what_is_damaged(cache: Cache, reader: PackageReader) -> None:
     load(cache, reader, "c")
     file = load(cache, reader) / "weights/model.bin"
     status = file.stat()
@@ -212,24 +216,160 @@ def test_what_cannot_be_removed_stays_and_is_told_by_prune_alone(
     assert [entry.variant for entry in cache.entries()] == ["a"]
 
 
-def test_a_cache_that_cannot_be_read(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache")
-    cache.root.mkdir()
-    (cache.root / "variants").touch()
-    for verb in (cache.entries, cache.prune, cache.verify):
-        with pytest.raises(OutputError, match="variants: cannot be read: Not a directory"):
-            verb()
-
-
-def test_a_cache_whose_locks_cannot_be_made(cache: Cache, reader: PackageReader) -> None:
+@pytest.mark.parametrize("folder", ["variants", "locks", "files", "work"])
+@pytest.mark.parametrize("instead", ["file", "link", "pipe"])
+def test_what_stands_in_place_of_a_folder_is_put_right(
+    cache: Cache, reader: PackageReader, tmp_path: Path, folder: str, instead: str
+) -> None:
     load(cache, reader)
-    for lock in (cache.root / "locks").iterdir():
-        lock.unlink()
-        lock.mkdir()
-    for verb in (lambda: cache.prune(0), cache.verify):
-        with pytest.raises(OutputError, match=r"cannot be (written|removed): "):
+    place, elsewhere = cache.root / folder, tmp_path / "elsewhere"
+    shutil.rmtree(place)
+    elsewhere.mkdir()
+    (elsewhere / ("00" * 32)).write_bytes(b"of the user")
+    if instead == "file":
+        place.touch()
+    elif instead == "link":
+        place.symlink_to(elsewhere)
+    else:
+        os.mkfifo(place)
+    for verb in (cache.entries, cache.size, lambda: cache.prune(0), cache.verify):
+        verb()
+    assert read(load(cache, reader, "c")) == FILES["main"]["c"]
+    assert cache.prune(0)
+    assert read(elsewhere) == {"00" * 32: b"of the user"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "socket", "link", "dangling link"])
+@pytest.mark.parametrize("where", ["file", "stamp", "lock", "entry", "twin", "tag"])
+def test_what_stands_in_place_of_a_file_is_put_right(
+    cache: Cache, reader: PackageReader, tmp_path: Path, where: str, kind: str
+) -> None:
+    entry = load(cache, reader).parent
+    (twin,) = (path for path in (cache.root / "files").iterdir() if path.stat().st_size > 100)
+    places = {
+        "file": entry / "files" / "model.onnx",
+        "stamp": entry / "stamp.json",
+        "lock": cache.root / "locks" / f"{entry.name[:2]}.lock",
+        "entry": entry,
+        "twin": twin,
+        "tag": cache.root / "CACHEDIR.TAG",
+    }
+    (tmp_path / "elsewhere").write_bytes(b"of the user")
+    if where in ("lock", "twin"):
+        # Otherwise nobody looks at them.
+        shutil.rmtree(entry)
+    place = places[where]
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+    if kind == "folder":
+        place.mkdir()
+        (place / "file").touch()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "socket":
+        with contextlib.chdir(place.parent), socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(place.name)
+    else:
+        place.symlink_to(tmp_path / ("elsewhere" if kind == "link" else "nowhere"))
+    for _ in range(2):
+        assert read(load(cache, reader)) == FILES["main"]["a"]
+        assert read(load(cache, reader, "b")) == FILES["main"]["b"]
+    cache.verify()
+    assert {entry.variant for entry in cache.entries()} == {"a", "b"}
+    assert (tmp_path / "elsewhere").read_bytes() == b"of the user"
+    assert not (tmp_path / "nowhere").exists()
+    assert {entry.variant for entry in cache.prune(0)} == {"a", "b"}
+
+
+def test_a_change_with_its_mtime_put_back_is_seen(cache: Cache, reader: PackageReader) -> None:
+    file = load(cache, reader) / "weights/model.bin"
+    status = file.stat()
+    file.chmod(0o644)
+    with file.open("r+b") as f:
+        f.write(bytes([WEIGHTS[0] ^ 1]))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert read(load(cache, reader)) == FILES["main"]["a"]
+
+
+def test_links_between_variants_leave_stamps_right(
+    cache: Cache, reader: PackageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(cache, reader, "a")
+    b = load(cache, reader, "b")
+    (other,) = (entry for entry in cache.entries() if entry.variant == "a")
+    # Each has a link to the weights of the other; neither is read again.
+    reader.close()
+    assert load(cache, reader, "a") == other.path
+    assert load(cache, reader, "b") == b
+    os.utime(b.parent / "stamp.json", (1, 1))
+    assert [entry.variant for entry in cache.prune(len(WEIGHTS) + 6)] == ["b"]
+    assert load(cache, reader, "a") == other.path
+
+
+@pytest.mark.parametrize("names", [["thesis.txt"], ["files/thesis.txt"], ["variants/blue/thesis.txt", "x"]])
+def test_a_folder_with_something_else_is_refused(
+    tmp_path: Path, reader: PackageReader, names: list[str]
+) -> None:
+    for name in names:
+        (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / name).write_bytes(b"ten years")
+    cache = Cache(tmp_path / "home")
+    for verb in (lambda: load(cache, reader), lambda: cache.prune(0), cache.verify, cache.entries):
+        with pytest.raises(UsageError, match="home: is neither empty nor a cache of aotpack"):
             verb()
-    assert [entry.variant for entry in cache.entries()] == ["a"]
+    assert read(tmp_path / "home") == dict.fromkeys(names, b"ten years")
+
+
+def test_what_is_not_of_the_cache_stays_in_it(cache: Cache, reader: PackageReader) -> None:
+    load(cache, reader)
+    assert (
+        (cache.root / "CACHEDIR.TAG").read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55")
+    )
+    strange = ["mine.txt", "files/mine.txt", "variants/blue/mine", "work/mine/x", "answers/mine.json"]
+    for name in strange:
+        (cache.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache.root / name).write_bytes(b"{")
+    cache.prune(0)
+    cache.verify()
+    assert all((cache.root / name).exists() for name in strange)
+    assert cache.size() == 0
+
+
+def test_a_cache_of_an_earlier_release_is_taken_over(cache: Cache, reader: PackageReader) -> None:
+    entry = load(cache, reader).parent
+    (cache.root / "CACHEDIR.TAG").unlink()
+    # A stamp without ctime vouches for nothing; the bytes are right all the same.
+    stamp = json.loads((entry / "stamp.json").read_bytes())
+    for file in stamp["files"]:
+        del file["ctime_ns"]
+    (entry / "stamp.json").write_text(json.dumps(stamp))
+    inode = (entry / "files/model.onnx").stat().st_ino
+    assert [each.variant for each in cache.entries()] == ["a"]
+    assert (load(cache, reader) / "model.onnx").stat().st_ino == inode
+    assert (cache.root / "CACHEDIR.TAG").is_file()
+    assert "ctime_ns" in (entry / "stamp.json").read_text()
+
+
+def test_what_builds_keep_is_counted_and_removed(cache: Cache, reader: PackageReader) -> None:
+    load(cache, reader)
+    before = cache.size()
+    key, short = "ab" * 32, "cd" * 16
+    for name in (
+        f"results/{key}/done.json",
+        f"results/history/{short}.json",
+        f"sent/{key}",
+        f"builds/{short}/x",
+    ):
+        (cache.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache.root / name).write_bytes(b"{}" * 500)
+    (cache.root / "builds" / f"{short}.lock").touch()
+    assert cache.size() == before + 4000
+    cache.prune(0)
+    assert cache.size() == 0
+    left = [path for path in cache.root.rglob("*") if path.is_file()]
+    assert left == [cache.root / "CACHEDIR.TAG"]
 
 
 def test_the_environment_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,3 +419,20 @@ def test_sixteen_processes_do_the_work_once(tmp_path: Path) -> None:
         process.join(60)
     assert all(right for _, right in results)
     assert sorted(copied for copied, _ in results) == [0] * 15 + [2]
+
+
+def test_the_key_covers_what_a_session_is_made_of(cache: Cache, reader: PackageReader) -> None:
+    (component,) = reader.manifest.components
+    first = component.variants[0]
+    session = first.session
+    others = [
+        first.model_copy(update={"session": session.model_copy(update=change)})
+        for change in (
+            {"provider_options": {"a": "1"}},
+            {"provider_options": {"a": "2"}},
+            {"config": {"a": "1"}},
+            {"graph_optimization": "disabled"},
+        )
+    ] + [first.model_copy(update=change) for change in ({"ep": "x"}, {"device": "npu"}, {"toolchain": "x"})]
+    folders = {cache.materialise(reader, component, each) for each in (first, *others, first)}
+    assert len(folders) == len(others) + 1

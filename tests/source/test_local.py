@@ -99,9 +99,9 @@ def test_measurements_count_and_go_last(cache: Cache, machine: Machine, tmp_path
 
 def test_notes_that_are_no_notes_are_removed(cache: Cache, machine: Machine) -> None:
     whole = measure(cache, machine)
-    torn = whole.with_name("torn.json")
+    torn = whole.with_name(f"{DIGEST}-torn.json")
     torn.write_bytes(whole.read_bytes()[:50])
-    left, new = whole.with_name("tmp1"), whole.with_name("tmp2")
+    left, new = whole.with_name("tmpabcdefg1"), whole.with_name("tmpabcdefg2")
     left.touch()
     new.touch()
     os.utime(left, (time.time() - 7200,) * 2)

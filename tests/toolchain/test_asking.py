@@ -270,7 +270,8 @@ def test_of_several_gpus_the_one_that_takes_a_blob_best_is_asked_and_loads_it(
         device="gpu",
         compatibility=Compatibility(ep_string="text"),
     )
-    options = toolchain.session_options(variant, emulate=False)
+    options = Options()
+    toolchain.add_provider(options, variant, emulate=False)  # type: ignore[arg-type]
     assert [each is gpus[at] for each in options.devices] == [True]
 
 

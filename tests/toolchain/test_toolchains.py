@@ -189,8 +189,8 @@ def test_every_option_of_the_lists_is_in_the_eps_library(name: str) -> None:
     toolchain = toolchains()[name]
     assert isinstance(toolchain, PluginToolchain)
     library = Path(import_module(toolchain.module).get_library_path()).read_bytes()
-    missing = [option for option in toolchain.options if option.encode() + b"\0" not in library]
-    assert toolchain.options
+    missing = [option for option in toolchain.package_options if option.encode() + b"\0" not in library]
+    assert toolchain.package_options
     assert not missing
 
 
@@ -208,12 +208,12 @@ def test_every_option_of_the_lists_is_in_the_eps_library(name: str) -> None:
         ("qnn-htp-v73", "htp_share_resource_optimization", "1", None),
         ("qnn-htp-v73", "htp_share_resource_optimization", "0", "is '0'; expected 1"),
         ("qnn-htp-v73", "htp_reused_io_limit_mb", "64", None),
-        ("qnn-htp-v73", "backend_path", "/tmp/x.so", "has no such option"),
-        ("openvino-cpu-avx2", "device_type", "CPU", "has no such option"),
+        ("qnn-htp-v73", "backend_path", "/tmp/x.so", "has no such option that a package may set"),
+        ("openvino-cpu-avx2", "device_type", "CPU", "has no such option that a package may set"),
         ("openvino-cpu-avx2", "num_of_threads", "2", None),
         ("openvino-cpu-avx2", "model_priority", "low", "is 'low'; expected LOW or MEDIUM"),
-        ("tensorrt-rtx-sm89", "nv_target_sm", "89", "has no options that a target may set"),
-        ("ort-cpu", "threads", "2", "has no provider options"),
+        ("tensorrt-rtx-sm89", "nv_target_sm", "89", "has no options that a package may set"),
+        ("ort-cpu", "threads", "2", "has no options that a package may set"),
     ],
 )
 def test_options_are_checked_by_name_and_value(

@@ -7,19 +7,22 @@ them). What a worker lacks of a model is sent to it once, and kept in its cache.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import pickle
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any, cast
 
 from aotpack.builder.jobs.elsewhere import Elsewhere
 from aotpack.builder.jobs.errand import Errand, describe, run_errand
+from aotpack.builder.jobs.supervise import Workers
 from aotpack.errors import FarmError, ToolchainMissing, UsageError
+from aotpack.machine import Machine
 from aotpack.version import VERSION
 
 __all__ = ["DaskFarm", "connect", "resource"]
@@ -30,8 +33,12 @@ _log = logging.getLogger(__name__)
 _PATIENCE = 5
 #: Seconds for a worker that died to come back: its nanny takes some three.
 _UNTIL_LOST = 10
-#: Seconds between two looks at which workers there are.
-_INTERVAL = 1
+#: Seconds that the scheduler may have heard nothing of a worker, which tells it twice a second that it lives.
+_UNTIL_STOPPED = 60
+#: Seconds for a scheduler that is busy to say something again.
+_UNTIL_SILENT = 60
+#: Seconds for a worker to say what it has: it imports what it needs for that.
+_UNTIL_DESCRIBED = 60
 _GONE = "the cluster went away"
 #: Of a task that is lost with its worker.
 _RETRIES = 1
@@ -43,8 +50,13 @@ def resource(toolchain: str, versions: Mapping[str, str]) -> str:
     return f"aotpack-{VERSION}-{toolchain}-{digest[:8]}"
 
 
-def connect(address: str) -> DaskFarm:
+def connect(address: str, workers: Workers, machine: Machine) -> DaskFarm:
     """The cluster with its scheduler at ``dask://HOST:PORT``.
+
+    Args:
+        address: of the scheduler.
+        workers: start the processes here that check what comes back.
+        machine: this one.
 
     Raises:
         UsageError: the address is of another form.
@@ -57,9 +69,9 @@ def connect(address: str) -> DaskFarm:
         raise UsageError("is no place for jobs", where=f"--executor {address}", expected="dask://HOST:PORT")
     client = _client(f"tcp://{place}", address)
     try:
-        return DaskFarm(client, address)
+        return DaskFarm(client, address, workers, machine)
     except BaseException:
-        client.close()
+        _within(lambda: client.close(timeout=_PATIENCE), 2 * _PATIENCE)
         raise
 
 
@@ -70,23 +82,37 @@ def _client(place: str, address: str) -> Any:
         raise ToolchainMissing(
             "is not installed", where="distributed", hint="pip install aotpack[farm]"
         ) from None
-    found: Future[Any] = Future()
-
-    def connect() -> None:
-        try:
-            # Dask has no type information on it.
-            found.set_result(cast("Any", Client)(place, timeout=_PATIENCE, set_as_default=False))
-        except BaseException as error:
-            found.set_exception(error)
-
-    # Its own timeout does not hold for what accepts the connection and then says nothing.
-    threading.Thread(target=connect, name="aotpack-connect", daemon=True).start()
+    # Its own timeout does not hold for what accepts the connection and then says nothing. Dask has no type
+    # information on it.
+    found = _later(lambda: cast("Any", Client)(place, timeout=_PATIENCE, set_as_default=False))
     try:
         return found.result(3 * _PATIENCE)
     except OSError as error:
         # Ours is a timeout as well, and says nothing.
         said = error if found.done() else "a connection, and nothing on it"
         raise FarmError("no scheduler answers", where=address, found=said) from None
+
+
+def _later(work: Callable[[], Any]) -> Future[Any]:
+    """What `work` gives, in a thread that may never end: Dask waits without end for who does not answer."""
+    found: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, name="aotpack-dask", daemon=True).start()
+    return found
+
+
+def _within(work: Callable[[], Any], seconds: float) -> None:
+    """Do `work`, whose failure matters to nobody, for at most so long."""
+    found = _later(work)
+    wait([found], seconds)
+    if found.done() and (error := found.exception()) is not None:
+        _log.debug("of Dask: %s", error)
 
 
 def _run_packed(errand: bytes, sent: Mapping[str, bytes]) -> object:
@@ -100,39 +126,52 @@ class DaskFarm(Elsewhere):
     Args:
         client: connected to it; closed with the farm.
         address: for errors.
+        workers: start the processes here that check what comes back.
+        machine: this one.
 
     Raises:
         FarmError: there is no worker that can do this build's jobs.
     """
 
-    def __init__(self, client: Any, address: str) -> None:
+    def __init__(self, client: Any, address: str, workers: Workers, machine: Machine) -> None:
         self._client = client
         self._address = address
-        #: Why what runs was given up.
-        self._given_up: dict[Future[Any], str] = {}
-        self._closed = threading.Event()
+        #: Since when a toolchain has no worker, and since when the scheduler says nothing.
+        self._missing_since: dict[str, float] = {}
+        self._silent_since: float | None = None
+        #: By a worker's address, when the scheduler last heard of it and when that was told here.
+        self._seen: dict[str, tuple[float, float]] = {}
         # When the scheduler goes it prints tracebacks; the rows say it in a sentence.
         self._chatter = logging.getLogger("distributed.client")
         self._level_before = self._chatter.level
         self._chatter.setLevel(logging.CRITICAL)
-        super().__init__(client.get_executor(retries=_RETRIES), where=address)
-        self._watching = threading.Thread(target=self._watch, name="aotpack-farm", daemon=True)
-        self._watching.start()
+        super().__init__(client.get_executor(retries=_RETRIES), workers, machine, where=address)
 
     def close(self) -> None:
         """Disconnect."""
-        self._closed.set()
-        self._watching.join(_PATIENCE)
         super().close()
-        self._client.close(timeout=_PATIENCE)
+        _within(lambda: self._client.close(timeout=_PATIENCE), 2 * _PATIENCE)
         self._chatter.setLevel(self._level_before)
 
     def _ask(self) -> list[object]:
-        # As each worker answers: one without aotpack answers with an error.
+        # Each by itself: one without aotpack answers with an error, and one that is stopped not at all.
         try:
-            return list(self._client.run(describe, on_error="return").values())
+            addresses = list(self._identity()["workers"])
         except Exception as error:
-            raise FarmError("its workers do not answer", where=self._address, found=error) from error
+            raise FarmError("its scheduler does not answer", where=self._address, found=error) from error
+        asked = [_later(functools.partial(self._describe, address)) for address in addresses]
+        wait(asked, _UNTIL_DESCRIBED)
+        answers: list[object] = []
+        for address, future in zip(addresses, asked, strict=True):
+            if not future.done():
+                answers.append(f"no answer from {address} within {_UNTIL_DESCRIBED} s")
+            else:
+                failure = future.exception()
+                answers.append(f"{address}: {failure}" if failure is not None else future.result())
+        return answers
+
+    def _describe(self, address: str) -> object:
+        return self._client.run(describe, workers=[address], on_error="return")[address]
 
     def _start(self, errand: Errand, sent: Mapping[str, bytes]) -> Future[Any]:
         toolchain = errand.task.toolchain
@@ -161,34 +200,55 @@ class DaskFarm(Elsewhere):
             return inner.result()
         except CancelledError:
             # Dask cancels everything when the scheduler is gone.
-            raise FarmError(self._given_up.get(inner, _GONE), where=self._address) from None
+            raise FarmError(_GONE, where=self._address) from None
+
+    def _identity(self) -> Any:
+        """What the scheduler says of itself and its workers.
+
+        Raises:
+            TimeoutError: it does not answer.
+        """
+        # Not scheduler_info: what it gives is overwritten every two seconds by an answer without workers.
+        client = self._client
+        return client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=_PATIENCE)
 
     def _carried(self) -> set[str]:
-        """The resources that the workers carry."""
-        # Not scheduler_info: what it gives is overwritten every two seconds by an answer without workers.
-        identity = self._client.sync(self._client.scheduler.identity, n_workers=-1)
-        workers = identity["workers"].values()
-        return {name for worker in workers for name in worker["resources"]}
+        """The resources that workers carry of which the scheduler has heard lately."""
+        now = time.monotonic()
+        carried: set[str] = set()
+        for address, worker in self._identity()["workers"].items():
+            told = float(worker.get("last_seen", 0.0))
+            if self._seen.get(address, (-1.0, now))[0] != told:
+                self._seen[address] = (told, now)
+            if now - self._seen[address][1] < _UNTIL_STOPPED:
+                carried.update(worker["resources"])
+        return carried
 
-    def _watch(self) -> None:
+    def _look(self) -> None:
         """Give up what nobody can do any more: Dask waits for a worker with its resource for ever."""
-        missing_since: dict[str, float] = {}
-        while not self._closed.wait(_INTERVAL):
-            with self._lock:
-                running = dict(self._running)
-            try:
-                carried = self._carried() if running and self._client.status == "running" else None
-            except Exception as error:
-                # The scheduler is going: what runs is cancelled by Dask.
-                _log.debug("%s does not answer: %s", self._address, error)
-                carried = None
-            if carried is None:
-                missing_since.clear()
-                continue
-            now = time.monotonic()
-            for future, toolchain in running.items():
-                if resource(toolchain, self.offered()[toolchain]) in carried:
-                    missing_since.pop(toolchain, None)
-                elif now - missing_since.setdefault(toolchain, now) > _UNTIL_LOST:
-                    self._given_up[future] = f"the last worker with the toolchain {toolchain} is gone"
-                    future.cancel()
+        super()._look()
+        with self._lock:
+            running = dict(self._running)
+        if not running or self._client.status != "running":
+            # When it goes, Dask cancels what runs.
+            self._missing_since.clear()
+            self._silent_since = None
+            return
+        now = time.monotonic()
+        try:
+            carried = self._carried()
+        except Exception as error:
+            _log.debug("%s does not answer: %s", self._address, error)
+            self._missing_since.clear()
+            if self._silent_since is None:
+                self._silent_since = now
+            elif now - self._silent_since > _UNTIL_SILENT:
+                self._give_up(running, "the scheduler does not answer any more")
+            return
+        self._silent_since = None
+        for future, task in running.items():
+            toolchain = task.toolchain
+            if resource(toolchain, self.offered()[toolchain]) in carried:
+                self._missing_since.pop(toolchain, None)
+            elif now - self._missing_since.setdefault(toolchain, now) > _UNTIL_LOST:
+                self._give_up({future: task}, f"the last worker with the toolchain {toolchain} is gone")

@@ -19,11 +19,16 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from aotpack._text import printable
 from aotpack._values import Value
-from aotpack.builder.jobs.job import Done, PartDone, Reference, Task, carry_out
+from aotpack.builder.jobs.carry_out import carry_out
+from aotpack.builder.jobs.job import Done, PartDone, Reference, Task, TaskPart
+from aotpack.builder.jobs.manifest_rules import check_variant
+from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.store import Store
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.errors import FarmError
+from aotpack.manifest import SessionSettings, Variant
 from aotpack.paths import path_issue
 from aotpack.source.cache import Cache
 from aotpack.version import VERSION
@@ -32,6 +37,12 @@ __all__ = ["Answer", "Errand", "Offer", "describe", "received", "run_errand"]
 
 #: Of a `Done` as JSON, in bytes: all of it but the end of a log is far below.
 _MAX_ANSWER = 64 * 1024 * 1024
+#: Characters of a reason, of the name of a machine and of a log, and how many remarks there are: as much as a
+#: job that is done here gives.
+_MAX_FAILURE = 10_000
+_MAX_NAME = 255
+_MAX_LOG = 4 * 1024 * 1024
+_MAX_REMARKS = 5
 
 #: A `Done` as JSON, in which sha256 stand for the paths; the bytes of its files by sha256; and the sha256 of
 #: what has to be sent along, if anything has. Plain values, which mean the same to every release.
@@ -118,7 +129,9 @@ def run_errand(errand: Errand, *sent: Mapping[str, bytes]) -> Answer:
         if missing:
             return _answer(Done(failure=f"{name} lacks files of the model", machine=name), missing=missing)
         task, references = _localised(errand, folder)
-        done = carry_out(task, lambda: references, folder / "task", _workers(), probe())
+        # The files belong to this task alone, so its compiler may have them as they are.
+        copies = ModelCopies(linked=True)
+        done = carry_out(task, lambda: references, folder / "task", _workers(), probe(), copies)
         contents: dict[str, bytes] = {}
         parts = []
         for part in done.parts:
@@ -146,7 +159,13 @@ def _localised(errand: Errand, folder: Path) -> tuple[Task, tuple[Reference, ...
             place = folder / f"model-{index}" / relative
             place.parent.mkdir(parents=True, exist_ok=True)
             os.link(folder / "needed" / digest, place)
-        parts.append(replace(part, model=folder / f"model-{index}" / files[0][0]))
+        parts.append(
+            replace(
+                part,
+                model=folder / f"model-{index}" / files[0][0],
+                data=tuple(relative for relative, _ in files[1:]),
+            )
+        )
     references = tuple(
         reference if digest is None else replace(reference, path=folder / "needed" / digest)
         for reference, digest in zip(errand.references, errand.reference_digests, strict=True)
@@ -174,8 +193,9 @@ def received(answer: object, errand: Errand, folder: Path) -> Done | frozenset[s
         done = Done.model_validate_json(text)
     except ValidationError as error:
         raise FarmError("gave an answer that cannot be read", found=error.errors()[0]["msg"]) from None
+    done = _believed(done)
     if done.failure is not None:
-        return done.model_copy(update={"parts": ()})
+        return done
     asked = [part.component for part in errand.task.parts]
     if [part.component for part in done.parts] != asked:
         raise FarmError("gave an answer to another task", expected=", ".join(asked))
@@ -186,35 +206,64 @@ def received(answer: object, errand: Errand, folder: Path) -> Done | frozenset[s
             expected=_versions(errand.built_with),
         )
     parts = tuple(
-        _kept(part, contents, folder / "answer" / str(index)) for index, part in enumerate(done.parts)
+        _kept(errand.task, asked, part, contents, folder / "answer" / str(index))
+        for index, (asked, part) in enumerate(zip(errand.task.parts, done.parts, strict=True))
     )
     return done.model_copy(update={"parts": parts})
 
 
 def _well_formed(answer: object) -> tuple[str, Mapping[str, bytes], frozenset[str]]:
-    if isinstance(answer, tuple) and len(answer) == 3:
+    if type(answer) is tuple and len(answer) == 3:
         text, contents, missing = answer
+        # Not `isinstance`: a class of its own may do anything when it is asked for a key.
         if (
-            isinstance(text, str)
+            type(text) is str
             and len(text) <= _MAX_ANSWER
-            and isinstance(contents, Mapping)
-            and isinstance(missing, tuple)
-            and all(isinstance(digest, str) for digest in missing)
+            and type(contents) is dict
+            and all(type(digest) is str for digest in contents)
+            and type(missing) is tuple
+            and all(type(digest) is str for digest in missing)
         ):
             return text, contents, frozenset(missing)
     raise FarmError("gave something that is no answer", found=type(answer).__name__)
 
 
-def _kept(part: PartDone, contents: Mapping[str, bytes], folder: Path) -> PartDone:
+def _believed(done: Done) -> Done:
+    """`done` without the settings of a session, which are known here, its texts bounded and printable."""
+    return done.model_copy(
+        update={
+            "failure": None if done.failure is None else printable(done.failure[:_MAX_FAILURE]),
+            "parts": () if done.failure is not None else done.parts,
+            "session": SessionSettings(),
+            "machine": None if done.machine is None else printable(done.machine[:_MAX_NAME]),
+            "remarks": tuple(printable(remark[:_MAX_FAILURE]) for remark in done.remarks[:_MAX_REMARKS]),
+            "log": done.log[-_MAX_LOG:],
+        }
+    )
+
+
+def _kept(
+    task: Task, asked: TaskPart, part: PartDone, contents: Mapping[str, bytes], folder: Path
+) -> PartDone:
     """`part` with its files in `folder`, each what its sha256 says."""
     if not part.files:
         raise FarmError("gave a variant without files", where=part.component)
-    files = []
-    for relative, digest in part.files:
+    for relative, _ in part.files:
         if issue := path_issue(relative):
             raise FarmError(f"a file's name {issue}", where=part.component)
+    target = task.target
+    variant = Variant(
+        id=asked.variant,
+        target=target.name,
+        toolchain=task.toolchain,
+        ep=target.ep,
+        device=target.device,
+    )
+    check_variant(variant, [relative for relative, _ in part.files])
+    files = []
+    for relative, digest in part.files:
         data = contents.get(digest)
-        if not isinstance(data, bytes) or hashlib.sha256(data).hexdigest() != digest:
+        if type(data) is not bytes or hashlib.sha256(data).hexdigest() != digest:
             raise FarmError("was damaged on its way, or is missing", where=f"{part.component}, {relative}")
         place = folder / relative
         place.parent.mkdir(parents=True, exist_ok=True)

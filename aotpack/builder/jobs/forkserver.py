@@ -5,7 +5,8 @@ model takes to compile. The server loads no vendor library and runs no session, 
 
 The two sides talk in lines over pipes: a request is one JSON object, the answers are ``started PID`` and
 ``ended STATUS KIB`` (a negative status is a signal's; the second is the highest resident memory). The server
-ends its worker when the pipe to it closes, so that nothing is left of a build that was killed.
+ends its worker, and all that the worker started, when the pipe to it closes, so that nothing is left of a
+build that was killed. The near side waits for no answer without a deadline: a worker can stop the server.
 """
 
 from __future__ import annotations
@@ -14,26 +15,35 @@ import contextlib
 import faulthandler
 import json
 import os
+import re
+import secrets
 import select
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Ended", "ForkServer", "python_path", "serve"]
+import psutil
+
+from aotpack._child_process import python_command, python_environment
+from aotpack.builder.jobs.descendants import MARK, adopt_orphans, children_of, end_all, marked
+
+__all__ = ["Ended", "ForkServer", "serve"]
 
 #: Of numpy's BLAS in the server: a fork takes along the calling thread alone.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
-
-def python_path() -> str:
-    """PYTHONPATH for a child that shall import the aotpack that starts it, wherever that runs from."""
-    root = str(Path(__file__).resolve().parents[3])
-    inherited = os.environ.get("PYTHONPATH")
-    return root if not inherited else os.pathsep.join([root, inherited])
+#: Seconds for the server to import all it needs, on a machine that is busy, and to fork.
+_UNTIL_STARTED = 120.0
+#: Seconds for the server to say how its worker ended, and for killed processes to be gone. A server that a
+#: worker has stopped says nothing.
+_UNTIL_ENDED = 10.0
+#: Of an answer, in bytes.
+_MAX_ANSWER = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +63,37 @@ class ForkServer:
     available = sys.platform == "linux" and hasattr(os, "pidfd_open")
 
     def __init__(self) -> None:
+        self._mark = secrets.token_hex(16)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "aotpack.builder.jobs.forkserver"],
+            python_command("aotpack.builder.jobs.forkserver"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": python_path()},
+            bufsize=0,
+            cwd="/",
+            env=python_environment({**_ONE_THREAD, MARK: self._mark}),
             start_new_session=True,
         )
-        self._pid: int | None = None
+        self._said = b""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can start another worker."""
+        return self._process.poll() is None
+
+    def processes(self) -> list[psutil.Process]:
+        """The worker, and all that it started and that still runs."""
+        return children_of(self._process.pid)
 
     def start(
-        self, request: Path, result: Path, log: Path, *, folder: Path, environment: Mapping[str, str]
+        self,
+        request: Path,
+        result: Path,
+        log: Path,
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        largest_file: int,
     ) -> int:
         """Fork a worker (`aotpack.builder.jobs.worker.main`) and return its process id.
 
@@ -74,9 +103,10 @@ class ForkServer:
             log: takes all that it prints.
             folder: where it runs.
             environment: added to the server's, in which the threads of numpy are few.
+            largest_file: bytes that a file may have which it writes.
 
         Raises:
-            OSError: the server has died.
+            OSError: the server has died, or does not answer.
         """
         asked = {
             "request": str(request),
@@ -85,12 +115,12 @@ class ForkServer:
             "folder": str(folder),
             # The server's own thread limits are not the worker's.
             "environment": {**environment, **{key: os.environ.get(key) for key in _ONE_THREAD}},
+            "largest_file": largest_file,
         }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")
-        self._process.stdin.flush()
-        (self._pid,) = self._answer("started", 1)
-        return self._pid
+        (pid,) = self._answer("started", 1, _UNTIL_STARTED)
+        return pid
 
     def wait(self, seconds: float) -> Ended | None:
         """How the worker ended, or None if it runs on after `seconds`.
@@ -98,39 +128,62 @@ class ForkServer:
         Raises:
             OSError: the server has died.
         """
-        assert self._process.stdout is not None
-        poller = select.poll()
-        poller.register(self._process.stdout, select.POLLIN)
-        if not poller.poll(seconds * 1000):
+        if not self._said and not self._readable(seconds):
             return None
         return self._end()
 
     def kill(self) -> Ended:
-        """End the worker."""
-        assert self._pid is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        return self._end()
+        """End the worker and all that it started; and the server, should it not say that they ended."""
+        end_all(self.processes, _UNTIL_ENDED)
+        try:
+            return self._end()
+        except OSError:
+            self._end_server()
+            return Ended(-signal.SIGKILL)
 
     def close(self) -> None:
-        """End the server and its worker, if there is one."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        """End the server, its worker, if there is one, and all that it started."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            orderly = self._process.wait(_UNTIL_ENDED) == 0
+        except subprocess.TimeoutExpired:
+            orderly = False
+        if not orderly:
+            self._end_server()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def _end_server(self) -> None:
+        # The server first: one that a worker has stopped adopts orphans, and cannot reap them.
+        self._process.kill()
+        end_all(lambda: marked(self._mark), _UNTIL_ENDED)
         self._process.wait()
 
     def _end(self) -> Ended:
-        status, kibibytes = self._answer("ended", 2)
-        self._pid = None
+        status, kibibytes = self._answer("ended", 2, _UNTIL_ENDED)
         return Ended(status, kibibytes * 1024)
 
-    def _answer(self, word: str, count: int) -> list[int]:
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline().split()
-        if len(said) != 1 + count or said[0] != word.encode():
+    def _answer(self, word: str, count: int, seconds: float) -> list[int]:
+        end = time.monotonic() + seconds
+        while b"\n" not in self._said:
+            if not self._readable(end - time.monotonic()):
+                raise TimeoutError(f"the process that starts the workers did not answer within {seconds:g} s")
+            assert self._process.stdout is not None
+            block = self._process.stdout.read(_MAX_ANSWER)
+            self._said += block
+            if not block or len(self._said) > _MAX_ANSWER:
+                raise OSError("the process that starts the workers has died")
+        line, _, self._said = self._said.partition(b"\n")
+        if not re.fullmatch(rb"%s( -?[0-9]{1,12}){%d}" % (word.encode(), count), line):
             raise OSError("the process that starts the workers has died")
-        return [int(number) for number in said[1:]]
+        return [int(number) for number in line.split()[1:]]
+
+    def _readable(self, seconds: float) -> bool:
+        assert self._process.stdout is not None
+        poller = select.poll()
+        poller.register(self._process.stdout, select.POLLIN)
+        return bool(poller.poll(max(0.0, seconds) * 1000))
 
 
 def serve() -> None:
@@ -142,6 +195,7 @@ def serve() -> None:
     from aotpack.toolchain import toolchains
 
     toolchains()
+    adopt_orphans()
     # The pipes get numbers of their own: 0, 1 and 2 are for what a vendor's library makes of them.
     requests, answers = os.dup(0), os.dup(1)
     empty = os.open(os.devnull, os.O_RDWR)
@@ -176,15 +230,19 @@ def _until_it_ends(pid: int, requests: int) -> tuple[int, int]:
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PIDFD, ended, os.WEXITED | os.WNOWAIT)
     os.close(ended)
-    # Its own children go with it; while it is not reaped, its number is nobody else's.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+    # All that it started goes with it; what was detached from it has become a child of this process.
+    end_all(lambda: children_of(os.getpid()), _UNTIL_ENDED / 2)
     _, status, used = os.wait4(pid, 0)
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
     return status, used.ru_maxrss
 
 
 def _work(asked: Mapping[str, object]) -> None:
     """In the fork: become a worker. Does not return."""
+    import resource
+
     status = 1
     try:
         # Its own session, so that it can be killed with its children.
@@ -192,6 +250,10 @@ def _work(asked: Mapping[str, object]) -> None:
         output = os.open(str(asked["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        largest = asked["largest_file"]
+        assert isinstance(largest, int)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.chdir(str(asked["folder"]))
         environment = asked["environment"]
         assert isinstance(environment, dict)

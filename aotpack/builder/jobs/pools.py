@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from aotpack.builder.jobs.allowed import cores, memory_left
-from aotpack.builder.jobs.job import Done, Reference, References, Task, carry_out
+from aotpack.builder.jobs.carry_out import carry_out
+from aotpack.builder.jobs.job import Done, Reference, References, Task
+from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.machine import Machine
 
@@ -55,11 +57,13 @@ class Here:
         workers: start the processes that load vendors' libraries.
         machine: this one.
         at_once: tasks at the same time.
+        copies: make the copies of models that compilers get.
     """
 
-    def __init__(self, workers: Workers, machine: Machine, at_once: int) -> None:
+    def __init__(self, workers: Workers, machine: Machine, at_once: int, copies: ModelCopies) -> None:
         self._workers = workers
         self._machine = machine
+        self._copies = copies
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="aotpack-job")
 
     def offered(self) -> None:
@@ -77,7 +81,7 @@ class Here:
 
         def do() -> Done:
             begun()
-            return carry_out(task, references, folder, self._workers, self._machine)
+            return carry_out(task, references, folder, self._workers, self._machine, self._copies)
 
         return self._pool.submit(do)
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -17,18 +16,36 @@ from typing import Protocol
 import psutil
 from pydantic import ValidationError
 
-from aotpack.builder.jobs.forkserver import Ended, ForkServer, python_path
+from aotpack._child_process import python_command, python_environment
+from aotpack.builder.jobs.descendants import children_of, end_all, resident
+from aotpack.builder.jobs.forkserver import Ended, ForkServer
+from aotpack.builder.jobs.untrusted_files import ResultFolder, written_bytes
 from aotpack.builder.jobs.worker import AnyRequest, Result
 from aotpack.builder.spec import Limits
-from aotpack.errors import BuildStopped
+from aotpack.errors import BuildStopped, CompileError
 
 __all__ = ["Outcome", "Workers", "run_worker"]
 
 #: Seconds between two looks at a worker's memory: a compiler allocates some hundred MB in one.
 _INTERVAL = 0.05
 
+#: Seconds between two looks at what it has written.
+_DISK_INTERVAL = 1.0
+
 #: Kept of what a worker printed, in bytes, from its end: verbose logs of large models reach hundreds of MB.
 _KEPT_OF_LOG = 4 * 1024 * 1024
+#: Of a log on disk, in bytes: what a worker prints without end is thrown away while it runs.
+_LARGEST_LOG = 64 * 1024 * 1024
+#: Of a result, in bytes: the names of all nodes of a large model are some MB.
+_LARGEST_RESULT = 16 * 1024 * 1024
+#: Of a failure, in characters: some vendors name every node of a model in one message.
+_LONGEST_FAILURE = 10_000
+#: Of a file that a worker writes, and of all of them together, in bytes, where the caller sets no limit.
+_LARGEST_FILE = 64 * 1024**3
+#: Processes and the like that a worker may start at once: compilers start one for each core.
+_MOST_PROCESSES = 512
+#: Seconds for killed processes to be gone.
+_UNTIL_ENDED = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +68,20 @@ class _Starter(Protocol):
     """Starts one worker at a time."""
 
     def start(
-        self, request: Path, result: Path, log: Path, *, folder: Path, environment: Mapping[str, str]
+        self,
+        request: Path,
+        result: Path,
+        log: Path,
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        largest_file: int,
     ) -> int: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    def processes(self) -> list[psutil.Process]: ...
 
     def wait(self, seconds: float) -> Ended | None: ...
 
@@ -92,6 +121,7 @@ class Workers:
         *,
         environment: Mapping[str, str],
         limits: Limits,
+        largest_file: int = _LARGEST_FILE,
     ) -> Outcome:
         """Start a worker, wait for it, end it at its limits, and read its result.
 
@@ -99,34 +129,47 @@ class Workers:
             request: what it shall do.
             folder: an empty one for the request, the result and the log.
             environment: added to this process's.
-            limits: after which it is killed, with its children.
+            limits: after which it is killed, with all that it started.
+            largest_file: bytes that a file which it writes may have, and that `folder` may take on disk.
 
         Raises:
             BuildStopped: `stop` was called before the worker had ended.
         """
         if self._stopped.is_set():
             raise BuildStopped
-        asked, answered, log = folder / "request.json", folder / "result.json", folder / "log.txt"
+        asked, answered = folder / "request.json", folder / "result.json"
         asked.write_text(request.model_dump_json(), encoding="utf-8")
-        log.touch()
         started = time.monotonic()
-        try:
-            with self._starter() as starter:
-                pid = starter.start(asked, answered, log, folder=folder, environment=environment)
-                ended_by, ended = _watch(starter, pid, limits, started, self._stopped)
-        except OSError as error:
-            ended_by, ended = f"no worker could be started: {error}", Ended(1)
-        seconds = time.monotonic() - started
         result: Result | None = None
-        if ended_by is None:
-            with contextlib.suppress(OSError, ValidationError):
-                result = Result.model_validate_json(answered.read_bytes())
-            if result is None:
-                ended_by = _how_it_died(ended.status)
-        failure = ended_by or (result.error if result else None)
-        return Outcome(
-            result=result, failure=failure, seconds=seconds, peak_memory=ended.peak_memory, log=_tail(log)
-        )
+        with ResultFolder(folder) as opened, _Log(folder / "log.txt") as log:
+            try:
+                with self._starter() as starter:
+                    pid = starter.start(
+                        asked,
+                        answered,
+                        log.path,
+                        folder=folder,
+                        environment=environment,
+                        largest_file=largest_file,
+                    )
+                    watch = _Watch(starter, pid, limits, started, self._stopped, folder, log, largest_file)
+                    ended_by, ended = watch.until_it_ends()
+            except OSError as error:
+                ended_by, ended = f"no worker could be started, or it was lost: {error}", Ended(1)
+            seconds = time.monotonic() - started
+            if ended_by is None:
+                try:
+                    result = Result.model_validate_json(opened.read(answered.name, _LARGEST_RESULT))
+                except (CompileError, OSError, ValidationError) as error:
+                    ended_by = _how_it_died(ended.status, error)
+            failure = ended_by or (result.error if result else None)
+            return Outcome(
+                result=result,
+                failure=None if failure is None else failure[:_LONGEST_FAILURE],
+                seconds=seconds,
+                peak_memory=ended.peak_memory,
+                log=log.text(),
+            )
 
     @contextlib.contextmanager
     def _starter(self) -> Iterator[_Starter]:
@@ -140,7 +183,10 @@ class Workers:
             starter.close()
             raise
         with self._lock:
-            self._idle.append(starter)
+            if starter.alive:
+                self._idle.append(starter)
+                return
+        starter.close()
 
 
 def run_worker(
@@ -154,24 +200,41 @@ def run_worker(
 class _Fresh:
     """Starts each worker in an interpreter of its own, on systems that cannot fork."""
 
+    alive = True
+
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        #: All that were ever seen: who is detached from its parent is found by nobody afterwards.
+        self._seen: set[psutil.Process] = set()
 
     def start(
-        self, request: Path, result: Path, log: Path, *, folder: Path, environment: Mapping[str, str]
+        self,
+        request: Path,
+        result: Path,
+        log: Path,
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        largest_file: int,
     ) -> int:
-        with log.open("wb") as output:
+        with log.open("ab") as output:
             # Its own session, so that it can be killed with its children and a Ctrl-C reaches only us.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "aotpack.builder.jobs.worker", str(request), str(result)],
+                python_command("aotpack.builder.jobs.worker", str(request), str(result)),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env={**os.environ, **environment, "PYTHONFAULTHANDLER": "1", "PYTHONPATH": python_path()},
+                env=python_environment({**environment, "PYTHONFAULTHANDLER": "1"}),
                 start_new_session=True,
             )
         return self._process.pid
+
+    def processes(self) -> list[psutil.Process]:
+        assert self._process is not None
+        with contextlib.suppress(psutil.Error):
+            self._seen.update((psutil.Process(self._process.pid), *children_of(self._process.pid)))
+        return [process for process in self._seen if process.is_running()]
 
     def wait(self, seconds: float) -> Ended | None:
         assert self._process is not None
@@ -190,6 +253,8 @@ class _Fresh:
                 os.killpg(self._process.pid, signal.SIGKILL)
             else:
                 self._process.kill()
+        end_all(self.processes, _UNTIL_ENDED)
+        self._seen.clear()
         return Ended(self._process.wait())
 
     def close(self) -> None:
@@ -197,56 +262,116 @@ class _Fresh:
             self.kill()
 
 
-def _watch(
-    starter: _Starter, pid: int, limits: Limits, started: float, stopped: threading.Event
-) -> tuple[str | None, Ended]:
-    """Wait for the end. Gives why it had to be ended, and how it did, with the highest memory seen.
+class _Watch:
+    """Waits for a worker's end, and ends it at its limits."""
 
-    Raises:
-        BuildStopped: nobody wants it any more, and it was killed.
+    def __init__(
+        self,
+        starter: _Starter,
+        pid: int,
+        limits: Limits,
+        started: float,
+        stopped: threading.Event,
+        folder: Path,
+        log: _Log,
+        largest: int,
+    ) -> None:
+        self._starter = starter
+        self._pid = pid
+        self._limits = limits
+        self._started = started
+        self._stopped = stopped
+        self._folder = folder
+        self._log = log
+        self._largest = largest
+        self._peak = 0
+        self._looked_at_disk = started
+
+    def until_it_ends(self) -> tuple[str | None, Ended]:
+        """Why it had to be ended, and how it did, with the highest memory seen.
+
+        Raises:
+            BuildStopped: nobody wants it any more, and it was killed.
+            OSError: what started it is gone.
+        """
+        while True:
+            if self._stopped.is_set():
+                self._starter.kill()
+                raise BuildStopped
+            ended = self._starter.wait(_INTERVAL)
+            reason = self._reason() if ended is None else None
+            if reason is not None:
+                ended = self._starter.kill()
+            if ended is not None:
+                return reason, Ended(ended.status, max(self._peak, ended.peak_memory))
+
+    def _reason(self) -> str | None:
+        """Why it has to be ended now."""
+        limits, now = self._limits, time.monotonic()
+        processes = self._starter.processes()
+        memory = resident(processes)
+        self._peak = max(self._peak, memory)
+        if limits.memory is not None and memory > limits.memory:
+            return f"it took {memory >> 20} MiB of memory; the limit is {limits.memory >> 20} MiB"
+        if len(processes) > _MOST_PROCESSES:
+            return f"it started {len(processes)} processes; the limit is {_MOST_PROCESSES}"
+        if now - self._started > limits.seconds:
+            return f"it did not end within {limits.seconds:g} s"
+        self._log.shorten()
+        if now - self._looked_at_disk > _DISK_INTERVAL:
+            self._looked_at_disk = now
+            if (written := written_bytes(self._folder)) > self._largest:
+                return f"it wrote {written >> 20} MiB; the limit is {self._largest >> 20} MiB for this model"
+        return None
+
+
+class _Log:
+    """What a worker prints, in a file that is held open: whatever the worker puts in its place is not read.
+
+    Args:
+        path: of the file, which is made.
     """
-    peak = 0
-    while True:
-        if stopped.is_set():
-            starter.kill()
-            raise BuildStopped
-        ended = starter.wait(_INTERVAL)
-        reason = None
-        if ended is None:
-            memory = _memory(pid)
-            peak = max(peak, memory)
-            if limits.memory is not None and memory > limits.memory:
-                reason = f"it took {memory >> 20} MiB of memory; the limit is {limits.memory >> 20} MiB"
-            elif time.monotonic() - started > limits.seconds:
-                reason = f"it did not end within {limits.seconds:g} s"
-        if reason is not None:
-            ended = starter.kill()
-        if ended is not None:
-            return reason, Ended(ended.status, max(peak, ended.peak_memory))
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("x+b", buffering=0)
+        self._before = b""
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def shorten(self) -> None:
+        """Keep the end alone of a file that has grown too large. It goes on where the file ends then."""
+        if os.fstat(self._file.fileno()).st_size > _LARGEST_LOG:
+            self._before = self._tail()
+            self._file.truncate(0)
+
+    def text(self) -> str:
+        """The end of all that was printed."""
+        return (self._before + self._tail())[-_KEPT_OF_LOG:].decode("utf-8", "replace")
+
+    def _tail(self) -> bytes:
+        self._file.seek(max(0, self._file.seek(0, os.SEEK_END) - _KEPT_OF_LOG))
+        kept = b""
+        # It may grow while it is read.
+        while len(kept) < _KEPT_OF_LOG and (block := self._file.read(_KEPT_OF_LOG - len(kept))):
+            kept += block
+        return kept
 
 
-def _memory(pid: int) -> int:
-    total = 0
-    with contextlib.suppress(psutil.Error):
-        parent = psutil.Process(pid)
-        for process in (parent, *parent.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
-    return total
-
-
-def _how_it_died(status: int) -> str:
+def _how_it_died(status: int, error: Exception) -> str:
     if status < 0:
         try:
             name = signal.Signals(-status).name
         except ValueError:
             name = str(-status)
         return f"the worker was killed by {name}"
-    return f"the worker ended with status {status} and no result"
-
-
-def _tail(log: Path) -> str:
-    with log.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _KEPT_OF_LOG))
-        return file.read().decode("utf-8", "replace")
+    said = "no result"
+    if isinstance(error, ValidationError):
+        said = "a result that cannot be read"
+    elif "was not written" not in str(error):
+        said = f"no result that can be read: {error}"
+    return f"the worker ended with status {status} and {said}"

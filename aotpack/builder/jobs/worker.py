@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,16 +32,27 @@ __all__ = [
     "CompareRequest",
     "CompileRequest",
     "CompiledPart",
+    "Difference",
+    "InspectRequest",
     "MeasureRequest",
     "Part",
     "ReferenceRequest",
     "Request",
     "Result",
+    "Seconds",
     "main",
 ]
 
 #: Of integer inputs, in the order they are tried: bytes, then flags and small indices, then zero.
 _HIGHEST_INTEGERS = (256, 2, 1)
+#: Of an error, in characters: some vendors name every node of a model in one message.
+_LONGEST_ERROR = 10_000
+
+
+#: A wall time.
+Seconds = Annotated[float, Field(ge=0)]
+#: Of outputs. It is no less than 0, and NaN is none: that would be within every tolerance or none.
+Difference = Annotated[float, Field(ge=0)]
 
 
 class Part(Value):
@@ -81,6 +93,15 @@ class CompareRequest(Value):
     emulate: bool
 
 
+class InspectRequest(Value):
+    """Count what is in a variant that another machine compiled, and read its compatibility string."""
+
+    step: Literal["inspect"] = "inspect"
+    toolchain: str
+    target: Target
+    parts: tuple[Part, ...]
+
+
 class MeasureRequest(Value):
     """Time a variant (`aotpack.builder.jobs.measure`)."""
 
@@ -94,7 +115,7 @@ class MeasureRequest(Value):
 
 
 #: What a worker can be asked for.
-AnyRequest = CompileRequest | ReferenceRequest | CompareRequest | MeasureRequest
+AnyRequest = CompileRequest | ReferenceRequest | CompareRequest | InspectRequest | MeasureRequest
 
 #: The same as JSON: ``step`` tells which it is.
 Request = Annotated[AnyRequest, Field(discriminator="step")]
@@ -117,12 +138,12 @@ class Result(Value):
     #: None if it succeeded.
     error: str | None = None
     #: Of loading the vendor's library.
-    load_seconds: float = 0.0
+    load_seconds: Seconds = 0.0
     #: Of the vendor's own work alone: compiling, or creating and running a session.
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     parts: tuple[CompiledPart, ...] = ()
-    max_abs: float | None = None
-    difference: float | None = None
+    max_abs: Difference | None = None
+    difference: Difference | None = None
     measurement: Measurement | None = None
 
 
@@ -137,16 +158,33 @@ def main(request: Path, result: Path) -> None:
             if asked.step == "reference"
             else _compare(asked)
             if asked.step == "compare"
+            else _inspect(asked)
+            if asked.step == "inspect"
             else _measure(asked)
         )
+        # Not every text that a vendor's library gives can be written as JSON.
+        text = answer.model_dump_json()
     except AotpackError as error:
-        answer = Result(error=str(error))
+        _print_causes(error)
+        text = _failure(str(error))
     except Exception as error:
         # Whatever a vendor's Python layer raises is this job's failure and nobody else's.
-        answer = Result(error=f"{type(error).__name__}: {error}")
+        traceback.print_exc(file=sys.stderr)
+        text = _failure(f"{type(error).__name__}: {error}")
     partial = result.with_suffix(".partial")
-    partial.write_text(answer.model_dump_json(), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(result)
+
+
+def _failure(sentence: str) -> str:
+    kept = sentence[:_LONGEST_ERROR].encode("utf-8", "replace").decode("utf-8")
+    return Result(error=kept).model_dump_json()
+
+
+def _print_causes(error: BaseException) -> None:
+    """Leave in the log what our own error was made of, for whoever has to mend the vendor's package."""
+    if error.__cause__ is not None:
+        traceback.print_exception(error.__cause__, file=sys.stderr)
 
 
 def _die_with_the_parent() -> None:
@@ -191,7 +229,31 @@ def _part(part: Part, compiled: Compiled) -> CompiledPart:
             raise CompileError(f"a file's name {issue}", where=part.component)
         if not path.is_file():
             raise CompileError("was not written", where=path)
-    partitions, left = _partitions(compiled.files[0][1])
+    coverage, left = _coverage(part, compiled.files[0][1])
+    return CompiledPart(
+        files=tuple((name, str(path)) for name, path in compiled.files),
+        ep_string=compiled.ep_string,
+        coverage=coverage,
+        left=left,
+    )
+
+
+def _inspect(asked: InspectRequest) -> Result:
+    from aotpack.toolchain import toolchains
+
+    toolchain = toolchains()[asked.toolchain]
+    parts = []
+    for part in asked.parts:
+        model = Path(part.model)
+        coverage, left = _coverage(part, model)
+        string = toolchain.compiled_string(asked.target, model)
+        parts.append(CompiledPart(files=(), ep_string=string, coverage=coverage, left=left))
+    return Result(parts=tuple(parts))
+
+
+def _coverage(part: Part, model: Path) -> tuple[Coverage, dict[str, tuple[str, ...]]]:
+    """How much of a part its compiled `model` holds compiled, and the names of the other nodes by type."""
+    partitions, left = _partitions(model)
     count = sum(len(names) for names in left.values())
     if partitions:
         coverage = Coverage(
@@ -203,12 +265,7 @@ def _part(part: Part, compiled: Compiled) -> CompiledPart:
     else:
         # A graph without partitions is one that its own EP runs whole.
         coverage, left = Coverage(nodes=part.nodes, compiled=part.nodes, partitions=1), {}
-    return CompiledPart(
-        files=tuple((name, str(path)) for name, path in compiled.files),
-        ep_string=compiled.ep_string,
-        coverage=coverage,
-        left=left,
-    )
+    return coverage, left
 
 
 def _partitions(model: Path) -> tuple[int, dict[str, tuple[str, ...]]]:
@@ -293,8 +350,8 @@ def _measure(asked: MeasureRequest) -> Result:
 
 
 def _finite(value: float) -> float:
-    # JSON has no infinity; no tolerance reaches this.
-    return min(value, sys.float_info.max)
+    # JSON has no infinity and no NaN; no tolerance reaches this.
+    return min(value, sys.float_info.max) if value == value else sys.float_info.max
 
 
 if __name__ == "__main__":

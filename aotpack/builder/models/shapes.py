@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from aotpack.errors import ShapeError, UnknownName
+from aotpack.dimensions import is_anonymous
+from aotpack.errors import ShapeError
 from aotpack.manifest import TensorInfo
+from aotpack.shapes import bind
 
 if TYPE_CHECKING:
     import onnx
@@ -33,41 +35,25 @@ def fix_shapes(
         places: as in `ComponentSpec.places`.
 
     Raises:
-        ShapeError: a shape does not fit the input that it names.
+        ShapeError: a shape does not fit the input that it names, or contradicts another one.
         UnknownName: there is no such input or symbolic dimension.
     """
-    inputs = {value.name: value for value in fed_inputs(model)}
-    symbols = {dim.dim_param for value in inputs.values() for dim in _dims(value) if dim.dim_param}
-    bound: dict[str, int] = {}
-    for name, shape in shapes.items():
-        place = places.get(f"shapes.{name}")
-        where = place or f"--shape {name}"
-        if name in inputs:
-            dims = _ranked(inputs[name], len(shape))
-            if len(dims) != len(shape):
-                raise ShapeError(
-                    f"has {len(shape)} sizes", where=where, expected=f"{len(dims)}, the rank of the input"
-                )
-            for dim, size in zip(dims, shape, strict=True):
-                if dim.dim_param and bound.setdefault(dim.dim_param, size) != size:
-                    raise ShapeError(
-                        f"makes {dim.dim_param!r} both {bound[dim.dim_param]} and {size}", where=where
-                    )
-                if dim.dim_value > 0 and dim.dim_value != size:
-                    raise ShapeError(f"sets a size of {dim.dim_value} to {size}", where=where)
-                dim.dim_value = size
-        elif name in symbols:
-            if len(shape) != 1:
-                raise ShapeError("is one dimension", where=where, expected="one size")
-            if bound.setdefault(name, shape[0]) != shape[0]:
-                raise ShapeError(f"is {bound[name]} by another shape", where=where)
-        else:
-            unknown = UnknownName("input or symbolic dimension", name, [*inputs, *symbols])
-            raise unknown.at(place) if place else unknown
+    inputs = fed_inputs(model)
+    bound = bind([tensor_info(value) for value in inputs], shapes, places, what="--shape")
+    for value in inputs:
+        shape = bound.shapes[value.name]
+        if value.name in shapes and not value.type.HasField("tensor_type"):
+            where = places.get(f"shapes.{value.name}", f"--shape {value.name}")
+            raise ShapeError("is the shape of an input that is no tensor", where=where)
+        if shape is not None:
+            for dim, size in zip(_ranked(value, len(shape)), shape, strict=True):
+                if isinstance(size, int):
+                    dim.dim_value = size
+    # The same values of what is no input, and inputs with defaults.
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dim in _dims(value):
-            if dim.dim_param in bound:
-                dim.dim_value = bound[dim.dim_param]
+            if dim.dim_param and not is_anonymous(dim.dim_param) and (size := bound.size(dim.dim_param)):
+                dim.dim_value = size
     return model
 
 
@@ -116,5 +102,12 @@ def tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     except KeyError:
         dtype = element
-    shape = tuple(dim.dim_param or (dim.dim_value if dim.dim_value > 0 else None) for dim in tensor.shape.dim)
+    shape = tuple(_size(dim) for dim in tensor.shape.dim)
     return TensorInfo(name=value.name, dtype=dtype, shape=shape if tensor.HasField("shape") else None)
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.dim_param:
+        return None if is_anonymous(dim.dim_param) else str(dim.dim_param)
+    # Exporters write 0 and -1 for "not known".
+    return dim.dim_value if dim.dim_value > 0 else None

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aotpack.builder.jobs.forkserver import Ended, ForkServer, python_path
+from aotpack._child_process import python_path
+from aotpack.builder.jobs.forkserver import Ended, ForkServer
 from aotpack.builder.jobs.worker import CompileRequest, Part
 from tests.builder.troublesome import Troublesome
 from tests.command_line import ROOT, environment
@@ -40,7 +41,14 @@ def begin(server: ForkServer, how: str, model: Path, folder: Path) -> int:
         folder=str(folder / "out"),
     )
     (folder / "request").write_text(request.model_dump_json(), encoding="utf-8")
-    return server.start(folder / "request", folder / "result", folder / "log", folder=folder, environment={})
+    return server.start(
+        folder / "request",
+        folder / "result",
+        folder / "log",
+        folder=folder,
+        environment={},
+        largest_file=1 << 30,
+    )
 
 
 def end(server: ForkServer) -> Ended:

@@ -1,0 +1,56 @@
+"""Buckets: components that are one model at several sets of sizes, and the choice among them.
+
+A build file's component ``decoder`` with the buckets ``short`` and ``long`` becomes the components
+``decoder.short`` and ``decoder.long``. Whoever knows the shapes of the inputs need not know these names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aotpack.manifest import Component, Manifest
+from aotpack.selection import Selection
+from aotpack.shapes import fixed_axes
+
+__all__ = ["best", "buckets"]
+
+
+def buckets(manifest: Manifest, name: str | None) -> list[Component]:
+    """The components that a name stands for: the one that has it, or the buckets of it.
+
+    Args:
+        manifest: of a package.
+        name: of a component, of one that has buckets or, None, of the first one.
+
+    Returns:
+        Those of one model, in the package's order; none if no component is called so.
+    """
+    components = manifest.components
+    if name is None:
+        first = components[0]
+        stem, dot, _ = first.name.rpartition(".")
+        same = _called(components, stem) if dot else []
+        # Other components may have dots in their names as well.
+        return same if len(same) > 1 else [first]
+    return [each for each in components if each.name == name] or _called(components, name)
+
+
+def _called(components: Sequence[Component], stem: str) -> list[Component]:
+    found = [each for each in components if each.name.rpartition(".")[0] == stem]
+    return [each for each in found if each.source == found[0].source]
+
+
+def best(selections: Sequence[Selection]) -> Selection:
+    """The selection among those of buckets whose choice suits the shapes best; the first of equals.
+
+    One that gives a compiled variant is better than one that gives the portable one, and that than none; a
+    variant that was compiled for the shapes is better than one that takes any.
+    """
+    return min(selections, key=_order)
+
+
+def _order(selection: Selection) -> tuple[bool, bool, bool, int]:
+    chosen = selection.chosen
+    if chosen is None:
+        return True, True, True, 0
+    return False, selection.last_resort, chosen.portable, -fixed_axes(chosen.variant)

@@ -1,0 +1,65 @@
+"""What came of a job held to the rules of a manifest, so that what breaks them costs its own row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from aotpack._text import shortened
+from aotpack.errors import CompileError, FormatError
+from aotpack.manifest import PAGE_SIZE, Component, File, Manifest, Segment, Source, Variant
+from aotpack.parsing import parse
+
+__all__ = ["check_variant", "first_issue"]
+
+_NO_DIGEST = "0" * 64
+
+
+def check_variant(variant: Variant, paths: Sequence[str]) -> None:
+    """Nothing, if a manifest can hold `variant` with files of these paths.
+
+    Raises:
+        CompileError: it cannot, for the reason that a reader of the package would give.
+    """
+    try:
+        # Sizes and digests are the writer's own; here each file is one byte.
+        files = tuple(
+            File(path=path, size=1, sha256=_NO_DIGEST, segments=(index,)) for index, path in enumerate(paths)
+        )
+        segments = tuple(
+            Segment(
+                offset=index * PAGE_SIZE,
+                stored=1,
+                size=1,
+                codec="raw",
+                sha256=_NO_DIGEST,
+                xxh3=_NO_DIGEST[:32],
+            )
+            for index in range(len(paths))
+        )
+        component = Component(
+            name="main",
+            source=Source(sha256=_NO_DIGEST, size=0, opsets={}),
+            inputs=(),
+            outputs=(),
+            variants=(Variant.model_validate({**dict(variant), "files": files}),),
+        )
+        parse(Manifest(name="checked", components=(component,), segments=segments).to_json())
+    except ValidationError as error:
+        raise CompileError(
+            "gave what no package may hold", where=variant.target, found=first_issue(error)
+        ) from None
+    except FormatError as error:
+        found = str(error).replace("components[0].variants[0].", "")
+        raise CompileError("gave what no package may hold", where=variant.target, found=found) from None
+    except ValueError as error:
+        # A lone surrogate, which is no text.
+        raise CompileError("gave what no package may hold", where=variant.target, found=str(error)) from None
+
+
+def first_issue(error: ValidationError) -> str:
+    """Where a value is wrong and why, in one line without the value."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{shortened(where)}: {first['msg']}" if where else first["msg"]
