@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from aotpack.builder.flex_settings import FlexSettings
 from aotpack.builder.jobs.job import Reference, References, Task, TaskPart, make_reference
 from aotpack.builder.jobs.pools import Place
 from aotpack.builder.jobs.supervise import Workers
@@ -143,10 +145,14 @@ class Sources:
         model = self._import(component) if widen is None else self._prepare(component, widen).model
         if not component.flex:
             return Lowered(model=model)
-        key = (model.path, target.name == PORTABLE, toolchain.flex_capabilities(target))
+        settings = component.spec.flex
+        if target.name == PORTABLE:
+            settings = FlexSettings(masked_rows=settings.masked_rows)
+        said = json.dumps(settings.said, sort_keys=True)
+        key = (model.path, target.name == PORTABLE, toolchain.flex_capabilities(target), said)
         if key not in self._lowered:
             with _scratch(self._folder / f"lowered-{len(self._lowered)}") as folder:
-                self._lowered[key] = lower_for(target, toolchain, model, folder)
+                self._lowered[key] = lower_for(target, toolchain, model, folder, settings)
         return self._lowered[key]
 
     def _reference(self, component: ComponentPlan, place: Place, announce: Announce) -> Future[Reference]:

@@ -13,24 +13,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.choice import Devices, Eps, policy_of
-from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
+from aotpack.cli.choice import takes_policy
+from aotpack.cli.options import AsJson, ComponentName, PackagePath
 
 if TYPE_CHECKING:
+    from aotpack.policy import Policy
     from aotpack.tuning import Measurement
 
 __all__ = ["tune"]
 
 
+@takes_policy("devices", "ep", "emulate")
 def tune(
     package: PackagePath,
     component: ComponentName = None,
-    devices: Devices = None,
-    ep: Eps = None,
     runs: Annotated[int, typer.Option(min=3, help="Timed runs of each variant, at most.")] = 50,
     time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="For each variant's process.")] = 300.0,
-    emulate: Emulate = False,
     as_json: AsJson = False,
+    *,
+    policy: Policy,
 ) -> None:
     """Measure every variant that fits here, for `select --measured`."""
     from aotpack.builder.spec import Limits
@@ -41,7 +42,7 @@ def tune(
         tuning = tune_package(
             opened,
             component=component,
-            policy=policy_of(devices=devices, eps=ep, emulate=emulate),
+            policy=policy,
             runs=runs,
             limits=Limits(seconds=time_limit),
             on_measured=lambda item: output.note(f"measured {item.variant}"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.builder.models.model import ModelFiles, load_graph, write_beside
 from aotpack.errors import FlexError
 from aotpack.manifest import FlexLowering
@@ -27,7 +28,13 @@ class Lowered:
     records: tuple[FlexLowering, ...] = ()
 
 
-def lower_for(target: Target, toolchain: Toolchain, model: ModelFiles, folder: Path) -> Lowered:
+def lower_for(
+    target: Target,
+    toolchain: Toolchain,
+    model: ModelFiles,
+    folder: Path,
+    settings: FlexSettings = NOTHING_SAID,
+) -> Lowered:
     """Lower every FlexAttention node of `model` for `target`.
 
     For the portable target the nodes stay, each with the schema's body beside it: an EP that knows the
@@ -38,6 +45,8 @@ def lower_for(target: Target, toolchain: Toolchain, model: ModelFiles, folder: P
         toolchain: says what the target runs.
         model: the prepared model.
         folder: takes the lowered model if there is anything to lower.
+        settings: of the user. For the portable target `masked_rows` alone counts: with ``zeros`` the nodes do
+            not stay, as the schema's body gives NaN.
 
     Raises:
         FlexError: a node is wrong; the error names node and attribute.
@@ -48,17 +57,20 @@ def lower_for(target: Target, toolchain: Toolchain, model: ModelFiles, folder: P
     if not flex.has_flex(graph):
         return Lowered(model=model)
     lowered, records = (
-        _keep(graph) if target.name == PORTABLE else flex.lower(graph, toolchain.flex_capabilities(target))
+        _keep(graph, settings)
+        if target.name == PORTABLE
+        else flex.lower(graph, toolchain.flex_capabilities(target), options=settings.options())
     )
     folder.mkdir(parents=True, exist_ok=True)
     return Lowered(model=write_beside(lowered, model, folder / "lowered.onnx"), records=records)
 
 
-def _keep(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[FlexLowering, ...]]:
+def _keep(graph: onnx.ModelProto, settings: FlexSettings) -> tuple[onnx.ModelProto, tuple[FlexLowering, ...]]:
     from aotpack import flex
 
+    options = FlexSettings(masked_rows=settings.masked_rows).options()
     try:
-        return flex.lower(graph, flex.Capabilities(), options=flex.Options(lowering="function"))
+        return flex.lower(graph, flex.Capabilities(), options=replace(options, lowering="function"))
     except FlexError:
         # A function cannot see the values that a mod captures; plain ops run everywhere too.
-        return flex.lower(graph, flex.Capabilities(), options=flex.Options(lowering="dense"))
+        return flex.lower(graph, flex.Capabilities(), options=replace(options, lowering="dense"))
