@@ -15,7 +15,7 @@ from aotpack.builder.plan import ComponentPlan, Job, Plan, ingredients_digest
 from aotpack.builder.results import Results
 from aotpack.builder.sources import Sources, refusal
 from aotpack.builder.variant import Built, finish, portable
-from aotpack.errors import AotpackError, FlexError
+from aotpack.errors import AotpackError, OutputError
 from aotpack.events import Event, EventCode, OnEvent
 from aotpack.machine import Machine
 from aotpack.probing import probe
@@ -53,7 +53,7 @@ def do_all(
         machine: that does them; None if others do.
 
     Raises:
-        ModelError: a model cannot be prepared, or changed while it was built.
+        ModelError: a model changed while it was built.
         OutputError: the cache of results cannot be written.
     """
     work = _Work(planned, place, sources, results, scratch, tell, machine)
@@ -134,8 +134,11 @@ class _Work:
                 if self._machine is None or _can_do_all(job, self._machine):
                     # The portable model is not run for what is compared with nothing.
                     references = self._sources.references(job, self._place, self._tell_of_component)
-            except FlexError as error:
-                self._end(index, finish(job, Done(failure=str(error)), cached=False, why=why))
+            except OutputError:
+                raise
+            except Exception as error:
+                # A model that cannot be prepared for one target may well be for another.
+                self._end(index, finish(job, Done(failure=_told(error)), cached=False, why=why))
                 continue
             begun = functools.partial(self._begun, job)
             future = self._place.submit(task, references, self._folder(index), begun)
@@ -148,8 +151,10 @@ class _Work:
         job = self._jobs[index]
         try:
             references = self._sources.references(job, self._place, self._tell_of_component)
-        except FlexError as error:
-            self._end(index, finish(job, Done(failure=str(error)), cached=False, why=None))
+        except OutputError:
+            raise
+        except Exception as error:
+            self._end(index, finish(job, Done(failure=_told(error)), cached=False, why=None))
             return
         folder = self._folder(index) / "check"
         folder.mkdir()
@@ -165,8 +170,7 @@ class _Work:
             done = future.result()
         except (Exception, CancelledError) as error:
             # An executor that is not ours fails in ways of its own: that is this job's failure.
-            kind = "" if isinstance(error, AotpackError) else f"{type(error).__name__}: "
-            done = Done(failure=f"it was not done: {kind}{error}")
+            done = Done(failure=f"it was not done: {_told(error)}")
         # What was compiled of a model that changed must not be found under the old one's digest.
         self._sources.check()
         if self._results is not None:
@@ -223,11 +227,12 @@ def _without_work(
     if job.target.name == PORTABLE:
         try:
             done = portable(job, sources.portable(job))
-            return _with_checks(
-                done, results.get(_checks_digest(job), folder / "kept") if results else None
-            ), None
-        except FlexError as error:
-            return Done(failure=str(error)), None
+        except OutputError:
+            raise
+        except Exception as error:
+            return Done(failure=_told(error)), None
+        kept = None if results is None else results.get(_checks_digest(job), folder / "kept")
+        return _with_checks(done, kept), None
     if refused := refusal(job):
         return Done(failure=refused), "The model does not fit the target."
     known = results.get(job.digest, folder / "kept") if results is not None else None
@@ -274,6 +279,11 @@ def _keep(job: Job, done: Done, results: Results) -> None:
         results.put(_checks_digest(job), done.model_copy(update={"parts": parts}))
     else:
         results.put(job.digest, done)
+
+
+def _told(error: BaseException) -> str:
+    """An error as a reason; what is not ours is told with its kind."""
+    return str(error) if isinstance(error, AotpackError) else f"{type(error).__name__}: {error}"
 
 
 def _not_here(job: Job, machine: Machine) -> str | None:

@@ -58,13 +58,14 @@ def portable(job: Job, lowered: Mapping[str, Lowered]) -> Done:
     """
     parts = []
     for component in job.components:
-        source, mine = component.model, lowered[component.name]
+        mine = lowered[component.name]
+        model = mine.model
         runs = BFLOAT16 not in component.narrow
         parts.append(
             PartDone(
                 component=component.name,
-                files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files(mine.path)), strict=True)),
-                coverage=Coverage(nodes=source.nodes, compiled=0, partitions=0),
+                files=tuple(zip((MODEL_NAME, *model.data), map(str, model.files()), strict=True)),
+                coverage=Coverage(nodes=component.model.nodes, compiled=0, partitions=0),
                 unchecked=None if runs else NO_BFLOAT16,
                 flex=mine.records,
             )
