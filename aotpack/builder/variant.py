@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from aotpack.builder.jobs.job import Done, Measured, PartDone
+from aotpack.builder.jobs.manifest_rules import check_variant, first_issue
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered
 from aotpack.builder.models.numerics import TOLERANCES
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
-from aotpack.errors import NotAllowed
+from aotpack.errors import AotpackError, NotAllowed
 from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
 from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.model_files import check_model_file
@@ -30,6 +33,8 @@ _REASON_IN_REPORT = 600
 _NOT_FINITE = 1e300
 #: Of the nodes that are left out.
 _NAMED_NODES = 5
+#: Of such a name, in characters.
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +104,16 @@ def finish(job: Job, done: Done, *, cached: bool, why: str | None) -> tuple[Buil
     """
     if done.failure is not None:
         return tuple(failed(job, component, done, done.failure, why) for component in job.components)
-    return tuple(
-        _finish(job, component, done, part, cached, why)
-        for component, part in zip(job.components, done.parts, strict=True)
-    )
+    built = []
+    for component, part in zip(job.components, done.parts, strict=True):
+        try:
+            built.append(_finish(job, component, done, part, cached, why))
+        except ValidationError as error:
+            reason = f"no package may hold it: {first_issue(error)}"
+            built.append(failed(job, component, done, reason, why))
+        except (AotpackError, OSError) as error:
+            built.append(failed(job, component, done, str(error), why))
+    return tuple(built)
 
 
 def _finish(
@@ -138,6 +149,7 @@ def _finish(
         numerics=numerics,
         flex=part.flex,
     )
+    check_variant(variant, [name for name, _ in part.files])
     if issue := _not_allowed(variant, job, part):
         return failed(job, component, done, issue, why)
     notes = (part.note, _left_out(part, job, done.remarks), part.unchecked)
@@ -194,7 +206,9 @@ def _left_out(part: PartDone, job: Job, remarks: tuple[str, ...]) -> str | None:
     count = sum(len(names) for names in part.left.values())
     kinds = []
     for kind, names in sorted(part.left.items()):
-        shown = ", ".join(names[:_NAMED_NODES]) + (", …" if len(names) > _NAMED_NODES else "")
+        shown = ", ".join(name[:_LONGEST_NAME] for name in names[:_NAMED_NODES]) + (
+            ", …" if len(names) > _NAMED_NODES else ""
+        )
         kinds.append(f"{kind} ({shown})")
     why = (
         f" {job.target.ep}: {'; '.join(remarks).rstrip('.')}."
