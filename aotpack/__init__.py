@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aotpack.events import Event, EventCode
     from aotpack.machine import Machine, read_profile
     from aotpack.manifest import Manifest
-    from aotpack.package import Package, load
+    from aotpack.package import Package, load, load_all
     from aotpack.package import open_package as open  # noqa: A004 - as in gzip.open
     from aotpack.package import select_variant as select
     from aotpack.probing import probe
@@ -36,6 +36,7 @@ __all__ = [
     "Selection",
     "build",
     "load",
+    "load_all",
     "open",
     "probe",
     "read_profile",
@@ -57,6 +58,7 @@ _HOME = {
     "__version__": ("aotpack.version", "VERSION"),
     "build": ("aotpack.builder.build", "build"),
     "load": ("aotpack.package", "load"),
+    "load_all": ("aotpack.package", "load_all"),
     "open": ("aotpack.package", "open_package"),
     "probe": ("aotpack.probing", "probe"),
     "read_profile": ("aotpack.machine", "read_profile"),

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from aotpack.manifest import Component, Manifest
 from aotpack.selection import Selection
-from aotpack.shapes import fixed_axes
+from aotpack.shapes import Wanted, dimension_names, fixed_axes
 
-__all__ = ["best", "buckets"]
+__all__ = ["best", "buckets", "shapes_by_model"]
 
 
 def buckets(manifest: Manifest, name: str | None) -> list[Component]:
@@ -33,6 +33,37 @@ def buckets(manifest: Manifest, name: str | None) -> list[Component]:
         # Other components may have dots in their names as well.
         return same if len(same) > 1 else [first]
     return [each for each in components if each.name == name] or _called(components, name)
+
+
+def shapes_by_model(manifest: Manifest, shapes: Wanted) -> dict[str, dict[str, int | Sequence[int]]]:
+    """The shapes that each model of a package is asked for, by the name that stands for its components.
+
+    Args:
+        manifest: of a package.
+        shapes: by the name of an input or dimension of any of its models. What no model has is left to each,
+            so that choosing can say what there is.
+    """
+    models: dict[str, list[Component]] = {}
+    for component in manifest.components:
+        stem = component.name.rpartition(".")[0]
+        same = _called(manifest.components, stem) if stem else []
+        if len(same) > 1 and component in same:
+            models[stem] = same
+        else:
+            models[component.name] = [component]
+    names = {
+        name: {info.name for each in components for info in each.inputs}.union(
+            *(dimension_names(each.inputs) for each in components)
+        )
+        for name, components in models.items()
+    }
+    known = set[str]().union(*names.values())
+    asked = {
+        name: {key: value for key, value in shapes.items() if key in own or key not in known}
+        for name, own in names.items()
+    }
+    # Without a shape the first bucket is as good as any, and has a name of its own.
+    return {name if asked[name] else models[name][0].name: asked[name] for name in models}
 
 
 def _called(components: Sequence[Component], stem: str) -> list[Component]:

@@ -6,12 +6,13 @@ build report and `aotpack machine` a machine profile; the others are here. Field
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from aotpack._path_text import PathText
 from aotpack._values import Value
 from aotpack.doctor import Finding
-from aotpack.errors import Refusal
+from aotpack.events import Refusal
 from aotpack.fleet import Coverage
 from aotpack.manifest import Manifest, TensorInfo
 from aotpack.refusals import RefusedVariant
@@ -24,6 +25,9 @@ __all__ = [
     "CacheEntryDocument",
     "CandidateDocument",
     "ComparisonDocument",
+    "ComponentCoverageDocument",
+    "ComponentRunDocument",
+    "ComponentSelectionDocument",
     "CoverageDocument",
     "DoctorDocument",
     "ExtractDocument",
@@ -122,10 +126,9 @@ class InspectDocument(Manifest):
         return cls.model_construct(**values, refused=documents)
 
 
-class SelectionDocument(Value):
-    """``aotpack select --json``: accepted candidates first, in order."""
+class ComponentSelectionDocument(Value):
+    """The variants of a component: accepted candidates first, in order."""
 
-    package: PathText
     component: str
     #: The id of the variant to load; None if none fits.
     chosen: str | None
@@ -135,17 +138,32 @@ class SelectionDocument(Value):
     measured: bool
     candidates: tuple[CandidateDocument, ...]
 
+
+class SelectionDocument(ComponentSelectionDocument):
+    """``aotpack select --json``: the first component, or the one that was asked for, and the others."""
+
+    package: PathText
+    #: The other components of the package, in its order; none where one was asked for.
+    others: tuple[ComponentSelectionDocument, ...] = ()
+
     @classmethod
-    def of(cls, selection: Selection, *, package: str) -> SelectionDocument:
-        """The document for a selection."""
+    def of(cls, selection: Selection, *, package: str, others: Sequence[Selection] = ()) -> SelectionDocument:
+        """The document for a selection, and for those of the package's other components."""
         return cls(
             package=package,
-            component=selection.component,
-            chosen=selection.chosen.id if selection.chosen else None,
-            last_resort=selection.last_resort,
-            measured=selection.measured,
-            candidates=tuple(CandidateDocument.of(candidate) for candidate in selection.candidates),
+            others=tuple(ComponentSelectionDocument(**_selected(other)) for other in others),
+            **_selected(selection),
         )
+
+
+def _selected(selection: Selection) -> dict[str, Any]:
+    return {
+        "component": selection.component,
+        "chosen": selection.chosen.id if selection.chosen else None,
+        "last_resort": selection.last_resort,
+        "measured": selection.measured,
+        "candidates": tuple(CandidateDocument.of(candidate) for candidate in selection.candidates),
+    }
 
 
 class TargetDocument(Value):
@@ -206,17 +224,19 @@ class RefusalDocument(Value):
     variant: str
     code: str
     reason: str
+    #: The whole of what the vendor's library said.
+    details: str
 
     @classmethod
     def of(cls, refusal: Refusal) -> RefusalDocument:
         """The document for a refusal."""
-        return cls(variant=refusal.variant, code=refusal.code.value, reason=refusal.reason)
+        details = refusal.reason if refusal.error is None else str(refusal.error)
+        return cls(variant=refusal.variant, code=refusal.code.value, reason=refusal.reason, details=details)
 
 
-class RunDocument(Value):
-    """``aotpack run --json``."""
+class ComponentRunDocument(Value):
+    """A component that was loaded and run."""
 
-    package: PathText
     component: str
     variant: str
     target: str
@@ -234,6 +254,14 @@ class RunDocument(Value):
     inter_threads: int = 0
     #: Variants that were tried before it, in order.
     refused: tuple[RefusalDocument, ...]
+
+
+class RunDocument(ComponentRunDocument):
+    """``aotpack run --json``: the first component, or the one that was asked for, and the others."""
+
+    package: PathText
+    #: The other components of the package, in its order; none where one was asked for.
+    others: tuple[ComponentRunDocument, ...] = ()
 
 
 class VerifyDocument(Value):
@@ -323,10 +351,9 @@ class FleetHelpDocument(Value):
     machines: tuple[str, ...]
 
 
-class CoverageDocument(Value):
-    """``aotpack coverage --json``."""
+class ComponentCoverageDocument(Value):
+    """A component on the machines of a fleet."""
 
-    package: PathText
     component: str
     variants: tuple[str, ...]
     machines: tuple[FleetRowDocument, ...]
@@ -343,24 +370,39 @@ class CoverageDocument(Value):
     #: Toolchains that are not installed, so that their targets could not be looked at.
     not_considered: tuple[str, ...]
 
+
+class CoverageDocument(ComponentCoverageDocument):
+    """``aotpack coverage --json``: the first component, or the one that was asked for, and the others."""
+
+    package: PathText
+    #: The other components of the package, in its order; none where one was asked for.
+    others: tuple[ComponentCoverageDocument, ...] = ()
+
     @classmethod
-    def of(cls, coverage: Coverage, *, package: str) -> CoverageDocument:
-        """The document for a coverage."""
+    def of(cls, coverage: Coverage, *, package: str, others: Sequence[Coverage] = ()) -> CoverageDocument:
+        """The document for a coverage, and for those of the package's other components."""
         return cls(
             package=package,
-            component=coverage.component.name,
-            variants=tuple(variant.id for variant in coverage.component.variants),
-            machines=tuple(_fleet_row(name, coverage) for name in coverage.selections),
-            unused=coverage.unused,
-            portable_only=coverage.portable_only,
-            without=coverage.without,
-            unsure=coverage.unsure,
-            helpful=tuple(
-                FleetHelpDocument(target=item.target.name, title=item.target.title, machines=item.machines)
-                for item in coverage.helpful
-            ),
-            not_considered=coverage.not_considered,
+            others=tuple(ComponentCoverageDocument(**_covered(other)) for other in others),
+            **_covered(coverage),
         )
+
+
+def _covered(coverage: Coverage) -> dict[str, Any]:
+    return {
+        "component": coverage.component.name,
+        "variants": tuple(variant.id for variant in coverage.component.variants),
+        "machines": tuple(_fleet_row(name, coverage) for name in coverage.selections),
+        "unused": coverage.unused,
+        "portable_only": coverage.portable_only,
+        "without": coverage.without,
+        "unsure": coverage.unsure,
+        "helpful": tuple(
+            FleetHelpDocument(target=item.target.name, title=item.target.title, machines=item.machines)
+            for item in coverage.helpful
+        ),
+        "not_considered": coverage.not_considered,
+    }
 
 
 def _fleet_row(machine: str, coverage: Coverage) -> FleetRowDocument:

@@ -33,14 +33,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from aotpack._text import clipped, printable, shortened
 
 if TYPE_CHECKING:
     from aotpack.builder.report import BuildReport
-    from aotpack.verdict import Code
+    from aotpack.events import Refusal
 
 __all__ = [
     "AotpackError",
@@ -61,7 +60,6 @@ __all__ = [
     "PackageError",
     "PackageNotFound",
     "ProfileError",
-    "Refusal",
     "ShapeError",
     "ToolchainError",
     "ToolchainMissing",
@@ -239,34 +237,30 @@ class OutputError(AotpackError, OSError):
     """A file or folder cannot be written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a variant gave no session."""
+#: Reasons in the text of a `NothingToLoad`, and variants that are named for each. `refusals` has all of them.
+_MAX_REASONS, _MAX_NAMED = 6, 3
 
-    #: Its id.
-    variant: str
-    #: One sentence.
-    reason: str
-    #: The verdict's code, or ``load-failed``.
-    code: Code
-    #: The exception that was the cause, with its traceback. It is lost where a refusal is pickled: vendors'
-    #: exceptions need not survive that.
-    error: BaseException | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Refusal, (self.variant, self.reason, self.code)
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
 
 
 class NothingToLoad(AotpackError):
     """Every variant was refused.
 
     Args:
-        where: the package.
+        where: the package, and the component where there are several.
         refusals: one for each variant, in the order they were tried.
     """
 
     def __init__(self, where: object, refusals: Sequence[Refusal]) -> None:
-        listed = "; ".join(f"{each.variant}: {each.reason.removesuffix('.')}" for each in refusals)
+        variants: dict[str, list[str]] = {}
+        for each in refusals:
+            variants.setdefault(each.reason.removesuffix("."), []).append(each.variant)
+        told = [f"{_few(names)}: {reason}" for reason, names in variants.items()]
+        more = f"; {len(told) - _MAX_REASONS} more reasons" if len(told) > _MAX_REASONS else ""
+        listed = "; ".join(told[:_MAX_REASONS]) + more
         super().__init__(
             "no variant can be loaded on this machine",
             where=where,

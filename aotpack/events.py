@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aotpack._text import printable
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aotpack.builder.report import Row
     from aotpack.verdict import Code
 
-__all__ = ["Event", "EventCode", "LoadListener", "OnEvent"]
+__all__ = ["Event", "EventCode", "LoadListener", "OnEvent", "Refusal"]
 
 _log = logging.getLogger("aotpack.load")
 
@@ -86,6 +86,24 @@ class Event:
         cause = f"{self.code}: {self.verdict}" if self.verdict else self.code
         subject = self.variant or self.target or self.component or "the package"
         return printable(f"{self.package}: {subject} [{cause}] {self.reason}".rstrip())
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a variant gave no session."""
+
+    #: Its id.
+    variant: str
+    #: One sentence.
+    reason: str
+    #: The verdict's code, or ``load-failed``.
+    code: Code
+    #: The exception that was the cause, with its traceback. It is lost where a refusal is pickled: vendors'
+    #: exceptions need not survive that.
+    error: BaseException | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Refusal, (self.variant, self.reason, self.code)
 
 
 #: Called for each event, from the thread that it happens in.

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from aotpack.errors import NotAllowed, NothingToLoad, OutputError, Refusal, ToolchainMissing, UsageError
-from aotpack.events import EventCode, LoadListener
+from aotpack.errors import NotAllowed, NothingToLoad, OutputError, ToolchainMissing, UsageError
+from aotpack.events import EventCode, LoadListener, Refusal
 from aotpack.load_options import LoadOptions
 from aotpack.model_check import Allowance
 from aotpack.policy import Device, Policy
@@ -25,6 +25,7 @@ from aotpack.settings import settings_issue
 from aotpack.source.cache import Held
 from aotpack.source.local import LocalVariants
 from aotpack.toolchain import toolchains
+from aotpack.vendor_text import brief
 from aotpack.verdict import Code, Grade
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ class _Load:
             for item in self.selection.candidates
             if item.id not in tried
         ]
-        raise NothingToLoad(self.package.name, [*self.refused, *left])
+        several = len(self.package.component_names) > 1
+        where = f"{self.package.name}: component {self.selection.component}" if several else self.package.name
+        raise NothingToLoad(where, [*self.refused, *left])
 
     def _tell(
         self,
@@ -131,7 +134,11 @@ class _Load:
     def _is_miss(self, candidate: Candidate) -> bool:
         if self.selection.policy.variant is not None:
             return False
-        return candidate.portable or candidate.verdict.grade is Grade.PREFER_RECOMPILATION
+        if candidate.portable:
+            return True
+        # To compile it anew would leave as much on the CPU.
+        partly = candidate.verdict.code is Code.PARTLY_COMPILED
+        return candidate.verdict.grade is Grade.PREFER_RECOMPILATION and not partly
 
     def _try(self, candidate: Candidate, files: Callable[[Variant], Held]) -> Loaded | None:
         variant = candidate.variant
@@ -151,7 +158,7 @@ class _Load:
             # Vendors' libraries raise what they like; the next candidate may load all the same.
             if isinstance(error, NotAllowed) and code is Code.LOAD_FAILED:
                 code = Code.MODEL_NOT_ALLOWED
-            sentence = " ".join(str(error).split()) or type(error).__name__
+            sentence = brief(str(error)) or type(error).__name__
             self._tell(EventCode.REFUSED, candidate, sentence, code, error)
             self.refused.append(Refusal(candidate.id, sentence, code, error))
             return None

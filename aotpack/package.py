@@ -6,11 +6,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
-from aotpack.bucket import best, buckets
+from aotpack.bucket import best, buckets, shapes_by_model
 from aotpack.container.reader import PackageReader
 from aotpack.errors import AotpackError, OutputError, UnknownName
 from aotpack.load_options import LoadKeywords, LoadOptions, SelectKeywords, SelectOptions, takes
@@ -23,11 +24,12 @@ from aotpack.selection import Selection, select
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 from aotpack.tuning import TuningStore
+from aotpack.variant_names import find_variant, name_for
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["Loaded", "Package", "load", "open_package", "select_variant"]
+__all__ = ["Loaded", "Package", "load", "load_all", "open_package", "select_variant"]
 
 
 class Package:
@@ -80,6 +82,11 @@ class Package:
         """Let go of the file."""
         self._reader.close()
 
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """The names of its components, in the package's order."""
+        return tuple(component.name for component in self.manifest.components)
+
     def component(self, name: str | None = None) -> Component:
         """The component called `name`; without a name the first one.
 
@@ -92,19 +99,16 @@ class Package:
         for component in components:
             if component.name == name:
                 return component
-        raise UnknownName("component", name, (component.name for component in components))
+        raise UnknownName("component", name, self.component_names)
 
-    def variant(self, variant: str, component: str | None = None) -> Variant:
-        """The variant with this id.
+    def variant(self, name: str, component: str | None = None) -> Variant:
+        """The variant with this id, or the only one for this target.
 
         Raises:
             UnknownName: there is none.
+            UsageError: there are several for that target.
         """
-        variants = self.component(component).variants
-        for each in variants:
-            if each.id == variant:
-                return each
-        raise UnknownName("variant", variant, (each.id for each in variants))
+        return find_variant(self.component(component), name)
 
     @takes(SelectOptions)
     def select(
@@ -136,18 +140,39 @@ class Package:
         known, selections = toolchains(), []
         for each in (options.shapes and buckets(self.manifest, component)) or [self.component(component)]:
             measured = TuningStore(self.cache.root).read(self.digest, each.name, machine) if here else {}
+            named = policy.variant and name_for(each.name, policy.variant, self.component_names)
             selections.append(
                 select(
                     each,
                     machine,
                     known,
                     here=here,
-                    policy=policy,
+                    policy=replace(policy, variant=named) if policy.variant else policy,
                     measured=measured,
                     shapes=options.shapes,
                 )
             )
         return best(selections)
+
+    def select_all(
+        self, options: SelectOptions, *, component: str | None = None, machine: Machine | None = None
+    ) -> list[Selection]:
+        """A selection for each component, in the package's order; for one model alone where it is named.
+
+        Args:
+            options: where they have shapes, buckets of one model count as one component, and each is asked
+                for the shapes of its own inputs and dimensions.
+            component: a component's name.
+            machine: as `select`'s.
+        """
+        if component is not None:
+            return [self.select_with(options, component=component, machine=machine)]
+        if not options.shapes:
+            asked = [(name, options) for name in self.component_names]
+        else:
+            shapes = shapes_by_model(self.manifest, options.shapes)
+            asked = [(name, replace(options, shapes=own)) for name, own in shapes.items()]
+        return [self.select_with(own, component=name, machine=machine) for name, own in asked]
 
     @takes(LoadOptions)
     def load(
@@ -159,6 +184,21 @@ class Package:
     ) -> onnxruntime.InferenceSession:
         """A session on the best variant that loads. As `load_first`, without how it came about."""
         return self.load_first(selection, component=component, **options).session
+
+    @takes(LoadOptions)
+    def load_all(self, **options: Unpack[LoadKeywords]) -> dict[str, onnxruntime.InferenceSession]:
+        """A session for each component by its name, in the package's order: all of them, or an error.
+
+        Args:
+            options: as for `load_first`.
+
+        Raises:
+            NothingToLoad: a component has no variant that loads; the error names it.
+        """
+        how = LoadOptions(**options)
+        # What cannot be chosen is known before the first session takes memory.
+        selections = self.select_all(how)
+        return {each.component: self.load_with(how, each).session for each in selections}
 
     @takes(LoadOptions)
     def load_first(
@@ -199,15 +239,20 @@ class Package:
         check_models(self._reader)
 
     def extract(
-        self, variant: str, folder: str | os.PathLike[str], *, component: str | None = None
+        self, name: str, folder: str | os.PathLike[str], *, component: str | None = None
     ) -> list[Path]:
         """Write the files of a variant into the new folder `folder`; all of them or none.
+
+        Args:
+            name: the variant's id, or its target where that has one variant.
+            folder: a new folder, or one that is empty.
+            component: by default the first one.
 
         Raises:
             OutputError: the folder exists and is not empty, or cannot be written.
             UnknownName: there is no such variant.
         """
-        files = self.variant(variant, component).files
+        files = self.variant(name, component).files
         folder = Path(folder)
         try:
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -292,3 +337,22 @@ def load(
     how = LoadOptions(**options)
     with open_package(path) as package:
         return package.load_with(how, component=component).session
+
+
+@takes(LoadOptions)
+def load_all(
+    path: str | os.PathLike[str], **options: Unpack[LoadKeywords]
+) -> dict[str, onnxruntime.InferenceSession]:
+    """A session for each component of a package by its name: all of them, or an error.
+
+    Args:
+        path: of the package.
+        options: how variants are chosen, and how their sessions are made (`LoadOptions`).
+
+    Raises:
+        PackageNotFound, FormatError: as for `aotpack.open`.
+        NothingToLoad: a component has no variant that loads; the error names it.
+    """
+    LoadOptions(**options)
+    with open_package(path) as package:
+        return package.load_all(**options)

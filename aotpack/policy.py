@@ -8,11 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from aotpack.errors import UsageError
-from aotpack.manifest import Variant
+from aotpack.manifest import Coverage, Variant
 from aotpack.target import PORTABLE
 from aotpack.verdict import Code, Grade, Verdict
 
-__all__ = ["VARIANT_VARIABLE", "Device", "Measured", "Policy", "Preference"]
+__all__ = [
+    "DEFAULT_MIN_COMPILED",
+    "VARIANT_VARIABLE",
+    "Device",
+    "Measured",
+    "Policy",
+    "Preference",
+    "share_compiled",
+]
 
 #: What a variant runs on.
 Device = Literal["npu", "gpu", "cpu"]
@@ -22,6 +30,10 @@ Preference = Literal["efficiency", "latency"]
 
 #: The environment variable that names the one variant to take.
 VARIANT_VARIABLE = "AOTPACK_VARIANT"
+
+#: Share of a model's nodes. Below it most of the model runs on the CPU whatever the device is, and tensors
+#: are copied between the two at each partition.
+DEFAULT_MIN_COMPILED = 0.5
 
 #: The order of the device types: an NPU does most for a joule, a GPU has an answer soonest.
 _ORDERS: Mapping[Preference, tuple[Device, ...]] = {
@@ -51,10 +63,11 @@ class Measured(Protocol):
 class Policy:
     """What the user wants of the choice.
 
-    The order of the accepted variants: the portable one last; UNKNOWN after what is known to fit; then the
-    device type, the verdict, the variant's specificity, the package's order. An NPU that runs a blob for an
-    older one thus comes before the CPU. With `measured` the steady latency comes before all of these, and
-    variants that were not measured after those that were.
+    The order of the accepted variants: the portable one last; UNKNOWN after what is known to fit; variants
+    that leave too much on the CPU after the others; then the device type, the verdict, the variant's
+    specificity, the package's order. An NPU that runs a blob for an older one thus comes before the CPU.
+    With `measured` the steady latency comes before all of these, and variants that were not measured after
+    those that were.
     """
 
     #: Best first; a device type that is left out is not taken. None: as `prefer` has it.
@@ -64,7 +77,8 @@ class Policy:
     eps: frozenset[str] | None = None
     #: Bytes. What a variant takes is its measured peak, or at least its files where it was not measured.
     memory_limit: int | None = None
-    #: Only the variant with this id.
+    #: Only this variant: its id or target, or several for a package of several components
+    #: (`aotpack.variant_names`).
     variant: str | None = None
     #: Order by what `aotpack tune` measured.
     measured: bool = False
@@ -72,6 +86,9 @@ class Policy:
     emulate: bool = False
     #: UNKNOWN variants are candidates, after those that are known to fit.
     allow_unknown: bool = False
+    #: Share of a model's nodes, 0 to 1, that an EP must have compiled. A variant with less is taken after
+    #: those that have it, and is never OPTIMAL.
+    min_compiled: float = DEFAULT_MIN_COMPILED
 
     def __post_init__(self) -> None:
         for name, given in (("devices", self.devices), ("eps", self.eps)):
@@ -85,6 +102,8 @@ class Policy:
             raise UsageError(f"unknown preference {self.prefer!r}", expected=" or ".join(_ORDERS))
         if self.memory_limit is not None and self.memory_limit < 0:
             raise UsageError("a memory limit below zero", found=self.memory_limit)
+        if not 0 <= self.min_compiled <= 1:
+            raise UsageError("is no share", where="min_compiled", found=self.min_compiled, expected="0 to 1")
 
     @property
     def device_order(self) -> Sequence[Device]:
@@ -113,8 +132,26 @@ class Policy:
         elif self.memory_limit is not None and (taken := _memory(variant, measured)) > self.memory_limit:
             code, reason = Code.MEMORY, f"It takes {taken:,} bytes; the limit is {self.memory_limit:,}."
         else:
-            return verdict
+            return self._demoted(variant, verdict)
         return verdict._replace(grade=Grade.UNSUPPORTED, code=code, reason=reason)
+
+    def leaves_too_much(self, variant: Variant) -> bool:
+        """Whether less than `min_compiled` of the model's nodes were compiled."""
+        return share_compiled(variant.coverage) < self.min_compiled
+
+    def _demoted(self, variant: Variant, verdict: Verdict) -> Verdict:
+        coverage = variant.coverage
+        fits = verdict.grade in (Grade.OPTIMAL, Grade.PREFER_RECOMPILATION)
+        if coverage is None or not fits or not self.leaves_too_much(variant):
+            return verdict
+        partitions = "1 partition" if coverage.partitions == 1 else f"{coverage.partitions:,} partitions"
+        reason = (
+            f"{verdict.reason} But only {coverage.compiled:,} of {coverage.nodes:,} nodes were compiled, in "
+            f"{partitions}; the others run on the CPU."
+        )
+        # Loading looks at this code, and a session without the emulator would fail.
+        code = verdict.code if verdict.code is Code.EMULATED else Code.PARTLY_COMPILED
+        return verdict._replace(grade=Grade.PREFER_RECOMPILATION, code=code, reason=reason)
 
     def order(self, variant: Variant, verdict: Verdict, measured: Measured | None) -> tuple[Any, ...]:
         """What candidates are sorted by."""
@@ -122,6 +159,7 @@ class Policy:
         usual = (
             variant.target == PORTABLE,
             verdict.grade is Grade.UNKNOWN,
+            self.leaves_too_much(variant),
             devices.index(variant.device) if variant.device in devices else len(devices),
             verdict.grade.rank,
             -variant.specificity,
@@ -130,6 +168,14 @@ class Policy:
             return usual
         seconds = None if measured is None else measured.run_seconds
         return (seconds is None, seconds or 0.0, *usual)
+
+
+def share_compiled(coverage: Coverage | None) -> float:
+    """The share of a model's nodes that went into compiled partitions, 0 to 1; 1 where there are none."""
+    if coverage is None or not coverage.partitions or not coverage.nodes:
+        # Nothing was compiled, as for the portable variant, or nobody counted.
+        return 1.0
+    return coverage.compiled / coverage.nodes
 
 
 def _memory(variant: Variant, measured: Measured | None) -> int:

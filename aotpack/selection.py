@@ -14,15 +14,16 @@ Selection is five numbered steps on values. Asking the EP on this machine is the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from aotpack.errors import ShapeError, UnknownName
+from aotpack.errors import ShapeError
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
 from aotpack.policy import Measured, Policy
 from aotpack.shapes import Bound, Wanted, bind, checked_shapes, fixed_axes, is_fixed, other_shapes
 from aotpack.target import PORTABLE
+from aotpack.variant_names import find_variant
 from aotpack.verdict import Code, Comparison, Grade, Rules, Verdict, judge
 
 __all__ = ["Candidate", "Policy", "Selection", "select"]
@@ -114,13 +115,14 @@ def select(
     Raises:
         UnknownName: the policy asks for a variant that the component does not have, or a shape names no
             input and no dimension of it.
+        UsageError: the policy asks for a target that the component has several variants for.
         ShapeError: a size is 0 or less.
     """
     checked = checked_shapes(shapes or {})
     wanted = _Wanted(component, checked)
     policy, measured = policy or Policy(), measured or {}
-    if policy.variant is not None and policy.variant not in {variant.id for variant in component.variants}:
-        raise UnknownName("variant", policy.variant, (variant.id for variant in component.variants))
+    if policy.variant is not None:
+        policy = replace(policy, variant=find_variant(wanted.component(), policy.variant).id)
     verdicts: dict[tuple[object, ...], Verdict] = {}
     narrowed: list[tuple[Variant, Verdict]] = []
     sets: dict[tuple[object, ...], int] = {}
@@ -174,6 +176,16 @@ class _Wanted:
                 self._bound = bind(component.inputs, shapes)
             except ShapeError as error:
                 self._never = f"The model does not take these shapes: {error}."
+
+    def component(self) -> Component:
+        """The component with those variants alone that take the shapes; with all if none does."""
+        bound = self._bound
+        if bound is None:
+            return self._component
+        taken = [
+            each for each in self._component.variants if other_shapes(each, self._component, bound) is None
+        ]
+        return self._component.model_copy(update={"variants": tuple(taken)}) if taken else self._component
 
     def narrow(self, variant: Variant, verdict: Verdict) -> Verdict:
         """The verdict on a variant that is not UNSUPPORTED, or that if it takes other shapes."""

@@ -98,6 +98,8 @@ class Code(StrEnum):
     TOOLCHAIN_UNKNOWN = "toolchain-unknown"
     #: The rules that should have judged it raised.
     TOOLCHAIN_FAILED = "toolchain-failed"
+    #: Its EP compiled less of the model than the policy's `min_compiled` asks for; the CPU runs the rest.
+    PARTLY_COMPILED = "partly-compiled"
     #: A policy leaves it out.
     POLICY = "policy"
     #: A policy's memory limit leaves it out.

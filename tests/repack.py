@@ -20,26 +20,27 @@ def repack(
     """Write `package` anew to `output`.
 
     Args:
-        package: of one component.
+        package: of any number of components.
         output: the new package.
         change: called for each variant.
         files: the file to put in the place of a variant's, by its path there; None keeps it.
     """
     with PackageReader.open(package) as reader:
-        (component,) = reader.manifest.components
         contents: dict[tuple[str, str], list[tuple[str, Content]]] = {}
-        variants = []
-        for variant in component.variants:
-            changed = change(variant)
-            if changed is None:
-                continue
-            variants.append(changed)
-            contents[component.name, changed.id] = [
-                (file.path, (files and files(variant, file.path)) or StoredFile(reader, file))
-                for file in variant.files
-            ]
-        component = component.model_copy(update={"variants": tuple(variants)})
-        write(output, reader.manifest.model_copy(update={"components": (component,)}), contents)
+        components = []
+        for component in reader.manifest.components:
+            variants = []
+            for variant in component.variants:
+                changed = change(variant)
+                if changed is None:
+                    continue
+                variants.append(changed)
+                contents[component.name, changed.id] = [
+                    (file.path, (files and files(variant, file.path)) or StoredFile(reader, file))
+                    for file in variant.files
+                ]
+            components.append(component.model_copy(update={"variants": tuple(variants)}))
+        write(output, reader.manifest.model_copy(update={"components": tuple(components)}), contents)
     return output
 
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from aotpack import errors
 from aotpack.builder.report import BuildReport
 from aotpack.errors import AotpackError, BuildFailed, BuildStopped, NothingToLoad, UnknownName, UsageError
+from aotpack.events import Refusal
+from aotpack.verdict import Code
 
 CLASSES = {name: getattr(errors, name) for name in errors.__all__}
 
@@ -60,8 +62,9 @@ def test_an_unknown_name_quotes_the_nearest_or_all_of_a_few() -> None:
 
 
 def test_nothing_to_load_lists_each_refusal() -> None:
-    error = NothingToLoad("p.aotpack", [("a-1", "no device"), ("b-2", "too old")])
-    assert error.refusals == (("a-1", "no device"), ("b-2", "too old"))
+    refusals = (Refusal("a-1", "no device", Code.NO_DEVICE), Refusal("b-2", "too old", Code.EP_VERSION))
+    error = NothingToLoad("p.aotpack", refusals)
+    assert error.refusals == refusals
     assert "a-1: no device; b-2: too old" in str(error)
     assert "no variants at all" in str(NothingToLoad("p.aotpack", []))
 
@@ -76,7 +79,7 @@ def test_each_is_documented_and_caught_by_the_root(name: str) -> None:
     "error",
     [
         UnknownName("thing", "alpah", ["alpha"]),
-        NothingToLoad("here", [("a", "It does not.")]),
+        NothingToLoad("here", [Refusal("a", "It does not.", Code.ISA)]),
         BuildFailed("failed", report=BuildReport(package=None)),
         BuildStopped(),
         *(

@@ -15,6 +15,7 @@ from typing import Any
 
 import filelock
 
+from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.builder.footprint import with_footprints
 from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.dask_farm import connect
@@ -50,10 +51,15 @@ def build(
     output: str | os.PathLike[str],
     shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
+    lowering: str | None = None,
+    masked_rows: str | None = None,
+    block: tuple[int, int] | None = None,
+    kv_heads: int | None = None,
     name: str | None = None,
     version: str = "0",
     portable: bool = True,
     tolerance: float | None = None,
+    min_compiled: float | None = None,
     keep_going: bool = False,
     time_limit: float = Limits().seconds,
     memory_limit: int | None = None,
@@ -72,11 +78,17 @@ def build(
         shapes: input name to its shape, or symbolic dimension to its one size, for all targets; a
             `TargetSpec` can have others.
         constants: input name to the value that it always has; the variants lack that input.
+        lowering: of FlexAttention nodes, for all targets: ``function``, ``dense``, ``block-sparse`` or
+            ``fused``; by default what costs least. A `TargetSpec` can have another one.
+        masked_rows: what a query that sees no key gives: ``nan``, as in ONNX, or ``zeros``, as in PyTorch.
+        block: queries and keys a block; by default what costs least.
+        kv_heads: heads of K and V a tile; by default what costs least.
         name: of the package; by default the model's file name.
         version: of the package.
         portable: add the untouched ONNX as a variant of its own, last in every order.
         tolerance: the largest error of a variant (`aotpack.builder.models.numerics.difference`); by default
             it depends on the precision that the target computes in.
+        min_compiled: the least share of the model's nodes that an EP has to compile, 0 to 1; by default any.
         keep_going: return the report even if targets failed.
         time_limit: seconds for each worker process.
         memory_limit: bytes for each worker process and its children.
@@ -99,10 +111,12 @@ def build(
         output=Path(output),
         shapes=shapes,
         constants=constants,
+        flex=FlexSettings(lowering=lowering, masked_rows=masked_rows, block=block, kv_heads=kv_heads),
         name=name,
         version=version,
         portable=portable,
         tolerance=tolerance,
+        min_compiled=min_compiled,
         limits=Limits(seconds=time_limit, memory=memory_limit),
         jobs=jobs,
         reuse=reuse,
@@ -118,6 +132,7 @@ def one_model(
     output: Path,
     shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
+    flex: FlexSettings = NOTHING_SAID,
     name: str | None = None,
     **settings: Any,
 ) -> BuildSpec:
@@ -129,6 +144,7 @@ def one_model(
         output: path of the package to write.
         shapes: as `build`'s.
         constants: as `build`'s.
+        flex: of the lowering of FlexAttention nodes.
         name: of the package; by default the model's file name.
         settings: of the `BuildSpec`.
 
@@ -141,7 +157,9 @@ def one_model(
     return BuildSpec(
         name=name or package_name(model),
         output=output,
-        components=(ComponentSpec(name="main", model=model, shapes=sizes, constants=dict(constants or {})),),
+        components=(
+            ComponentSpec(name="main", model=model, shapes=sizes, constants=dict(constants or {}), flex=flex),
+        ),
         targets=tuple(TargetSpec(target=each) if isinstance(each, str) else each for each in targets),
         **settings,
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from aotpack.builder.flex_settings import FlexSettings
 from aotpack.builder.models.bfloat16 import BFLOAT16, computes_in_bfloat16
 from aotpack.builder.models.low_bits import low_bit_types
 from aotpack.builder.models.model import SourceModel, read_graph, read_source
@@ -75,6 +76,8 @@ class Job:
     toolchain: Toolchain
     #: The largest error; None: by the target's precision.
     tolerance: float | None
+    #: The least share of nodes that have to be compiled, 0 to 1; None: any.
+    min_compiled: float | None
     #: Versions of what compiles, on the machine that does it.
     built_with: Mapping[str, str]
     #: Element types to rewrite, and into which, for this target alone.
@@ -85,7 +88,10 @@ class Job:
         """All that decides what comes out, as JSON."""
         source = {part.name: part.model.source.sha256 for part in self.components}
         # What we do to a model, and around what a compiler makes of it, is another thing in another release.
-        ours = {"aotpack": VERSION}
+        ours: dict[str, Any] = {"aotpack": VERSION}
+        flex = {part.name: said for part in self.components if part.flex and (said := part.spec.flex.said)}
+        if flex:
+            ours |= {"flex": flex}
         if self.target.name == PORTABLE:
             # It is the same whatever built it, unless FlexAttention was lowered in it.
             return {"source": source, **(ours if any(part.flex for part in self.components) else {})}
@@ -152,13 +158,14 @@ def plan(
     targets = _targets(spec, toolchains)
     components = tuple(_read(component) for component in spec.components)
     _check_names(targets, components)
+    _check_flex(targets, components)
     jobs: list[Job] = []
     for wanted, target in targets:
         toolchain = toolchains[target.toolchain]
         here = {} if target.name == PORTABLE else toolchain.built_with()
         built_with = here if offered is None else offered.get(toolchain.name, here)
         asked = [part for part in components if _is_wanted(part, target, wanted)]
-        asked = [_with_shapes(part, wanted) for part in asked] if target.name != PORTABLE else asked
+        asked = [_for_target(part, wanted, target) for part in asked]
         groups = [tuple(asked)] if wanted.share_weights and len(asked) > 1 else [(part,) for part in asked]
         jobs += [
             Job(
@@ -166,6 +173,7 @@ def plan(
                 target=target,
                 toolchain=toolchain,
                 tolerance=spec.tolerance if wanted.tolerance is None else wanted.tolerance,
+                min_compiled=None if target.name == PORTABLE else spec.min_compiled,
                 built_with=built_with,
                 # The portable variant is the source as it is.
                 widen={}
@@ -251,8 +259,15 @@ def _is_wanted(component: ComponentPlan, target: Target, wanted: TargetSpec) -> 
     return wanted.components is None or component.name in wanted.components or target.name == PORTABLE
 
 
-def _with_shapes(component: ComponentPlan, wanted: TargetSpec) -> ComponentPlan:
-    """`component` as it is compiled for one target, which may have shapes of its own."""
+def _for_target(component: ComponentPlan, wanted: TargetSpec, target: Target) -> ComponentPlan:
+    """`component` as it is compiled for one target, which may have settings of its own."""
+    if target.name == PORTABLE:
+        # Everything else is about how it is compiled.
+        flex = FlexSettings(masked_rows=component.spec.flex.masked_rows)
+        return replace(component, spec=replace(component.spec, flex=flex))
+    if wanted.flex.said:
+        flex = component.spec.flex.but_for(wanted.flex)
+        component = replace(component, spec=replace(component.spec, flex=flex))
     known = dimension_names(component.model.inputs)
     own = {name: shape for name, shape in wanted.shapes.items() if name in known}
     if not own:
@@ -264,6 +279,22 @@ def _with_shapes(component: ComponentPlan, wanted: TargetSpec) -> ComponentPlan:
     )
     graph = fix_shapes(read_graph(spec.model), spec.shapes, spec.places)
     return replace(component, spec=spec, inputs=tensor_infos(graph), open=tuple(open_dimensions(graph)))
+
+
+def _check_flex(targets: Iterable[tuple[TargetSpec, Target]], components: Iterable[ComponentPlan]) -> None:
+    """Refuse settings of the lowering where there is nothing to lower.
+
+    Raises:
+        UsageError: no model has a FlexAttention node.
+    """
+    if any(part.flex for part in components):
+        return
+    specs: list[ComponentSpec | TargetSpec] = [part.spec for part in components]
+    for spec in (*specs, *(wanted for wanted, _ in targets)):
+        if spec.flex.said:
+            first = next(iter(spec.flex.said))
+            where = spec.places.get("flex") or f"--{first.replace('_', '-')}"
+            raise UsageError("is for FlexAttention, and no model has such a node", where=where)
 
 
 def _check_names(targets: Iterable[tuple[TargetSpec, Target]], components: Iterable[ComponentPlan]) -> None:

@@ -33,6 +33,8 @@ class Row(Value):
     check_seconds: float = 0.0
     #: Why it failed, or what there is to know though it did not; one sentence.
     reason: str | None = None
+    #: The whole of the vendor's message, where `reason` is a part of it.
+    details: str | None = None
     #: The variant's id.
     id: str | None = None
     #: Bytes of its files, before sharing.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from aotpack.builder.flex_settings import FlexSettings
 from aotpack.builder.jobs.job import Reference, References, Task, TaskPart, make_reference
 from aotpack.builder.jobs.pools import Place
 from aotpack.builder.jobs.supervise import Workers
@@ -140,10 +142,14 @@ class Sources:
         model = component.model.path if widen is None else self._prepare(component, widen).model
         if not component.flex:
             return Lowered(path=model, nodes=component.model.nodes)
-        key = (model, target.name == PORTABLE, toolchain.flex_capabilities(target))
+        settings = component.spec.flex
+        if target.name == PORTABLE:
+            settings = FlexSettings(masked_rows=settings.masked_rows)
+        said = json.dumps(settings.said, sort_keys=True)
+        key = (model, target.name == PORTABLE, toolchain.flex_capabilities(target), said)
         if key not in self._lowered:
             folder = self._folder / f"lowered-{len(self._lowered)}"
-            self._lowered[key] = lower_for(target, toolchain, model, component.model, folder)
+            self._lowered[key] = lower_for(target, toolchain, model, component.model, folder, settings)
         return self._lowered[key]
 
     def _data(self, model: Path) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from aotpack._values import check_title
+from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.errors import UsageError
 from aotpack.paths import name_issue
 from aotpack.shapes import checked_shapes, parse_shape
@@ -67,11 +68,14 @@ class ComponentSpec:
     #: Input name to the value that all of its elements have: it is no input any more.
     constants: Mapping[str, Constant] = field(default_factory=dict)
     kind: Literal["model", "flex-attention"] = "model"
+    #: Of the lowering of its FlexAttention nodes.
+    flex: FlexSettings = NOTHING_SAID
     #: Key, such as ``shapes.input``, to where in a file it was said, for errors.
     places: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shapes", checked_shapes(self.shapes, self.places, what="--shape"))
+        self.flex.checked(self.places.get("flex", "flex"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +93,9 @@ class TargetSpec:
     #: As `ComponentSpec.shapes`, for this target alone: added to those of each component that has such an
     #: input or dimension, in place of those of the same name.
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    #: Of the lowering of FlexAttention for it, in place of those of a component. Not `masked_rows`: what a
+    #: component computes is the same for all targets.
+    flex: FlexSettings = NOTHING_SAID
     #: The largest error; None: that of the build.
     tolerance: float | None = None
     #: Only these components; None: all.
@@ -100,6 +107,11 @@ class TargetSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shapes", checked_shapes(self.shapes, self.places, what="--shape"))
+        where = self.places.get("flex", f"target {self.name or self.target}, flex")
+        if self.flex.checked(where).masked_rows is not None:
+            raise UsageError(
+                "has masked_rows, which is what a model computes", where=where, hint="say it of the component"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +129,8 @@ class BuildSpec:
     portable: bool = True
     #: The largest error that a variant may have; None: by the target's precision.
     tolerance: float | None = None
+    #: The least share of a model's nodes that an EP has to compile, 0 to 1; None: any.
+    min_compiled: float | None = None
     limits: Limits = Limits()
     #: Workers at once; None: as many as cores and memory allow.
     jobs: int | None = None
@@ -137,6 +151,10 @@ class BuildSpec:
         # Nothing is larger than NaN or an infinity: either would let every variant through.
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise UsageError("is no tolerance", found=f"{self.tolerance:g}", expected="0 or more")
+        if self.min_compiled is not None and not 0 <= self.min_compiled <= 1:
+            raise UsageError(
+                "is no share", where="min_compiled", found=f"{self.min_compiled:g}", expected="0 to 1"
+            )
 
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")

@@ -30,6 +30,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from aotpack._input_file import read_input
 from aotpack._text import BIDI_CONTROLS
 from aotpack._values import MAX_KEYS, MAX_TITLE, NAME_RULE, Count, Name, Value
+from aotpack.builder.flex_settings import FlexSettings
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
 from aotpack.builder.toml_places import TomlPlaces, parse_toml
 from aotpack.errors import UsageError
@@ -37,7 +38,7 @@ from aotpack.manifest import MAX_COMPONENTS, MAX_VARIANTS
 from aotpack.shapes import MAX_DIMENSION
 from aotpack.target import Precision
 
-__all__ = ["BuildFile", "ComponentTable", "LimitsTable", "TargetTable", "read_build_file"]
+__all__ = ["BuildFile", "ComponentTable", "FlexTable", "LimitsTable", "TargetTable", "read_build_file"]
 
 #: Bytes. A build file of a hundred components is below 100 KiB.
 MAX_SIZE = 1024 * 1024
@@ -85,6 +86,27 @@ def _title(text: str) -> str:
     return text
 
 
+_Count = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
+
+
+class TargetFlexTable(Value):
+    """``flex`` of a ``[[target]]``: how FlexAttention is lowered for it (docs/flex.md)."""
+
+    #: ``function``, ``dense``, ``block-sparse`` or ``fused``; by default what costs least.
+    lowering: Annotated[str, Field(max_length=MAX_TITLE)] | None = None
+    #: Queries and keys a block; by default what costs least.
+    block: tuple[_Count, _Count] | None = None
+    #: Heads of K and V a tile, a divisor of all; by default what costs least.
+    kv_heads: _Count | None = None
+
+
+class FlexTable(TargetFlexTable):
+    """``flex`` of a ``[[component]]``: the same for all targets, and what rows without a key give."""
+
+    #: ``nan``, as in ONNX, or ``zeros``, as in PyTorch.
+    masked_rows: Annotated[str, Field(max_length=MAX_TITLE)] | None = None
+
+
 class ComponentTable(Value):
     """``[[component]]``: one model of the package."""
 
@@ -95,6 +117,8 @@ class ComponentTable(Value):
     shapes: _Shapes = Field(default={})
     #: Input name to the value that it always has: it is no input of the variants then.
     constants: dict[_Text, bool | _Integer | float] = Field(default={}, max_length=MAX_KEYS)
+    #: How its FlexAttention nodes are lowered.
+    flex: FlexTable = FlexTable()
     #: Name to shapes, each of which becomes a component ``<component>.<name>``.
     buckets: dict[Name, _Shapes] = Field(default={}, max_length=MAX_BUCKETS)
 
@@ -111,6 +135,8 @@ class TargetTable(Value):
     precision: Precision | None = None
     #: As a component's, for this target alone, in place of theirs of the same name.
     shapes: _Shapes = Field(default={})
+    #: As a component's, in place of theirs.
+    flex: TargetFlexTable = TargetFlexTable()
     #: The largest error, on the scale of the report.
     tolerance: Annotated[float, Field(gt=0)] | None = None
     #: By default all.
@@ -140,6 +166,8 @@ class BuildFile(Value):
     #: Add the untouched ONNX.
     portable: bool = True
     tolerance: Annotated[float, Field(gt=0)] | None = None
+    #: The least share of a model's nodes that an EP has to compile.
+    min_compiled: Annotated[float, Field(ge=0, le=1)] | None = None
     #: zstd level where it pays; 0: never.
     compress: Annotated[int, Field(ge=0, le=22)] = 3
     limits: LimitsTable = LimitsTable()
@@ -179,6 +207,7 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
             options={name: _option(value) for name, value in target.options.items()},
             precision=target.precision,
             shapes=_shapes(target.shapes),
+            flex=FlexSettings(**target.flex.model_dump()),
             tolerance=target.tolerance,
             components=_wanted(target, file, places.of(("target", index, "components"))),
             share_weights=target.share_weights,
@@ -197,6 +226,7 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
         targets=tuple(targets),
         portable=file.portable,
         tolerance=file.tolerance,
+        min_compiled=file.min_compiled,
         limits=Limits(seconds=file.limits.seconds or limits.seconds, memory=file.limits.memory),
         compress=file.compress or None,
     )
@@ -205,7 +235,7 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
 def _components(
     table: ComponentTable, index: int, folder: Path, places: TomlPlaces
 ) -> Iterator[ComponentSpec]:
-    own = [("model",), *(("constants", name) for name in table.constants)]
+    own = [("model",), ("flex",), *(("constants", name) for name in table.constants)]
     said = {".".join(key): places.of(("component", index, *key)) for key in own}
     said |= {f"shapes.{name}": places.of(("component", index, "shapes", name)) for name in table.shapes}
     for bucket, shapes in (table.buckets or {"": {}}).items():
@@ -214,6 +244,7 @@ def _components(
             model=folder / table.model,
             shapes={**_shapes(table.shapes), **_shapes(shapes)},
             constants=table.constants,
+            flex=FlexSettings(**table.flex.model_dump()),
             places=said
             | {f"shapes.{name}": places.of(("component", index, "buckets", bucket, name)) for name in shapes},
         )
@@ -221,7 +252,7 @@ def _components(
 
 def _places(table: TargetTable, index: int, places: TomlPlaces) -> dict[str, str]:
     """Where each key of a target stands that can be wrong in a way that only its toolchain knows."""
-    own = ("target", "name", "precision", "share_weights")
+    own = ("target", "name", "precision", "share_weights", "flex")
     keys: list[tuple[str, ...]] = [(name,) for name in own if name in table.model_fields_set]
     keys += [("options", name) for name in table.options]
     keys += [("shapes", name) for name in table.shapes]
@@ -325,6 +356,8 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
         "target": TargetTable,
         "limits": LimitsTable,
     }
+    if loc[2:] == ("flex",):
+        return list((FlexTable if loc[0] == "component" else TargetFlexTable).model_fields)
     return list((tables.get(str(loc[0]), BuildFile) if loc else BuildFile).model_fields)
 
 

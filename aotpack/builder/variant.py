@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from aotpack._text import printable
 from aotpack.builder.jobs.job import Done, Measured, PartDone
 from aotpack.builder.jobs.manifest_rules import check_variant, first_issue
 from aotpack.builder.models.bfloat16 import BFLOAT16
@@ -19,16 +21,22 @@ from aotpack.errors import AotpackError, NotAllowed
 from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
 from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.model_files import check_model_file
+from aotpack.policy import DEFAULT_MIN_COMPILED, share_compiled
 from aotpack.settings import settings_issue
 from aotpack.target import PORTABLE
 from aotpack.toolchain.plugin import MODEL_NAME
+from aotpack.vendor_text import brief
 
 __all__ = ["Built", "failed", "finish", "portable"]
+
+_log = logging.getLogger("aotpack.build")
 
 #: Of a log, in characters: enough for the vendor's last words.
 _LOG_IN_REPORT = 4000
 #: Of a reason, in characters: some vendors list every node of the model in one message.
-_REASON_IN_REPORT = 600
+_REASON_IN_REPORT = 400
+#: Of the whole message, in characters: one of a large model may name each of its nodes.
+_DETAILS_IN_REPORT = 20_000
 #: What a worker reports for a difference that is not finite is above this.
 _NOT_FINITE = 1e300
 #: Of the nodes that are left out.
@@ -72,9 +80,10 @@ def portable(job: Job, lowered: Mapping[str, Lowered]) -> Done:
 
 def failed(job: Job, component: ComponentPlan, done: Done, reason: str, why: str | None = None) -> Built:
     """A row that says why there is no variant."""
-    sentence = " ".join(reason.split())
-    if len(sentence) > _REASON_IN_REPORT:
-        sentence = sentence[:_REASON_IN_REPORT] + " …"
+    whole = " ".join(reason.split())
+    sentence = brief(reason, _REASON_IN_REPORT) or whole
+    if sentence != whole:
+        _log.info("%s/%s: %s", component.name, job.target.name, printable(whole))
     return Built(
         row=Row(
             target=job.target.name,
@@ -85,6 +94,7 @@ def failed(job: Job, component: ComponentPlan, done: Done, reason: str, why: str
             compile_seconds=done.compile_seconds,
             check_seconds=done.check_seconds,
             reason=sentence,
+            details=whole[:_DETAILS_IN_REPORT] if sentence != whole else None,
             why=why,
             peak_memory=done.peak_memory or None,
             machine=done.machine,
@@ -152,7 +162,19 @@ def _finish(
     check_variant(variant, [name for name, _ in part.files])
     if issue := _not_allowed(variant, job, part):
         return failed(job, component, done, issue, why)
-    notes = (part.note, _left_out(part, job, done.remarks), part.unchecked)
+    share = share_compiled(part.coverage)
+    left_out = _left_out(part, job, done.remarks)
+    if job.min_compiled is not None and share < job.min_compiled:
+        asked = f"{job.min_compiled:.0%} were asked for (min_compiled)"
+        reason = f"too little was compiled: {_counted(part.coverage)}, {asked}. {left_out or ''}"
+        return failed(job, component, done, reason, why)
+    few = None
+    if share < DEFAULT_MIN_COMPILED:
+        few = (
+            f"Only {_counted(part.coverage)}: `select` takes it after variants with "
+            f"{DEFAULT_MIN_COMPILED:.0%} and more."
+        )
+    notes = (few, part.note, left_out, part.unchecked)
     return Built(
         row=Row(
             target=target.name,
@@ -199,6 +221,11 @@ def _tolerance(job: Job, component: ComponentPlan) -> float:
     return max(by_target, TOLERANCES["bf16"]) if BFLOAT16 in component.narrow else by_target
 
 
+def _counted(coverage: Coverage) -> str:
+    partitions = f"{coverage.partitions:,} {'partition' if coverage.partitions == 1 else 'partitions'}"
+    return f"{coverage.compiled:,} of {coverage.nodes:,} nodes were compiled, in {partitions}"
+
+
 def _left_out(part: PartDone, job: Job, remarks: tuple[str, ...]) -> str | None:
     """Which nodes stay on the CPU, and why."""
     if not part.left:
@@ -211,8 +238,8 @@ def _left_out(part: PartDone, job: Job, remarks: tuple[str, ...]) -> str | None:
         )
         kinds.append(f"{kind} ({shown})")
     why = (
-        f" {job.target.ep}: {'; '.join(remarks).rstrip('.')}."
-        if remarks
+        f" {job.target.ep}: {said.rstrip('.')}."
+        if (said := brief("; ".join(remarks)))
         else f" {job.target.ep} does not say why."
     )
     return f"{count} of {part.coverage.nodes} nodes stay on the CPU: {', '.join(kinds)}.{why}"

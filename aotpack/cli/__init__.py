@@ -10,9 +10,10 @@ import logging
 import os
 import sys
 from importlib import import_module
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from aotpack._text import printable
 from aotpack.cli import output
@@ -23,38 +24,63 @@ __all__ = ["app", "main"]
 
 _Error = TypeVar("_Error", bound=BaseException)
 
-#: The typer application that `main` runs.
-app = typer.Typer(
-    name="aotpack",
-    help="Packages of ahead-of-time compiled ONNX models: build for many targets, load what fits.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+#: The verbs with their summaries, in the order of ``aotpack --help``. Each is a module here with a function,
+#: or a group of verbs, of that name. The summaries are those that the verbs have themselves
+#: (tests/cli/test_help.py): no verb is imported before it is called.
+_VERBS = {
+    "build": "Compile a model, or what a build file says, for each target.",
+    "init": "Write a build file for a model, with sizes that it runs with.",
+    "add": "Compile a package's portable ONNX for more targets.",
+    "inspect": "Show what is in a package; only its manifest is read.",
+    "select": "Show every variant's verdict on a machine, the winner first.",
+    "coverage": "Show what each machine of a fleet gets, and what would help.",
+    "tune": "Measure every variant that fits here, for `select --measured`.",
+    "run": "Load the best variant of each component, and run it.",
+    "verify": "Check every byte of a package against its digest.",
+    "extract": "Write the files of one variant into a folder, checked.",
+    "merge": "Make one package of several, such as those of two build hosts.",
+    "prune": "Write a package with those variants of another that you need.",
+    "diff": "Show how two packages differ: targets, strings, sizes, bytes.",
+    "flex": "FlexAttention: packages of one attention, and pictures of masks.",
+    "doctor": "Say which variants the installed runtimes are too new for.",
+    "refresh": "Compile the stale variants of a package anew (`aotpack doctor`).",
+    "cache": "List, prune or verify the local cache of loaded variants.",
+    "targets": "List the targets, and which can be compiled and run here.",
+    "machine": "Print the profile of this computer, or of a machine by name.",
+}
 
-#: In the order of ``aotpack --help``. Each module has a function, or a group of verbs, of the verb's name.
-_VERBS = (
-    "build",
-    "init",
-    "add",
-    "inspect",
-    "select",
-    "coverage",
-    "tune",
-    "run",
-    "verify",
-    "extract",
-    "merge",
-    "prune",
-    "diff",
-    "flex",
-    "doctor",
-    "refresh",
-    "cache",
-    "targets",
-    "machine",
-)
+
+class _Verbs(TyperGroup):
+    """The verbs, each imported when it is called or completed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _VERBS:
+            return None
+        if cmd_name not in self.commands:
+            self.commands[cmd_name] = _command(cmd_name)
+        return self.commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
+
+def _command(verb: str) -> Any:
+    """Import a verb."""
+    module = import_module(f"aotpack.cli.{verb}")
+    found = getattr(module, verb)
+    parent = typer.Typer(rich_markup_mode=None)
+    if isinstance(found, typer.Typer):
+        for command in found.registered_commands:
+            name = command.name or getattr(command.callback, "__name__", "")
+            command.epilog = _examples(module.__doc__, f"{verb} {name}")
+        parent.add_typer(found, name=verb, epilog=_examples(module.__doc__, verb))
+    else:
+        parent.command(verb, epilog=_examples(module.__doc__, verb))(found)
+    return typer.main.get_group(parent).commands[verb]
 
 
 def _examples(docstring: str | None, command: str) -> str | None:
@@ -65,16 +91,16 @@ def _examples(docstring: str | None, command: str) -> str | None:
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in shown)]) if shown else None
 
 
-for _verb in _VERBS:
-    _module = import_module(f"aotpack.cli.{_verb}")
-    _found = getattr(_module, _verb)
-    if isinstance(_found, typer.Typer):
-        for _command in _found.registered_commands:
-            _name = _command.name or getattr(_command.callback, "__name__", "")
-            _command.epilog = _examples(_module.__doc__, f"{_verb} {_name}")
-        app.add_typer(_found, name=_verb, epilog=_examples(_module.__doc__, _verb))
-    else:
-        app.command(_verb, epilog=_examples(_module.__doc__, _verb))(_found)
+#: The typer application that `main` runs.
+app = typer.Typer(
+    cls=_Verbs,
+    name="aotpack",
+    help="Packages of ahead-of-time compiled ONNX models: build for many targets, load what fits.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 class _Printable(logging.Formatter):
@@ -106,7 +132,10 @@ def _common(
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line.
+
+    Exit status: 0 done, 1 failed, 2 wrong usage, 3 the answer of a check is no, 130 interrupted.
+    """
     # Vendors' libraries print to the standard output as they like; what is ours goes to the real one.
     output.keep_stdout_to_ourselves()
     try:

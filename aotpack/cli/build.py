@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from aotpack._size import parse_size
+from aotpack.builder.flex_settings import FlexSettings, parse_flex
 from aotpack.builder.spec import Limits, TargetSpec
 from aotpack.cli import output
 from aotpack.cli.build_progress import build_progress
-from aotpack.cli.options import AsJson
+from aotpack.cli.options import AsJson, Block, KvHeads, Lowering, MaskedRows
 from aotpack.errors import BuildFailed, OutputError, UnknownName, UsageError
 from aotpack.target import Precision
 
@@ -34,7 +35,7 @@ __all__ = ["build", "run_build", "show_report", "targets_of"]
 
 
 #: Of the table of a build.
-_COLUMNS = ["target", "state", "time", "size", "adds", "error", "ran on"]
+_COLUMNS = ["target", "state", "seconds", "size", "adds", "error", "ran on"]
 #: Further ones where there is room, and the letters of a string that are worth a column.
 _MORE, _LEAST_OF_STRING = ["nodes", "compatibility string"], 27
 
@@ -77,8 +78,14 @@ def build(
     tolerance: Annotated[
         float | None, typer.Option(help="Largest error of a variant.", show_default="by precision")
     ] = None,
+    min_compiled: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Refuse variants with fewer nodes compiled, 0 to 1.", show_default="any"
+        ),
+    ] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
+        bool, typer.Option("--keep-going", "-k", help="Exit with 0 although targets failed.")
     ] = False,
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="For each worker process.", show_default="900")
@@ -112,6 +119,10 @@ def build(
         str | None,
         typer.Option(metavar="flex", help="Make a component of each distinct FlexAttention subgraph, too."),
     ] = None,
+    masked_rows: MaskedRows = None,
+    lowering: Lowering = None,
+    block: Block = None,
+    kv_heads: KvHeads = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile a model, or what a build file says, for each target."""
@@ -120,8 +131,21 @@ def build(
     from aotpack.builder.spec_file import read_build_file
 
     shapes, own_shapes = parse_shapes(shape or [], target or [])
-    targets = targets_of(target or [], precision or [], own_shapes)
-    given = {"--target": target, "--shape": shape, "--constant": constant, "--precision": precision}
+    flex_texts = {
+        "--masked-rows": [masked_rows] if masked_rows else [],
+        "--lowering": lowering or [],
+        "--block": block or [],
+        "--kv-heads": kv_heads or [],
+    }
+    given: dict[str, Sequence[str] | None] = {
+        "--target": target,
+        "--shape": shape,
+        "--constant": constant,
+        "--precision": precision,
+        **flex_texts,
+    }
+    flex, own_flex = parse_flex(flex_texts, target or [])
+    targets = targets_of(target or [], precision or [], own_shapes, own_flex)
     if model.suffix == ".toml":
         for option, value in given.items():
             if value:
@@ -136,6 +160,7 @@ def build(
             output=out,
             shapes=shapes,
             constants=parse_constants(constant or []),
+            flex=flex,
             name=name,
         )
     refuse_input(out or spec.output, [model])
@@ -145,6 +170,7 @@ def build(
         "name": name,
         "version": version,
         "tolerance": tolerance,
+        "min_compiled": min_compiled,
         "portable": None if portable else False,
         "jobs": jobs,
         "limits": Limits(
@@ -200,8 +226,9 @@ def targets_of(
     names: list[str],
     precisions: Sequence[str] = (),
     shapes: Mapping[str, Mapping[str, tuple[int, ...]]] = MappingProxyType({}),
+    flex: Mapping[str, FlexSettings] = MappingProxyType({}),
 ) -> list[TargetSpec]:
-    """The targets, each with the precision that was given for it or for all, and with its own shapes."""
+    """The targets, each with the precision that was given for it or for all, and what is its own."""
     chosen: dict[str, str] = {}
     for text in precisions:
         target, _, precision = text.rpartition("=")
@@ -217,6 +244,7 @@ def targets_of(
             target=name,
             precision=cast("Precision | None", chosen.get(name, chosen.get(""))),
             shapes=shapes.get(name, {}),
+            flex=flex.get(name, FlexSettings()),
         )
         for name in names
     ]
@@ -269,6 +297,15 @@ def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) ->
         output.print_text(f"{report.package}: {output.size(report.size)}, {report.seconds:.1f} s")
 
 
+def _seconds(row: Row) -> str:
+    """Of compiling, and after a plus of checking, in three letters each."""
+    if row.cached:
+        # What an earlier build did took this one no time.
+        return ""
+    steps = [each for each in (row.compile_seconds, row.check_seconds) if each]
+    return "+".join(f"{each:.1f}" if each < 9.95 else f"{each:.0f}" for each in steps)
+
+
 def _cells(row: Row, indent: str) -> list[str]:
     coverage, numerics = row.coverage, row.numerics
     state: str = "kept" if row.cached and row.state == "built" else row.state
@@ -277,7 +314,7 @@ def _cells(row: Row, indent: str) -> list[str]:
     return [
         indent + row.target,
         state,
-        "" if row.cached else f"{row.seconds:.1f} s",
+        _seconds(row),
         output.size(row.size) if row.size is not None else "",
         output.size(row.adds) if row.adds is not None else "",
         f"{numerics.error:.1e}" if numerics is not None else "",

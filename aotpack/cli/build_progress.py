@@ -71,7 +71,13 @@ def _line(event: Event) -> str:
     row = event.row
     if row is not None:
         mark = "FAILED" if row.state == "failed" else "kept" if row.cached else "built"
-        return f"{mark:<6} {event.component}/{event.target} ({row.seconds:.1f} s)"
+        steps = [
+            f"{what} {seconds:.1f} s"
+            for what, seconds in (("compile", row.compile_seconds), ("check", row.check_seconds))
+            if seconds
+        ]
+        times = f": {', '.join(steps)}" if steps and not row.cached else ""
+        return f"{mark:<6} {event.component}/{event.target} ({row.seconds:.1f} s){times}"
     return {
         EventCode.REFERENCE: f"running {event.component} as it is, for the numbers of the others",
         EventCode.COMPILING: f"compiling {event.component}/{event.target}",

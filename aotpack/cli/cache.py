@@ -26,8 +26,8 @@ __all__ = ["cache"]
 
 #: The group of verbs.
 cache = typer.Typer(
-    help="The local cache of variants that were loaded. AOTPACK_CACHE is its folder and AOTPACK_CACHE_LIMIT, "
-    "such as 20G, how much it may hold.",
+    help="List, prune or verify the local cache of loaded variants.\n\n"
+    "AOTPACK_CACHE is its folder and AOTPACK_CACHE_LIMIT, such as 20G, how much it may hold.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

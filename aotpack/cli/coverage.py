@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.choice import Devices, Eps, Prefer, policy_of
-from aotpack.cli.options import AsJson, ComponentName, PackagePath
+from aotpack.cli.choice import takes_policy
+from aotpack.cli.options import AsJson, OneComponent, PackagePath
 
 if TYPE_CHECKING:
     from aotpack.fleet import Coverage
+    from aotpack.policy import Policy
     from aotpack.selection import Candidate
 
 __all__ = ["coverage"]
 
 
+@takes_policy("devices", "prefer", "ep", "min_compiled")
 def coverage(
     package: PackagePath,
     machines: Annotated[
@@ -35,11 +37,10 @@ def coverage(
             show_default=False,
         ),
     ] = None,
-    component: ComponentName = None,
-    devices: Devices = None,
-    prefer: Prefer = "efficiency",
-    ep: Eps = None,
+    component: OneComponent = None,
     as_json: AsJson = False,
+    *,
+    policy: Policy,
 ) -> None:
     """Show what each machine of a fleet gets, and what would help."""
     from aotpack.documents import CoverageDocument
@@ -48,15 +49,16 @@ def coverage(
 
     names = [name for text in machines or [] for name in text.split(",") if name]
     with open_package(package) as opened:
-        covered = cover(
-            opened.component(component),
-            machines_of(names),
-            policy_of(devices=devices, prefer=prefer, eps=ep),
-        )
+        components = opened.component_names if component is None else [component]
+        fleet = machines_of(names)
+        covered = [cover(opened.component(each), fleet, policy) for each in components]
     if as_json:
-        output.print_json(CoverageDocument.of(covered, package=str(package)))
-    else:
-        _show(covered)
+        first, *others = covered
+        output.print_json(CoverageDocument.of(first, package=str(package), others=others))
+        return
+    for each in covered:
+        with output.component(each.component.name, components):
+            _show(each)
 
 
 #: Variants in a row of the matrix, of which each takes one column.

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,13 @@ from aotpack.cli import output
 from aotpack.cli.choice import MachineName, machine_of
 from aotpack.cli.options import AsJson
 
+if TYPE_CHECKING:
+    from aotpack.documents import DoctorDocument
+
 __all__ = ["doctor"]
+
+#: Exit status: some variants are stale.
+_STALE = 3
 
 
 def doctor(
@@ -27,7 +33,10 @@ def doctor(
     machine: MachineName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which variants the installed runtimes are too new for."""
+    """Say which variants the installed runtimes are too new for.
+
+    Exit status: 0 if they take all, 3 if some are stale.
+    """
     from aotpack.doctor import examine
     from aotpack.documents import DoctorDocument, FindingDocument
     from aotpack.package import open_package
@@ -43,7 +52,13 @@ def doctor(
     document = DoctorDocument(findings=tuple(findings))
     if as_json:
         output.print_json(document)
-        return
+    else:
+        _show(document)
+    if any(item.state == "stale" for item in document.findings):
+        raise typer.Exit(_STALE)
+
+
+def _show(document: DoctorDocument) -> None:
     output.entries(
         [
             (

@@ -2,7 +2,7 @@
 
 ::
 
-    aotpack extract m.aotpack --variant portable-8620cf6c -o files
+    aotpack extract m.aotpack --variant ort-cpu -o files
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ __all__ = ["extract"]
 def extract(
     package: PackagePath,
     variant: Annotated[
-        str, typer.Option(metavar="ID", help="The variant (`aotpack inspect`).", show_default=False)
+        str,
+        typer.Option(
+            metavar="NAME", help="The variant's target or id (`aotpack inspect`).", show_default=False
+        ),
     ],
     out: Annotated[
         Path,
@@ -35,14 +38,15 @@ def extract(
     from aotpack.package import open_package
 
     with open_package(package) as opened:
-        written = opened.extract(variant, out, component=component)
+        found = opened.variant(variant, component)
+        written = opened.extract(found.id, out, component=component)
         name = opened.component(component).name
     if as_json:
         output.print_json(
             ExtractDocument(
                 package=str(package),
                 component=name,
-                variant=variant,
+                variant=found.id,
                 folder=str(out),
                 files=tuple(map(str, written)),
             )

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aotpack.builder.flex_settings import parse_flex
 from aotpack.cli import output
-from aotpack.cli.build import run_build, show_report
-from aotpack.cli.options import AsJson, NewPackage
+from aotpack.cli.build import run_build, show_report, targets_of
+from aotpack.cli.options import AsJson, Block, KvHeads, Lowering, MaskedRows, NewPackage
 from aotpack.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ def build(
         ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16 or float64.")] = "float32",
+    masked_rows: MaskedRows = None,
+    lowering: Lowering = None,
+    block: Block = None,
+    kv_heads: KvHeads = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
     ] = False,
@@ -66,10 +71,19 @@ def build(
 ) -> None:
     """Build a package of one attention, from nothing but its shape and its mods."""
     from aotpack.builder.models.subgraphs import attention_components
-    from aotpack.builder.spec import BuildSpec, TargetSpec
+    from aotpack.builder.spec import BuildSpec
     from aotpack.flex import attention, buckets
     from aotpack.flex.named import parse_mods
 
+    settings, own = parse_flex(
+        {
+            "--masked-rows": [masked_rows] if masked_rows else [],
+            "--lowering": lowering or [],
+            "--block": block or [],
+            "--kv-heads": kv_heads or [],
+        },
+        target,
+    )
     score_mod, prob_mod = parse_mods(mod or [])
     model = attention(
         _four(shape, "--shape"),
@@ -89,8 +103,8 @@ def build(
         spec = BuildSpec(
             name="attention",
             output=out,
-            components=attention_components(models, Path(scratch)),
-            targets=tuple(TargetSpec(target=name) for name in target),
+            components=attention_components(models, Path(scratch), settings),
+            targets=tuple(targets_of(target, flex=own)),
         )
         show_report(run_build(spec, as_json, keep_going=keep_going), as_json)
 

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "ComponentName", "Emulate", "NewPackage", "PackagePath"]
+__all__ = [
+    "AsJson",
+    "Block",
+    "ComponentName",
+    "Emulate",
+    "KvHeads",
+    "Lowering",
+    "MaskedRows",
+    "NewPackage",
+    "OneComponent",
+    "PackagePath",
+]
 
 #: The package that a verb works on.
 PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="An .aotpack file.", show_default=False)]
@@ -21,6 +32,33 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (schemas/) inst
 ComponentName = Annotated[
     str | None,
     typer.Option("--component", metavar="NAME", help="By default the first one.", show_default=False),
+]
+#: ``--masked-rows`` of FlexAttention.
+MaskedRows = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VALUE", help="FlexAttention: nan or zeros where no key is seen.", show_default="nan"
+    ),
+]
+#: ``--lowering`` of FlexAttention.
+Lowering = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[TARGET=]NAME", help="FlexAttention: function, dense, block-sparse or fused."),
+]
+#: ``--block`` of FlexAttention.
+Block = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[TARGET=]Q,K", help="FlexAttention: queries and keys a block."),
+]
+#: ``--kv-heads`` of FlexAttention.
+KvHeads = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[TARGET=]N", help="FlexAttention: heads of K and V a tile."),
+]
+#: ``--component`` of verbs that show all of them.
+OneComponent = Annotated[
+    str | None,
+    typer.Option("--component", metavar="NAME", help="Only this one; by default all.", show_default=False),
 ]
 #: ``--emulate``.
 Emulate = Annotated[bool, typer.Option("--emulate", help="Take a vendor's emulator for its device.")]

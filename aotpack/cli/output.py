@@ -10,17 +10,17 @@ import os
 import sys
 from typing import IO, TYPE_CHECKING
 
-from pydantic import BaseModel
-
 from aotpack._text import json_printable, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from pydantic import BaseModel
     from rich.console import Console, RenderableType
 
 __all__ = [
+    "component",
     "console",
     "entries",
     "flush",
@@ -155,6 +155,21 @@ def table(
     for row in rows:
         drawn.add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in row))
     _console(_stdout, _NARROWEST_TABLE).print(drawn)
+
+
+@contextlib.contextmanager
+def component(name: str, among: Sequence[str]) -> Iterator[None]:
+    """A heading for what is printed about a component, where there are several, and a line after it.
+
+    Args:
+        name: of the component.
+        among: the names of all that are printed about, in order.
+    """
+    if len(among) > 1:
+        print_text(f"component {name}")
+    yield
+    if name != among[-1]:
+        print_text("")
 
 
 def entries(items: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:

@@ -4,6 +4,7 @@
 
     aotpack run m.aotpack
     aotpack run m.aotpack --input x=x.npy --devices cpu
+    aotpack run m.aotpack --variant ort-cpu --threads 1
     aotpack run m.aotpack --shape x=1,576
     aotpack run m.aotpack --on-miss compile
 """
@@ -14,33 +15,37 @@ import functools
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.choice import Devices, Eps, Measured, MemoryLimit, Prefer, Shapes, policy_of, shapes_of
-from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
+from aotpack.cli.choice import Shapes, shapes_of, takes_policy
+from aotpack.cli.options import AsJson, OneComponent, PackagePath
 from aotpack.errors import UnknownName, UsageError
+from aotpack.vendor_text import brief
 
 if TYPE_CHECKING:
     import onnxruntime
 
-    from aotpack.documents import RunDocument
-    from aotpack.load_options import OnMiss
+    from aotpack.documents import ComponentRunDocument
+    from aotpack.load_options import LoadOptions, OnMiss
+    from aotpack.loading import Loaded
     from aotpack.manifest import TensorInfo
+    from aotpack.package import Package
+    from aotpack.policy import Policy
+    from aotpack.selection import Selection
     from aotpack.shapes import Sizes
 
 __all__ = ["run"]
 
 
+@takes_policy()
 def run(
     package: PackagePath,
-    component: ComponentName = None,
-    variant: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only this variant.", show_default=False)
-    ] = None,
+    component: OneComponent = None,
     given: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,16 +54,11 @@ def run(
     ] = None,
     shape: Shapes = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
-    devices: Devices = None,
-    prefer: Prefer = "efficiency",
-    ep: Eps = None,
-    memory_limit: MemoryLimit = None,
-    measured: Measured = False,
     on_miss: Annotated[
         str,
         typer.Option(
             metavar="WHAT",
-            help="At nothing but portable: portable, compile, compile-in-background or error.",
+            help="If only the portable variant fits: portable, compile, compile-in-background or error.",
         ),
     ] = "portable",
     threads: Annotated[
@@ -69,39 +69,77 @@ def run(
         int | None,
         typer.Option(min=1, help="Its threads for operators side by side.", show_default="one by one"),
     ] = None,
-    emulate: Emulate = False,
     as_json: AsJson = False,
+    *,
+    policy: Policy,
 ) -> None:
-    """Load the best variant and run it, on given or made-up inputs."""
-    from aotpack.documents import RefusalDocument, RunDocument
-    from aotpack.package import open_package
-    from aotpack.shapes import bind
+    """Load the best variant of each component, and run it.
 
-    policy = policy_of(
-        devices=devices,
-        prefer=prefer,
-        eps=ep,
-        memory_limit=memory_limit,
-        measured=measured,
-        variant=variant,
-        emulate=emulate,
+    Inputs that are not given are made up.
+    """
+    from aotpack.documents import RunDocument
+    from aotpack.load_options import LoadOptions
+    from aotpack.package import open_package
+
+    options = LoadOptions(
+        policy=policy,
+        on_miss=cast("OnMiss", on_miss),
+        session_options=functools.partial(_set_threads, threads, inter_threads),
     )
     arrays = dict(_read(text) for text in given or [])
     with open_package(package) as opened:
+        known = [info.name for each in opened.manifest.components for info in each.inputs]
+        for name in arrays:
+            if name not in known:
+                raise UnknownName("input", name, known)
         shapes = {**shapes_of(shape), **{name: array.shape for name, array in arrays.items() if array.size}}
+        options = replace(options, shapes=shapes)
         started = time.perf_counter()
-        selection = opened.select(component=component, policy=policy, shapes=shapes)
-        loaded = opened.load_first(
-            selection,
-            on_miss=cast("OnMiss", on_miss),
-            session_options=functools.partial(_set_threads, threads, inter_threads),
-        )
-        load_seconds = time.perf_counter() - started
-        name = selection.component
-        sizes = bind(opened.component(name).inputs, selection.shapes).shapes
-    session = loaded.session
-    options = session.get_session_options()
-    feeds = _feeds(session, arrays, sizes)
+        selections = opened.select_all(options, component=component)
+        selecting = (time.perf_counter() - started) / len(selections)
+        loads = [_load(opened, selection, options, selecting) for selection in selections]
+    names = [load.component for load in loads]
+    first, *others = [_run(load, arrays, runs) for load in loads]
+    document = RunDocument(package=str(package), others=tuple(others), **dict(first))
+    if as_json:
+        output.print_json(document)
+    else:
+        for each in (first, *others):
+            with output.component(each.component, names):
+                _show(each)
+    compiling = [load.loaded.compiling for load in loads if load.loaded.compiling is not None]
+    if compiling:
+        output.flush()
+        output.note("compiling for this machine, for the next load")
+    for thread in compiling:
+        thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    component: str
+    loaded: Loaded
+    #: Of the inputs, as far as they were asked for.
+    sizes: Mapping[str, Sizes | None]
+    seconds: float
+
+
+def _load(package: Package, selection: Selection, options: LoadOptions, selecting: float) -> _Load:
+    from aotpack.shapes import bind
+
+    started = time.perf_counter()
+    loaded = package.load_with(options, selection)
+    seconds = selecting + time.perf_counter() - started
+    sizes = bind(package.component(selection.component).inputs, selection.shapes).shapes
+    return _Load(selection.component, loaded, sizes, seconds)
+
+
+def _run(load: _Load, arrays: dict[str, Any], runs: int) -> ComponentRunDocument:
+    from aotpack.documents import ComponentRunDocument, RefusalDocument
+
+    loaded = load.loaded
+    session, variant = loaded.session, loaded.candidate.variant
+    feeds = _feeds(session, arrays, load.sizes)
     seconds = []
     for _ in range(runs + 1):
         started = time.perf_counter()
@@ -109,18 +147,18 @@ def run(
             results = session.run(None, feeds)
         except Exception as error:
             raise UsageError(
-                "does not run on these inputs", where=loaded.candidate.id, found=error
+                "does not run on these inputs", where=variant.id, found=brief(str(error))
             ) from error
         seconds.append(time.perf_counter() - started)
-    document = RunDocument(
-        package=str(package),
-        component=name,
-        variant=loaded.candidate.id,
-        target=loaded.candidate.variant.target,
-        ep=loaded.candidate.variant.ep,
+    options = session.get_session_options()
+    return ComponentRunDocument(
+        component=load.component,
+        variant=variant.id,
+        target=variant.target,
+        ep=variant.ep,
         inputs=_infos(feeds),
         outputs=_infos(dict(zip([value.name for value in session.get_outputs()], results, strict=True))),
-        load_seconds=load_seconds,
+        load_seconds=load.seconds,
         first_run_seconds=seconds[0],
         run_seconds=statistics.median(seconds[1:]),
         runs=runs,
@@ -128,14 +166,6 @@ def run(
         inter_threads=options.inter_op_num_threads,
         refused=tuple(RefusalDocument.of(refusal) for refusal in loaded.refused),
     )
-    if as_json:
-        output.print_json(document)
-    else:
-        _show(document)
-    if loaded.compiling is not None:
-        output.flush()
-        output.note("compiling for this machine, for the next load")
-        loaded.compiling.join()
 
 
 def _set_threads(intra: int | None, inter: int | None, options: onnxruntime.SessionOptions) -> None:
@@ -149,7 +179,7 @@ def _set_threads(intra: int | None, inter: int | None, options: onnxruntime.Sess
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
 
 
-def _show(document: RunDocument) -> None:
+def _show(document: ComponentRunDocument) -> None:
     for refusal in document.refused:
         output.print_text(f"refused  {refusal.variant}: {refusal.reason}")
     output.print_text(f"variant  {document.variant} ({document.ep})")
@@ -169,9 +199,6 @@ def _feeds(
     from aotpack.builder.models.numerics import seeded_inputs
 
     wanted = {value.name: value for value in session.get_inputs()}
-    for name in arrays:
-        if name not in wanted:
-            raise UnknownName("input", name, wanted)
     infos = _tensor_infos([value for name, value in wanted.items() if name not in arrays])
     # What was asked for, where the variant takes any size.
     sized = [info.model_copy(update={"shape": sizes.get(info.name) or info.shape}) for info in infos]

@@ -4,6 +4,7 @@
 
     aotpack select m.aotpack --compared
     aotpack select m.aotpack --machine rtx-40 --devices gpu,cpu
+    aotpack select m.aotpack --machine rtx-40 --require-compiled
     aotpack select m.aotpack --shape x=1,576
 """
 
@@ -14,62 +15,64 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.choice import (
-    Devices,
-    Eps,
-    MachineName,
-    Measured,
-    MemoryLimit,
-    Prefer,
-    Shapes,
-    machine_of,
-    policy_of,
-    shapes_of,
-)
-from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
+from aotpack.cli.choice import MachineName, Shapes, machine_of, shapes_of, takes_policy
+from aotpack.cli.options import AsJson, OneComponent, PackagePath
 
 if TYPE_CHECKING:
+    from aotpack.policy import Policy
     from aotpack.selection import Selection
 
 __all__ = ["select"]
 
+#: Exit status: nothing that is known to fit, or that was required, is there.
+_NOTHING_FITS = 3
 
+
+@takes_policy()
 def select(
     package: PackagePath,
-    component: ComponentName = None,
+    component: OneComponent = None,
     machine: MachineName = None,
-    devices: Devices = None,
-    prefer: Prefer = "efficiency",
-    ep: Eps = None,
-    memory_limit: MemoryLimit = None,
-    measured: Measured = False,
-    emulate: Emulate = False,
     shape: Shapes = None,
     compared: Annotated[
         bool, typer.Option("--compared", help="Show what was found beside what is needed.")
     ] = False,
+    require_compiled: Annotated[
+        bool, typer.Option("--require-compiled", help="The portable variant is not enough.")
+    ] = False,
     as_json: AsJson = False,
+    *,
+    policy: Policy,
 ) -> None:
-    """Show every variant's verdict on a machine, the winner first."""
+    """Show every variant's verdict on a machine, the winner first.
+
+    Exit status: 0 if each component has a variant that is known to fit, 3 if one has none; with
+    --require-compiled, 3 also if one has no other than the portable variant.
+    """
     from aotpack.documents import SelectionDocument
+    from aotpack.load_options import SelectOptions
     from aotpack.package import open_package
 
-    policy = policy_of(
-        devices=devices,
-        prefer=prefer,
-        eps=ep,
-        memory_limit=memory_limit,
-        measured=measured,
-        emulate=emulate,
-    )
     with open_package(package) as opened:
-        selection = opened.select(
-            component=component, machine=machine_of(machine), policy=policy, shapes=shapes_of(shape)
-        )
+        options = SelectOptions(policy=policy, shapes=shapes_of(shape))
+        selections = opened.select_all(options, component=component, machine=machine_of(machine))
+    names = [selection.component for selection in selections]
     if as_json:
-        output.print_json(SelectionDocument.of(selection, package=str(package)))
+        first, *others = selections
+        output.print_json(SelectionDocument.of(first, package=str(package), others=others))
     else:
-        _show(selection, compared)
+        for selection in selections:
+            with output.component(selection.component, names):
+                _show(selection, compared)
+    if not all(_is_enough(selection, require_compiled) for selection in selections):
+        raise typer.Exit(_NOTHING_FITS)
+
+
+def _is_enough(selection: Selection, require_compiled: bool) -> bool:
+    chosen = selection.chosen
+    if chosen is None or selection.last_resort:
+        return False
+    return not (require_compiled and chosen.portable)
 
 
 def _show(selection: Selection, compared: bool) -> None:

@@ -14,20 +14,20 @@ import typer
 
 from aotpack._size import parse_size
 from aotpack.cli import output
-from aotpack.cli.choice import Devices, Eps, policy_of
-from aotpack.cli.options import AsJson, ComponentName, Emulate, PackagePath
+from aotpack.cli.choice import takes_policy
+from aotpack.cli.options import AsJson, ComponentName, PackagePath
 
 if TYPE_CHECKING:
+    from aotpack.policy import Policy
     from aotpack.tuning import Measurement
 
 __all__ = ["tune"]
 
 
+@takes_policy("devices", "ep", "emulate")
 def tune(
     package: PackagePath,
     component: ComponentName = None,
-    devices: Devices = None,
-    ep: Eps = None,
     runs: Annotated[int, typer.Option(min=3, help="Timed runs of each variant, at most.")] = 50,
     time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="For each variant's process.")] = 300.0,
     memory_limit: Annotated[
@@ -36,8 +36,9 @@ def tune(
             metavar="SIZE", help="For each variant's process.", show_default="90 % of the machine's"
         ),
     ] = None,
-    emulate: Emulate = False,
     as_json: AsJson = False,
+    *,
+    policy: Policy,
 ) -> None:
     """Measure every variant that fits here, for `select --measured`."""
     from aotpack.builder.spec import Limits
@@ -49,7 +50,7 @@ def tune(
         tuning = tune_package(
             opened,
             component=component,
-            policy=policy_of(devices=devices, eps=ep, emulate=emulate),
+            policy=policy,
             runs=runs,
             limits=Limits(seconds=time_limit, memory=memory),
             on_measured=lambda item: output.note(f"measured {item.variant}"),

@@ -78,9 +78,9 @@ def test_a_folder_is_no_package(tmp_path: Path) -> None:
 
 
 def test_a_variant_or_component_that_is_not_there_is_a_usage_error(vad: BuiltPackage, tmp_path: Path) -> None:
-    done = aotpack("extract", vad.path, "--variant", "qnn-htp-v75", "-o", tmp_path / "out")
+    done = aotpack("extract", vad.path, "--variant", "qnn-htp-v57", "-o", tmp_path / "out")
     assert done.status == 2
-    assert "unknown variant 'qnn-htp-v75' (did you mean qnn-htp-v75-" in done.error
+    assert "unknown variant 'qnn-htp-v57' (did you mean qnn-htp-v7" in done.error
     done = aotpack("run", vad.path, "--component", "mian")
     assert done.status == 2
     assert done.error == "unknown component 'mian' (did you mean main?)"

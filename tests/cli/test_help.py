@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 
 import pytest
 import typer
 
-from aotpack.cli import app
+from aotpack.cli import _VERBS, app
 from aotpack.version import VERSION
-from tests.command_line import aotpack
+from tests.command_line import aotpack, environment
 
 NARROW = {"COLUMNS": "80", "TERM": "dumb"}
 GROUPS = ("cache", "flex")
@@ -51,6 +53,42 @@ def parse(words: list[str]) -> None:
             return
         name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         words = [name, *rest]
+
+
+def test_summaries_are_those_of_the_verbs() -> None:
+    """They stand in a table, so that no verb has to be imported to list them."""
+    context = typer.Context(typer.main.get_command(app))
+    for verb, summary in _VERBS.items():
+        command = context.command.get_command(context, verb)
+        assert command.help.split("\n")[0] == summary, verb
+
+
+#: Runs the command line, and prints all modules that it has loaded when it ends.
+_TELL_MODULES = """
+import atexit, os, runpy, sys
+leave = os._exit
+def tell(status=None):
+    print(*sorted(sys.modules), file=sys.stderr)
+    leave(status or 0)
+os._exit = tell
+atexit.register(tell)
+runpy.run_module("aotpack", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_no_verb(option: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _TELL_MODULES, option],
+        env=environment({}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stderr.split())
+    assert not loaded & {f"aotpack.cli.{verb}" for verb in _VERBS}
+    assert not loaded & {"pydantic", "onnx", "onnxruntime", "numpy", "rich"}
+    assert ("typer" in loaded) == (option == "--help")
 
 
 def test_the_release_is_said() -> None:

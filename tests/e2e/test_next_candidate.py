@@ -97,9 +97,12 @@ def test_a_blob_that_its_ep_refuses_leads_to_the_next_candidate(
     assert done.status == 0, done.err
     run = done.document("run")
     assert run["target"] == "ort-cpu"
-    ((refused, reason),) = run["refused"]
+    (refusal,) = run["refused"]
+    refused, reason = refusal["variant"], refusal["reason"]
     assert refused.startswith(BEST)
     assert reason
+    assert refusal["code"] == "load-failed"
+    assert len(refusal["details"]) >= len(reason)
     # Every step is said: those that do not fit, the one that fits and does not load, the one that does.
     steps = [line for line in done.err.splitlines() if line.startswith("aotpack.load: ")]
     with PackageReader.open(package) as reader:
@@ -132,9 +135,9 @@ def test_bytes_that_fail_their_digest_never_reach_an_ep(package: Path, tmp_path:
     mine_alone = MACHINE | {"AOTPACK_CACHE": str(tmp_path / "cache")}
     run = aotpack("run", rotten, *EMULATE, "--runs", 1, "--json", env=mine_alone).document("run")
     assert run["target"] == "ort-cpu"
-    ((refused, reason),) = run["refused"]
-    assert refused == best.id
-    assert "segments[" in reason
+    (refusal,) = run["refused"]
+    assert refusal["variant"] == best.id
+    assert "segments[" in refusal["reason"]
     verified = aotpack("verify", rotten)
     assert verified.status == 1
     assert f"segments[{mine[0]}]" in verified.error
@@ -170,7 +173,7 @@ from aotpack.errors import NothingToLoad
 try:
     aotpack.load(sys.argv[1])
 except NothingToLoad as error:
-    print("\\n".join(variant for variant, reason in error.refusals if reason))
+    print("\\n".join(each.variant for each in error.refusals if each.reason))
 """
 
 

@@ -129,7 +129,7 @@ def test_in_the_background_the_next_load_has_it(portable_only: Path, cache: Path
         EventCode.LOADED,
         EventCode.LOADED,
     ]
-    assert of_loads[-1].subject == second.candidate.id
+    assert of_loads[-1].variant == second.candidate.id
     assert events.index(of_loads[-1]) > [event.code for event in events].index(EventCode.RECOMPILED)
     for session in (first.session, second.session):
         (value,) = session.get_inputs()

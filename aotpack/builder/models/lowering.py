@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.builder.models.model import SourceModel, count_nodes, link_data, read_graph
 from aotpack.errors import FlexError
 from aotpack.manifest import FlexLowering
@@ -30,7 +31,12 @@ class Lowered:
 
 
 def lower_for(
-    target: Target, toolchain: Toolchain, model: Path, source: SourceModel, folder: Path
+    target: Target,
+    toolchain: Toolchain,
+    model: Path,
+    source: SourceModel,
+    folder: Path,
+    settings: FlexSettings = NOTHING_SAID,
 ) -> Lowered:
     """Lower every FlexAttention node of `model` for `target`.
 
@@ -43,6 +49,8 @@ def lower_for(
         model: the prepared model.
         source: what it was prepared from, for its external data.
         folder: takes the lowered model if there is anything to lower.
+        settings: of the user. For the portable target `masked_rows` alone counts: with ``zeros`` the nodes do
+            not stay, as the schema's body gives NaN.
 
     Raises:
         FlexError: a node is wrong; the error names node and attribute.
@@ -53,7 +61,9 @@ def lower_for(
     if not flex.has_flex(graph):
         return Lowered(path=model, nodes=source.nodes)
     lowered, records = (
-        _keep(graph) if target.name == PORTABLE else flex.lower(graph, toolchain.flex_capabilities(target))
+        _keep(graph, settings)
+        if target.name == PORTABLE
+        else flex.lower(graph, toolchain.flex_capabilities(target), options=settings.options())
     )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lowered.onnx"
@@ -62,11 +72,12 @@ def lower_for(
     return Lowered(path=path, nodes=count_nodes(lowered.graph), records=records)
 
 
-def _keep(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[FlexLowering, ...]]:
+def _keep(graph: onnx.ModelProto, settings: FlexSettings) -> tuple[onnx.ModelProto, tuple[FlexLowering, ...]]:
     from aotpack import flex
 
+    options = FlexSettings(masked_rows=settings.masked_rows).options()
     try:
-        return flex.lower(graph, flex.Capabilities(), options=flex.Options(lowering="function"))
+        return flex.lower(graph, flex.Capabilities(), options=replace(options, lowering="function"))
     except FlexError:
         # A function cannot see the values that a mod captures; plain ops run everywhere too.
-        return flex.lower(graph, flex.Capabilities(), options=flex.Options(lowering="dense"))
+        return flex.lower(graph, flex.Capabilities(), options=replace(options, lowering="dense"))

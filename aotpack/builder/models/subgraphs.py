@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.builder.models.model import read_graph
 from aotpack.builder.models.shapes import fix_shapes
 from aotpack.builder.spec import BuildSpec, ComponentSpec
@@ -36,23 +37,27 @@ def with_subgraphs(spec: BuildSpec, folder: Path) -> BuildSpec:
     """
     from aotpack import flex
 
-    found: dict[str, onnx.ModelProto] = {}
+    found: dict[str, tuple[onnx.ModelProto, FlexSettings]] = {}
     for component in spec.components:
         graph = fix_shapes(read_graph(component.model), component.shapes, component.places)
         for _, subgraph in flex.extract(graph):
             digest = hashlib.sha256(subgraph.SerializeToString(deterministic=True)).hexdigest()
-            found.setdefault(digest, subgraph)
+            found.setdefault(digest, (subgraph, component.flex))
     if not found:
         raise UsageError("no model has a FlexAttention node", where="--extract flex")
-    named = {f"attention-{index}": model for index, model in enumerate(found.values())}
-    return replace(spec, components=(*spec.components, *attention_components(named, folder)))
+    made: list[ComponentSpec] = []
+    for index, (model, settings) in enumerate(found.values()):
+        made += attention_components({f"attention-{index}": model}, folder, settings)
+    return replace(spec, components=(*spec.components, *made))
 
 
-def attention_components(models: Mapping[str, onnx.ModelProto], folder: Path) -> tuple[ComponentSpec, ...]:
+def attention_components(
+    models: Mapping[str, onnx.ModelProto], folder: Path, settings: FlexSettings = NOTHING_SAID
+) -> tuple[ComponentSpec, ...]:
     """Write attention models into `folder` and give a component for each, by its name."""
     made = []
     for name, model in models.items():
         path = folder / f"{name}.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
-        made.append(ComponentSpec(name=name, model=path, shapes={}, kind="flex-attention"))
+        made.append(ComponentSpec(name=name, model=path, shapes={}, kind="flex-attention", flex=settings))
     return tuple(made)
