@@ -63,13 +63,14 @@ def portable(job: Job, lowered: Mapping[str, Lowered]) -> Done:
     """
     parts = []
     for component in job.components:
-        source, mine = component.model, lowered[component.name]
+        mine = lowered[component.name]
+        model = mine.model
         runs = BFLOAT16 not in component.narrow
         parts.append(
             PartDone(
                 component=component.name,
-                files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files(mine.path)), strict=True)),
-                coverage=Coverage(nodes=source.nodes, compiled=0, partitions=0),
+                files=tuple(zip((MODEL_NAME, *model.data), map(str, model.files()), strict=True)),
+                coverage=Coverage(nodes=component.model.nodes, compiled=0, partitions=0),
                 measured=Measured(max_abs=0.0, error=0.0, ran_on="host") if runs else None,
                 unchecked=None if runs else "Not run here: on a CPU ONNX Runtime computes no bfloat16.",
                 flex=mine.records,
