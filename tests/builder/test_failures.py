@@ -26,6 +26,7 @@ REASONS = {
     "linked-folder": "inner/secret: is a link, or lies behind one",
     "hard-link": "w: has another name too; found 2 links",
     "file-outside": r"^\$TROUBLESOME_SECRET: lies outside the folder that was given",
+    "name-a-file-of-others": "^no package may hold it: model.onnx",
     "many-files": "at most 4096 items",
     "case-twins": "'w' is the same name as that of files",
     "nested-paths": "'model.onnx/w' lies inside another file",
