@@ -28,6 +28,7 @@ REASONS = {
     "file-outside": r"^\$TROUBLESOME_SECRET: lies outside the folder that was given",
     "name-a-file-of-others": "^no package may hold it: model.onnx",
     "many-files": "at most 4096 items",
+    "many-operators": "^it gave what no package may hold: 'left_on_cpu': Dictionary should have at most 1024",
     "case-twins": "'w' is the same name as that of files",
     "nested-paths": "'model.onnx/w' lies inside another file",
     "long-string": "at most 65536 characters",

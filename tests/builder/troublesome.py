@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 import psutil
+from onnx import helper
 
 from aotpack.machine import Machine
 from aotpack.manifest import Variant
@@ -46,6 +47,7 @@ HOSTILE = (
     "file-outside",
     "name-a-file-of-others",
     "many-files",
+    "many-operators",
     "case-twins",
     "nested-paths",
     "long-string",
@@ -216,6 +218,15 @@ class Troublesome(OrtToolchain):
     def _many_files(self, model: Path, folder: Path) -> Compiled:
         (folder / "w").touch()
         return self._with(model, folder, *((f"f{number}", folder / "w") for number in range(5000)))
+
+    def _many_operators(self, model: Path, folder: Path) -> Compiled:
+        made = self._with(model, folder)
+        nodes = [helper.make_node(f"Op{number}", [], [f"o{number}"], domain="x") for number in range(1100)]
+        changed = onnx.load(folder / "model.onnx")
+        context = helper.make_node("EPContext", [], ["o"], domain="com.microsoft")
+        changed.graph.node.extend([context, *nodes])
+        onnx.save(changed, folder / "model.onnx")
+        return made
 
     def _case_twins(self, model: Path, folder: Path) -> Compiled:
         (folder / "W").write_bytes(b"1")
