@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import psutil
 
 from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.builder.footprint import with_footprints
+from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.dask_farm import connect
 from aotpack.builder.jobs.elsewhere import Elsewhere
 from aotpack.builder.jobs.model_copies import ModelCopies
@@ -197,10 +197,7 @@ def build_spec(
 
 
 def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: OnEvent) -> list[Finished]:
-    limits = spec.limits
-    if limits.memory is None:
-        # What a machine has is the least that a limit can mean: beyond it the system kills at random.
-        limits = Limits(seconds=limits.seconds, memory=psutil.virtual_memory().total * 9 // 10)
+    limits = default_limits(spec.limits)
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers())
         elsewhere = None if executor is None else _elsewhere(executor, workers)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from aotpack.builder.flex_settings import FlexSettings
 from aotpack.builder.models.bfloat16 import BFLOAT16, computes_in_bfloat16
-from aotpack.builder.models.low_bits import low_bit_types
+from aotpack.builder.models.low_bits import QDQ_DOMAINS, low_bit_types
 from aotpack.builder.models.model import SourceModel, read_graph, read_source
 from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_infos
+from aotpack.builder.models.traversal import all_nodes
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UnknownName, UsageError
 from aotpack.manifest import TensorInfo
@@ -322,7 +323,9 @@ def _read(spec: ComponentSpec) -> ComponentPlan:
         open=tuple(open_dimensions(graph)),
         narrow=low_bit_types(graph) | ({BFLOAT16} if computes_in_bfloat16(graph) else frozenset()),
         flex=any(opset.domain == _PREVIEW for opset in _imports(graph)),
-        quantised=any(node.op_type == "DequantizeLinear" for node in graph.graph.node),
+        quantised=any(
+            node.op_type == "DequantizeLinear" and node.domain in QDQ_DOMAINS for node in all_nodes(graph)
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from aotpack.builder.build import build
-from aotpack.builder.models.model import read_graph
+from aotpack.builder.models.model import load_graph
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.errors import AotpackError, BuildFailed
 from aotpack.events import EventCode, LoadListener
@@ -127,7 +127,7 @@ def shapes_of(model: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of a model's inputs that are fixed."""
     return {
         info.name: tuple(size for size in info.shape if isinstance(size, int))
-        for info in tensor_infos(read_graph(model))
+        for info in tensor_infos(load_graph(model))
         if info.shape and all(isinstance(size, int) for size in info.shape)
     }
 

@@ -15,7 +15,7 @@ from aotpack.builder.plan import ComponentPlan, Job, Plan
 from aotpack.builder.results import Results
 from aotpack.builder.sources import Sources, refusal
 from aotpack.builder.variant import Built, finish, portable
-from aotpack.errors import AotpackError, FlexError
+from aotpack.errors import AotpackError, OutputError
 from aotpack.events import Event, EventCode, OnEvent
 from aotpack.machine import Machine
 from aotpack.target import PORTABLE
@@ -52,7 +52,7 @@ def do_all(
         machine: that does them; None if others do.
 
     Raises:
-        ModelError: a model cannot be prepared, or changed while it was built.
+        ModelError: a model changed while it was built.
         OutputError: the cache of results cannot be written.
     """
     work = _Work(planned, place, sources, results, scratch, tell, machine)
@@ -119,8 +119,11 @@ class _Work:
                 if self._machine is None or _can_do_all(job, self._machine):
                     # The portable model is not run for what is compared with nothing.
                     references = self._sources.references(job, self._place, self._tell_of_component)
-            except FlexError as error:
-                self._end(index, finish(job, Done(failure=str(error)), cached=False, why=why))
+            except OutputError:
+                raise
+            except Exception as error:
+                # A model that cannot be prepared for one target may well be for another.
+                self._end(index, finish(job, Done(failure=_told(error)), cached=False, why=why))
                 continue
             begun = functools.partial(self._begun, job)
             future = self._place.submit(task, references, self._folder(index), begun)
@@ -134,8 +137,7 @@ class _Work:
             done = future.result()
         except (Exception, CancelledError) as error:
             # An executor that is not ours fails in ways of its own: that is this job's failure.
-            kind = "" if isinstance(error, AotpackError) else f"{type(error).__name__}: "
-            done = Done(failure=f"it was not done: {kind}{error}")
+            done = Done(failure=f"it was not done: {_told(error)}")
         # What was compiled of a model that changed must not be found under the old one's digest.
         self._sources.check()
         if self._results is not None:
@@ -190,8 +192,10 @@ def _without_work(
     if job.target.name == PORTABLE:
         try:
             return portable(job, sources.portable(job)), None
-        except FlexError as error:
-            return Done(failure=str(error)), None
+        except OutputError:
+            raise
+        except Exception as error:
+            return Done(failure=_told(error)), None
     if refused := refusal(job):
         return Done(failure=refused), "The model does not fit the target."
     known = results.get(job.digest, folder / "kept") if results is not None else None
@@ -209,6 +213,11 @@ def _without_work(
     if unrun:
         return None, "It could not be run where it was compiled, and can be here."
     return None, results.why_not(_key(job, output), job.digest, job.ingredients)
+
+
+def _told(error: BaseException) -> str:
+    """An error as a reason; what is not ours is told with its kind."""
+    return str(error) if isinstance(error, AotpackError) else f"{type(error).__name__}: {error}"
 
 
 def _not_here(job: Job, machine: Machine) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from aotpack.builder.jobs.pools import Place
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered, lower_for
-from aotpack.builder.models.model import external_data, file_stamps, prepare, read_graph, read_model
+from aotpack.builder.models.model import ModelFiles, file_stamps, import_model, prepare, read_model
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.spec import Limits
 from aotpack.errors import ModelError, OutputError
@@ -32,7 +34,7 @@ Announce = Callable[[EventCode, str], None]
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    model: Path
+    model: ModelFiles
     note: str | None
 
 
@@ -54,9 +56,9 @@ class Sources:
         self._limits = limits
         self._components = components
         self._stamps = {component.name: component.model.stamps for component in components}
+        self._imported: dict[str, ModelFiles] = {}
         self._prepared: dict[object, _Prepared] = {}
         self._lowered: dict[object, Lowered] = {}
-        self._external: dict[Path, tuple[str, ...]] = {}
         self._references: dict[object, Future[Reference]] = {}
 
     def task(self, job: Job) -> Task:
@@ -75,9 +77,9 @@ class Sources:
                 TaskPart(
                     component=component.name,
                     variant=job.variant_id(component),
-                    model=lowered.path,
-                    data=self._data(lowered.path),
-                    nodes=lowered.nodes,
+                    model=lowered.model.path,
+                    data=lowered.model.data,
+                    nodes=lowered.model.nodes,
                     flex=lowered.records,
                     note=prepared.note,
                 )
@@ -97,7 +99,7 @@ class Sources:
         """Component to the model that any EP can run, its shapes as they were.
 
         Raises:
-            FlexError: a FlexAttention node is wrong.
+            As `task`.
         """
         return {
             component.name: self._lower(component, job.target, job.toolchain, None)
@@ -124,38 +126,34 @@ class Sources:
         widen = {name: wide for name, wide in widen.items() if name in component.narrow}
         key = (component.name, _shapes_key(component), tuple(widen.items()))
         if key not in self._prepared:
-            folder = self._folder / f"prepared-{len(self._prepared)}"
-            try:
-                folder.mkdir(parents=True)
-                model, widened = prepare(component.model, component.spec.shapes, folder, widen)
-            except OSError as error:
-                if error.errno is None:
-                    raise
-                raise OutputError(error.strerror or str(error), where=folder, hint="is it full?") from error
+            source = self._import(component)
+            with _scratch(self._folder / f"prepared-{len(self._prepared)}") as folder:
+                model, widened = prepare(source, component.spec.shapes, folder, widen)
             self._prepared[key] = _Prepared(model, _note(widened, widen))
         return self._prepared[key]
+
+    def _import(self, component: ComponentPlan) -> ModelFiles:
+        if component.name not in self._imported:
+            with _scratch(self._folder / f"imported-{len(self._imported)}") as folder:
+                self._imported[component.name] = import_model(component.model, folder)
+        return self._imported[component.name]
 
     def _lower(
         self, component: ComponentPlan, target: Target, toolchain: Toolchain, widen: Mapping[str, str] | None
     ) -> Lowered:
         """The prepared model lowered for a target; without `widen` the source itself is."""
-        model = component.model.path if widen is None else self._prepare(component, widen).model
+        model = self._import(component) if widen is None else self._prepare(component, widen).model
         if not component.flex:
-            return Lowered(path=model, nodes=component.model.nodes)
+            return Lowered(model=model)
         settings = component.spec.flex
         if target.name == PORTABLE:
             settings = FlexSettings(masked_rows=settings.masked_rows)
         said = json.dumps(settings.said, sort_keys=True)
-        key = (model, target.name == PORTABLE, toolchain.flex_capabilities(target), said)
+        key = (model.path, target.name == PORTABLE, toolchain.flex_capabilities(target), said)
         if key not in self._lowered:
-            folder = self._folder / f"lowered-{len(self._lowered)}"
-            self._lowered[key] = lower_for(target, toolchain, model, component.model, folder, settings)
+            with _scratch(self._folder / f"lowered-{len(self._lowered)}") as folder:
+                self._lowered[key] = lower_for(target, toolchain, model, folder, settings)
         return self._lowered[key]
-
-    def _data(self, model: Path) -> tuple[str, ...]:
-        if model not in self._external:
-            self._external[model] = external_data(read_graph(model).graph, model)
-        return self._external[model]
 
     def _reference(self, component: ComponentPlan, place: Place, announce: Announce) -> Future[Reference]:
         component = self._comparable(component)
@@ -170,7 +168,7 @@ class Sources:
 
             def make() -> Reference:
                 announce(EventCode.REFERENCE, component.name)
-                reference = make_reference(runnable.path, folder, self._workers, self._limits)
+                reference = make_reference(runnable.model.path, folder, self._workers, self._limits)
                 announce(EventCode.REFERENCE_DONE, component.name)
                 return reference
 
@@ -190,6 +188,20 @@ class Sources:
 
 def _shapes_key(component: ComponentPlan) -> object:
     return tuple(sorted(component.spec.shapes.items()))
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """`folder`, made and empty; what goes wrong with it is told as what it is."""
+    try:
+        # What was begun in it before may have failed.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OutputError(error.strerror or str(error), where=folder, hint="is it full?") from error
 
 
 def _note(widened: Mapping[tuple[str, str], int], widen: Mapping[str, str]) -> str | None:

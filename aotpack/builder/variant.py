@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from aotpack._text import printable
 from aotpack.builder.jobs.job import Done, Measured, PartDone
+from aotpack.builder.jobs.manifest_rules import check_variant, first_issue
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered
 from aotpack.builder.models.numerics import TOLERANCES
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
-from aotpack.errors import NotAllowed
+from aotpack.errors import AotpackError, NotAllowed
 from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
 from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.model_files import check_model_file
@@ -38,6 +41,8 @@ _DETAILS_IN_REPORT = 20_000
 _NOT_FINITE = 1e300
 #: Of the nodes that are left out.
 _NAMED_NODES = 5
+#: Of such a name, in characters.
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +63,14 @@ def portable(job: Job, lowered: Mapping[str, Lowered]) -> Done:
     """
     parts = []
     for component in job.components:
-        source, mine = component.model, lowered[component.name]
+        mine = lowered[component.name]
+        model = mine.model
         runs = BFLOAT16 not in component.narrow
         parts.append(
             PartDone(
                 component=component.name,
-                files=tuple(zip((MODEL_NAME, *source.data), map(str, source.files(mine.path)), strict=True)),
-                coverage=Coverage(nodes=source.nodes, compiled=0, partitions=0),
+                files=tuple(zip((MODEL_NAME, *model.data), map(str, model.files()), strict=True)),
+                coverage=Coverage(nodes=component.model.nodes, compiled=0, partitions=0),
                 measured=Measured(max_abs=0.0, error=0.0, ran_on="host") if runs else None,
                 unchecked=None if runs else "Not run here: on a CPU ONNX Runtime computes no bfloat16.",
                 flex=mine.records,
@@ -109,10 +115,16 @@ def finish(job: Job, done: Done, *, cached: bool, why: str | None) -> tuple[Buil
     """
     if done.failure is not None:
         return tuple(failed(job, component, done, done.failure, why) for component in job.components)
-    return tuple(
-        _finish(job, component, done, part, cached, why)
-        for component, part in zip(job.components, done.parts, strict=True)
-    )
+    built = []
+    for component, part in zip(job.components, done.parts, strict=True):
+        try:
+            built.append(_finish(job, component, done, part, cached, why))
+        except ValidationError as error:
+            reason = f"no package may hold it: {first_issue(error)}"
+            built.append(failed(job, component, done, reason, why))
+        except (AotpackError, OSError) as error:
+            built.append(failed(job, component, done, str(error), why))
+    return tuple(built)
 
 
 def _finish(
@@ -148,6 +160,7 @@ def _finish(
         numerics=numerics,
         flex=part.flex,
     )
+    check_variant(variant, [name for name, _ in part.files])
     if issue := _not_allowed(variant, job, part):
         return failed(job, component, done, issue, why)
     share = share_compiled(part.coverage)
@@ -221,7 +234,9 @@ def _left_out(part: PartDone, job: Job, remarks: tuple[str, ...]) -> str | None:
     count = sum(len(names) for names in part.left.values())
     kinds = []
     for kind, names in sorted(part.left.items()):
-        shown = ", ".join(names[:_NAMED_NODES]) + (", …" if len(names) > _NAMED_NODES else "")
+        shown = ", ".join(name[:_LONGEST_NAME] for name in names[:_NAMED_NODES]) + (
+            ", …" if len(names) > _NAMED_NODES else ""
+        )
         kinds.append(f"{kind} ({shown})")
     why = (
         f" {job.target.ep}: {said.rstrip('.')}."

@@ -101,13 +101,13 @@ def test_a_file_that_is_only_touched_has_not_changed(model: Path) -> None:
 
 def test_one_that_changes_while_it_is_read_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the graph and its weights; there is no other way to be there at that moment."""
-    read = onnx.load
+    read = onnx.load_model_from_string
 
     def load_and_change(*arguments: object, **keywords: object) -> onnx.ModelProto:
         graph: onnx.ModelProto = read(*arguments, **keywords)
         replaced(model)
         return graph
 
-    monkeypatch.setattr(onnx, "load", load_and_change)
+    monkeypatch.setattr(onnx, "load_model_from_string", load_and_change)
     with pytest.raises(ModelError, match=r"m\.onnx: changed while it was read \(build again\)"):
         read_model(model)

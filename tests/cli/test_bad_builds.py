@@ -239,7 +239,12 @@ def test_of_two_builds_into_one_file_the_second_is_told(
     silero = real_model("silero_vad_16k_sequence")
     first = start("build", silero, "-o", package, *SHAPES, "-t", "qnn-htp-v73", "--no-reuse")
     wait_until_it_runs(first)
-    second = aotpack("build", silero, "-o", package, *SHAPES)
+    # Stopped, so that it cannot end before the second one has looked.
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = aotpack("build", silero, "-o", package, *SHAPES)
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert (second.status, second.out) == (1, "")
     assert second.error == f"{package}: another build is writing it (wait for it, or write elsewhere)"
     assert finish(first).status == 0

@@ -142,10 +142,10 @@ def make_reference(model: Path, folder: Path, workers: Workers, limits: Limits) 
     Raises:
         BuildStopped: nobody wants it any more.
     """
-    from aotpack.builder.models.model import read_graph
+    from aotpack.builder.models.model import load_graph
     from aotpack.builder.models.shapes import tensor_infos
 
     output = folder / "reference.npz"
-    request = ReferenceRequest(model=str(model), inputs=tensor_infos(read_graph(model)), output=str(output))
+    request = ReferenceRequest(model=str(model), inputs=tensor_infos(load_graph(model)), output=str(output))
     outcome = workers.run(request, folder, environment={}, limits=limits)
     return Reference(path=None if outcome.failure else output, failure=outcome.failure)

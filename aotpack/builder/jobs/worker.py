@@ -270,11 +270,11 @@ def _coverage(part: Part, model: Path) -> tuple[Coverage, dict[str, tuple[str, .
 
 def _partitions(model: Path) -> tuple[int, dict[str, tuple[str, ...]]]:
     """The number of EPContext nodes, and the names of all other nodes by operator type."""
-    from aotpack.builder.models.model import read_graph
+    from aotpack.builder.models.model import load_graph
 
     partitions = 0
     left: dict[str, list[str]] = {}
-    for node in read_graph(model).graph.node:
+    for node in load_graph(model).graph.node:
         if node.op_type == "EPContext" and node.domain == "com.microsoft":
             partitions += 1
         elif node.op_type != "Constant":

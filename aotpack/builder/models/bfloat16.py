@@ -6,11 +6,15 @@ rounded later than the model asks for. Inputs and outputs keep their type.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterable, Iterator, MutableSequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aotpack.builder.models.low_bits import read_weights
+import numpy as np
+
+from aotpack.builder.models.names import fresh, rename
+from aotpack.builder.models.traversal import all_graphs, all_nodes, all_tensors
+from aotpack.builder.models.weights import DataFile, set_values, weight_blocks
 
 if TYPE_CHECKING:
     import onnx
@@ -31,8 +35,8 @@ def computes_in_bfloat16(model: onnx.ModelProto) -> bool:
     if any(value.type.tensor_type.elem_type == TensorProto.BFLOAT16 for value in model.graph.input):
         return True
     kept: set[str] = set()
-    nodes = [node for nodes in _node_lists(model) for node in nodes]
-    for graph in _graphs(model):
+    nodes = list(all_nodes(model))
+    for graph in all_graphs(model):
         kept |= {each.name for each in graph.initializer if each.data_type == TensorProto.BFLOAT16}
     for node in nodes:
         for attribute in node.attribute:
@@ -43,100 +47,60 @@ def computes_in_bfloat16(model: onnx.ModelProto) -> bool:
     return any(node.op_type != "Cast" and kept.intersection(node.input) for node in nodes)
 
 
-def widen_bfloat16(model: onnx.ModelProto, folder: Path) -> None:
+def widen_bfloat16(model: onnx.ModelProto, folder: Path, data: DataFile | None = None) -> None:
     """Make every bfloat16 value of `model` a float32, in place, but for its inputs and outputs.
 
     Args:
         model: external data may lie outside it.
         folder: of the model's external data.
+        data: takes what large weights become, a block at a time; None: they go into the graph.
 
     Raises:
         ModelError: external data cannot be read.
     """
     from onnx import TensorProto, helper
 
-    nodes = [node for each in _node_lists(model) for node in each]
-    for graph in _graphs(model):
-        for tensor in graph.initializer:
-            _widen_tensor(tensor, folder)
+    for graph in all_graphs(model):
         inner = () if graph is model.graph else (*graph.input, *graph.output)
         for value in (*graph.value_info, *inner):
             if value.type.tensor_type.elem_type == TensorProto.BFLOAT16:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for function in model.functions:
+        for value in _of_type(function.value_info):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for tensor in all_tensors(model):
+        if tensor.data_type == TensorProto.BFLOAT16:
+            set_values(tensor, TensorProto.FLOAT, _as_float32(weight_blocks(tensor, folder)), data)
+    nodes = list(all_nodes(model))
     for node in nodes:
         for attribute in node.attribute:
             if attribute.name in _SAY_A_TYPE and attribute.i == TensorProto.BFLOAT16:
                 attribute.i = TensorProto.FLOAT
-            for tensor in (attribute.t, *attribute.tensors):
-                _widen_tensor(tensor, folder)
-    taken = {name for node in nodes for name in (*node.input, *node.output)}
-    before, after = [], []
+    taken = {
+        name for graph in all_graphs(model) for node in graph.node for name in (*node.input, *node.output)
+    }
+    taken |= {tensor.name for graph in all_graphs(model) for tensor in graph.initializer}
+    renamed, before, after = {}, [], []
     for value in _of_type(model.graph.input):
-        inside = _fresh(value.name, taken)
-        for node in nodes:
-            _rename(node.input, value.name, inside)
+        inside = renamed[value.name] = fresh(f"{value.name}_as_float", taken)
         before.append(helper.make_node("Cast", [value.name], [inside], to=TensorProto.FLOAT))
     for value in _of_type(model.graph.output):
         if any(value.name in node.output for node in model.graph.node):
-            inside = _fresh(value.name, taken)
-            for node in nodes:
-                _rename(node.input, value.name, inside)
-                _rename(node.output, value.name, inside)
+            inside = renamed[value.name] = fresh(f"{value.name}_as_float", taken)
             after.append(helper.make_node("Cast", [inside], [value.name], to=TensorProto.BFLOAT16))
-    between = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*before, *between, *after])
+    rename(model.graph.node, renamed)
+    for cast in reversed(before):
+        model.graph.node.insert(0, cast)
+    model.graph.node.extend(after)
 
 
-def _widen_tensor(tensor: onnx.TensorProto, folder: Path) -> None:
-    from onnx import TensorProto, numpy_helper
-
-    if tensor.data_type == TensorProto.BFLOAT16:
-        values = read_weights(tensor, folder).astype("float32")
-        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+def _as_float32(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same numbers: a bfloat16 is the upper half of a float32."""
+    for block in blocks:
+        yield (np.frombuffer(block, "<u2").astype("<u4") << 16).tobytes()
 
 
 def _of_type(values: MutableSequence[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
     from onnx import TensorProto
 
     return [value for value in values if value.type.tensor_type.elem_type == TensorProto.BFLOAT16]
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    name += "_as_float"
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
-
-
-def _rename(names: MutableSequence[str], old: str, new: str) -> None:
-    for index, name in enumerate(names):
-        if name == old:
-            names[index] = new
-
-
-def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    """The model's graph and all that are nested in it and in its functions."""
-    yield model.graph
-    for nodes in _node_lists(model):
-        for node in nodes:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    yield attribute.g
-                yield from attribute.graphs
-
-
-def _node_lists(model: onnx.ModelProto) -> Iterator[MutableSequence[onnx.NodeProto]]:
-    waiting: list[MutableSequence[onnx.NodeProto]] = [
-        model.graph.node,
-        *(function.node for function in model.functions),
-    ]
-    while waiting:
-        nodes = waiting.pop()
-        yield nodes
-        for node in nodes:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    waiting.append(attribute.g.node)
-                waiting += [graph.node for graph in attribute.graphs]

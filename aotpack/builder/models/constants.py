@@ -6,7 +6,9 @@ two networks and an `If`; with the input fixed there is one, of which all varian
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableSequence
+import contextlib
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,9 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aotpack.builder.models.model import link_data, read_graph, read_source
+from aotpack.builder.models.external_data import is_external
+from aotpack.builder.models.model import import_model, load_graph, read_source, write_beside
+from aotpack.builder.models.names import Inliner
 from aotpack.builder.models.numerics import Array
-from aotpack.builder.models.shapes import tensor_infos
+from aotpack.builder.models.shapes import tensor_info
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant
 from aotpack.errors import ShapeError, UnknownName, UsageError
 from aotpack.manifest import TensorInfo
@@ -28,6 +32,8 @@ __all__ = ["fix_component", "fix_inputs", "with_constants"]
 
 #: Elements of a value that is folded: what decides a branch is small, and weights are left where they are.
 _MAX_FOLDED = 64
+#: ONNX's names of its own domain.
+_ONNX = frozenset({"", "ai.onnx"})
 
 
 def with_constants(spec: BuildSpec, folder: Path) -> BuildSpec:
@@ -53,13 +59,13 @@ def with_constants(spec: BuildSpec, folder: Path) -> BuildSpec:
 
 def fix_component(component: ComponentSpec, folder: Path) -> ComponentSpec:
     """`component` with a model of its own, in `folder`. As `with_constants`."""
-    source = read_source(component)
-    model = read_graph(component.model)
+    source = folder / "source"
+    source.mkdir()
+    files = import_model(read_source(component), source)
+    model = load_graph(files.path)
     fix_inputs(model, component.constants, component.places)
-    path = folder / "model.onnx"
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    link_data(source, folder)
-    return replace(component, model=path, constants={})
+    fixed = write_beside(model, files, folder / "model.onnx")
+    return replace(component, model=fixed.path, constants={})
 
 
 def fix_inputs(
@@ -81,7 +87,8 @@ def fix_inputs(
     """
     from onnx import numpy_helper
 
-    inputs = {info.name: info for info in tensor_infos(model)}
+    # Those that have a value already are fixed to another one.
+    inputs = {value.name: tensor_info(value) for value in model.graph.input}
     for name, value in constants.items():
         place = places.get(f"constants.{name}")
         if name not in inputs:
@@ -91,6 +98,9 @@ def fix_inputs(
         kept = [each for each in model.graph.input if each.name != name]
         del model.graph.input[:]
         model.graph.input.extend(kept)
+        others = [each for each in model.graph.initializer if each.name != name]
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(others)
         model.graph.initializer.append(numpy_helper.from_array(array, name))
     _take_branches(model)
 
@@ -114,22 +124,20 @@ def _array(info: TensorInfo, value: Constant, where: str) -> Array:
 
 def _take_branches(model: onnx.ModelProto) -> None:
     """Replace each `If` whose condition is known by the branch that it takes."""
-    from onnx import numpy_helper
-
     graph = model.graph
-    known = {
-        tensor.name: numpy_helper.to_array(tensor)
-        for tensor in graph.initializer
-        if not tensor.external_data and int(np.prod(tensor.dims)) <= _MAX_FOLDED
-    }
+    inliner = Inliner(model)
+    replaceable = {value.name for value in graph.input}
+    known = _small(each for each in graph.initializer if each.name not in replaceable)
     waiting, done = list(graph.node), []
     while waiting:
         node = waiting.pop(0)
-        if node.op_type == "If" and node.input[0] in known:
+        if node.op_type == "If" and node.domain in _ONNX and {*node.input} & known.keys() and _is_whole(node):
             name = "then_branch" if known[node.input[0]].any() else "else_branch"
-            (branch,) = (item.g for item in node.attribute if item.name == name)
-            waiting = [*_inlined(branch, node.output), *waiting]
+            branch = next(item.g for item in node.attribute if item.name == name)
+            waiting = [*inliner.inline(branch, node.output), *waiting]
             graph.initializer.extend(branch.initializer)
+            graph.sparse_initializer.extend(branch.sparse_initializer)
+            known.update(_small(branch.initializer))
             continue
         done.append(node)
         if all(each in known for each in node.input if each) and not _has_graphs(node):
@@ -138,16 +146,25 @@ def _take_branches(model: onnx.ModelProto) -> None:
     graph.node.extend(done)
 
 
-def _inlined(branch: onnx.GraphProto, outputs: MutableSequence[str]) -> list[onnx.NodeProto]:
-    """The nodes of a branch, and those that give its results the names that the `If` had for them."""
-    from onnx import helper
+def _is_whole(node: onnx.NodeProto) -> bool:
+    """Whether an `If` has both of its branches, each with a result for each of its own."""
+    branches = {item.name: item.g for item in node.attribute if item.HasField("g")}
+    return branches.keys() >= {"then_branch", "else_branch"} and all(
+        len(each.output) == len(node.output) for each in branches.values()
+    )
 
-    named = [
-        helper.make_node("Identity", [inner.name], [outer])
-        for inner, outer in zip(branch.output, outputs, strict=True)
-        if outer
-    ]
-    return [*branch.node, *named]
+
+def _small(tensors: Iterable[onnx.TensorProto]) -> dict[str, Array]:
+    """The values of those that are small enough to decide a branch."""
+    from onnx import numpy_helper
+
+    found = {}
+    for tensor in tensors:
+        if not is_external(tensor) and math.prod(tensor.dims) <= _MAX_FOLDED:
+            # One that is not well-formed decides nothing; whoever compiles the model says what is wrong.
+            with contextlib.suppress(ValueError, TypeError):
+                found[tensor.name] = numpy_helper.to_array(tensor)
+    return found
 
 
 def _has_graphs(node: onnx.NodeProto) -> bool:

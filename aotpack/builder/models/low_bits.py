@@ -8,19 +8,27 @@ type.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aotpack.builder.models.numerics import Array
+from aotpack.builder.models.names import fresh
+from aotpack.builder.models.traversal import all_graphs, nested_graphs
+from aotpack.builder.models.weights import DataFile, read_weights, set_values
 from aotpack.errors import ModelError
 
 if TYPE_CHECKING:
     import onnx
+    from numpy.typing import NDArray
 
-__all__ = ["LOW_BIT_TYPES", "low_bit_types", "read_weights", "widen_weights"]
+    Array = NDArray[Any]
+
+__all__ = ["LOW_BIT_TYPES", "QDQ_DOMAINS", "low_bit_types", "widen_weights"]
+
+#: Where QuantizeLinear and DequantizeLinear are: ONNX, and ONNX Runtime's own of before opset 21.
+QDQ_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 #: ONNX's names of the integer types of less than 8 bits (4 bits since opset 21, 2 since 25), and for each one
 #: those that hold all of its values. A signed one for an unsigned one takes them less their zero point.
@@ -42,7 +50,7 @@ def low_bit_types(model: onnx.ModelProto) -> frozenset[str]:
     from onnx import TensorProto
 
     found = set()
-    for graph in _graphs(model.graph):
+    for graph in all_graphs(model):
         for tensor in _constants(graph, {}).values():
             name = TensorProto.DataType.Name(tensor.data_type)
             if name in LOW_BIT_TYPES:
@@ -51,7 +59,7 @@ def low_bit_types(model: onnx.ModelProto) -> frozenset[str]:
 
 
 def widen_weights(
-    model: onnx.ModelProto, types: Mapping[str, str], folder: Path
+    model: onnx.ModelProto, types: Mapping[str, str], folder: Path, data: DataFile | None = None
 ) -> dict[tuple[str, str], int]:
     """Rewrite, in place, the weights of each type in `types` into the type that it maps to.
 
@@ -63,6 +71,7 @@ def widen_weights(
         model: external data may lie outside it.
         types: a name of `LOW_BIT_TYPES` to itself, or to one of those that it is listed with.
         folder: of the model's external data.
+        data: takes what large weights become; None: they go into the graph.
 
     Returns:
         Type, and the one that it became, to the number of weights that were rewritten.
@@ -73,17 +82,20 @@ def widen_weights(
     for narrow, wide in types.items():
         if narrow not in LOW_BIT_TYPES or wide not in (narrow, *LOW_BIT_TYPES[narrow]):
             raise ModelError(f"{wide} does not hold every value of {narrow}")
-    taken = {name for graph in _graphs(model.graph) for node in graph.node for name in node.output}
-    taken |= {tensor.name for graph in _graphs(model.graph) for tensor in graph.initializer}
-    widening = _Widening(types, folder, taken)
+    taken = {name for graph in all_graphs(model) for node in graph.node for name in node.output}
+    taken |= {tensor.name for graph in all_graphs(model) for tensor in graph.initializer}
+    widening = _Widening(types, folder, taken, data)
     widening.graph(model.graph, {})
     return {types: len(weights) for types, weights in widening.rewritten.items()}
 
 
 class _Widening:
-    def __init__(self, types: Mapping[str, str], folder: Path, taken: set[str]) -> None:
+    def __init__(
+        self, types: Mapping[str, str], folder: Path, taken: set[str], data: DataFile | None
+    ) -> None:
         self._types = types
         self._folder = folder
+        self._data = data
         self._taken = taken
         #: Of each type and what it became, the names of the weights.
         self.rewritten: dict[tuple[str, str], set[str]] = {}
@@ -92,9 +104,9 @@ class _Widening:
         known = _constants(graph, outer)
         made: dict[tuple[str, ...], onnx.TensorProto] = {}
         for node in graph.node:
-            for nested in _nested(node):
+            for nested in nested_graphs(node):
                 self.graph(nested, known)
-            if node.op_type == "DequantizeLinear" and node.domain in ("", "ai.onnx"):
+            if node.op_type == "DequantizeLinear" and node.domain in QDQ_DOMAINS and len(node.input) >= 2:
                 self._node(node, known, made)
         graph.initializer.extend(made.values())
         if made:
@@ -117,12 +129,12 @@ class _Widening:
                 if name and index != 1:
                     if (name,) not in made:
                         values = read_weights(known[name], self._folder)
-                        made[name,] = _tensor(values, wide, self._fresh(f"{name}_as_{wide.lower()}"))
+                        made[name,] = self._tensor(values, wide, f"{name}_as_{wide.lower()}")
                     node.input[index] = made[name,].name
         if not zero and scale in known:
             if (weight, scale) not in made:
                 zeros = np.zeros(tuple(known[scale].dims), np.int8)
-                made[weight, scale] = _tensor(zeros, wide, self._fresh(f"{weight}_zero"))
+                made[weight, scale] = self._tensor(zeros, wide, f"{weight}_zero")
             node.input[:] = [*node.input[:2], made[weight, scale].name]
         elif wide == narrow:
             return
@@ -146,16 +158,16 @@ class _Widening:
                 raise ModelError(f"the zero points {zero!r} do not fit the weights {weight!r}") from None
         if wide == "INT4" and not ((values >= _INT4[0]) & (values <= _INT4[1])).all():
             wide = "INT8"
-        name = self._fresh(f"{weight}_as_{wide.lower()}")
-        made[weight, zero, name] = _tensor(values, wide, name)
-        node.input[:] = [name, node.input[1]]
+        tensor = self._tensor(values, wide, f"{weight}_as_{wide.lower()}")
+        made[weight, zero, tensor.name] = tensor
+        node.input[:] = [tensor.name, node.input[1]]
         return wide
 
-    def _fresh(self, name: str) -> str:
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name
+    def _tensor(self, values: Array, wide: str, name: str) -> onnx.TensorProto:
+        made = _tensor(values, wide, fresh(name, self._taken))
+        # Put away at once: of all that is rewritten one weight is in memory at a time.
+        set_values(made, made.data_type, (made.raw_data,), self._data)
+        return made
 
 
 def _spread(zeros: Array, shape: tuple[int, ...], node: onnx.NodeProto) -> Array:
@@ -176,20 +188,6 @@ def _type_name(tensor: onnx.TensorProto) -> str:
     return name
 
 
-def read_weights(tensor: onnx.TensorProto, folder: Path) -> Array:
-    """The values of `tensor`, whose external data lie in `folder`.
-
-    Raises:
-        ModelError: they cannot be read.
-    """
-    from onnx import checker, numpy_helper
-
-    try:
-        return numpy_helper.to_array(tensor, base_dir=str(folder))
-    except (OSError, ValueError, checker.ValidationError) as error:
-        raise ModelError(f"weights {tensor.name!r} cannot be read: {error}") from error
-
-
 def _tensor(values: Array, wide: str, name: str) -> onnx.TensorProto:
     import ml_dtypes
     from onnx import numpy_helper
@@ -204,8 +202,8 @@ def _tensor(values: Array, wide: str, name: str) -> onnx.TensorProto:
 def _drop_unused(graph: onnx.GraphProto, types: set[str]) -> None:
     from onnx import TensorProto
 
-    used = {name for each in _graphs(graph) for node in each.node for name in node.input}
-    used |= {value.name for each in _graphs(graph) for value in each.output}
+    used = {name for each in all_graphs(graph) for node in each.node for name in node.input}
+    used |= {value.name for each in all_graphs(graph) for value in each.output}
     for tensor in list(graph.initializer):
         if tensor.name not in used and TensorProto.DataType.Name(tensor.data_type) in types:
             graph.initializer.remove(tensor)
@@ -221,17 +219,3 @@ def _constants(graph: onnx.GraphProto, outer: _Constants) -> _Constants:
         if node.op_type == "Constant":
             known.update((node.output[0], item.t) for item in node.attribute if item.name == "value")
     return known
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for nested in _nested(node):
-            yield from _graphs(nested)
-
-
-def _nested(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs

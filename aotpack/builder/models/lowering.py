@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
-from aotpack.builder.models.model import SourceModel, count_nodes, link_data, read_graph
+from aotpack.builder.models.model import ModelFiles, load_graph, write_beside
 from aotpack.errors import FlexError
 from aotpack.manifest import FlexLowering
 from aotpack.target import PORTABLE, Target
@@ -23,9 +23,7 @@ __all__ = ["Lowered", "lower_for"]
 class Lowered:
     """A model that a target's compiler takes."""
 
-    path: Path
-    #: Nodes of it, constants left out.
-    nodes: int
+    model: ModelFiles
     #: One record for each FlexAttention node; none if the model has none and is the one given.
     records: tuple[FlexLowering, ...] = ()
 
@@ -33,8 +31,7 @@ class Lowered:
 def lower_for(
     target: Target,
     toolchain: Toolchain,
-    model: Path,
-    source: SourceModel,
+    model: ModelFiles,
     folder: Path,
     settings: FlexSettings = NOTHING_SAID,
 ) -> Lowered:
@@ -47,7 +44,6 @@ def lower_for(
         target: whom for.
         toolchain: says what the target runs.
         model: the prepared model.
-        source: what it was prepared from, for its external data.
         folder: takes the lowered model if there is anything to lower.
         settings: of the user. For the portable target `masked_rows` alone counts: with ``zeros`` the nodes do
             not stay, as the schema's body gives NaN.
@@ -57,19 +53,16 @@ def lower_for(
     """
     from aotpack import flex
 
-    graph = read_graph(model)
+    graph = load_graph(model.path)
     if not flex.has_flex(graph):
-        return Lowered(path=model, nodes=source.nodes)
+        return Lowered(model=model)
     lowered, records = (
         _keep(graph, settings)
         if target.name == PORTABLE
         else flex.lower(graph, toolchain.flex_capabilities(target), options=settings.options())
     )
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "lowered.onnx"
-    path.write_bytes(lowered.SerializeToString())
-    link_data(source, folder)
-    return Lowered(path=path, nodes=count_nodes(lowered.graph), records=records)
+    return Lowered(model=write_beside(lowered, model, folder / "lowered.onnx"), records=records)
 
 
 def _keep(graph: onnx.ModelProto, settings: FlexSettings) -> tuple[onnx.ModelProto, tuple[FlexLowering, ...]]:

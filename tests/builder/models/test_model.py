@@ -15,7 +15,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from aotpack.builder.models.model import count_nodes, prepare, read_graph, read_model
+from aotpack.builder.models.model import (
+    ModelFiles,
+    count_nodes,
+    import_model,
+    prepare,
+    read_graph,
+    read_model,
+)
 from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_infos
 from aotpack.errors import ModelError, ShapeError, UnknownName
 
@@ -89,6 +96,11 @@ def test_initializers_that_are_listed_as_inputs_are_none() -> None:
     assert [info.name for info in tensor_infos(old)] == ["x", "z"]
 
 
+def imported(model: Path, folder: Path) -> ModelFiles:
+    (folder / "imported").mkdir()
+    return import_model(read_model(model), folder / "imported")
+
+
 def test_a_prepared_copy_computes_what_its_source_does(
     real_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -96,31 +108,32 @@ def test_a_prepared_copy_computes_what_its_source_does(
 
     from aotpack.builder.models.numerics import seeded_inputs
 
-    source = read_model(real_model("silero_vad_16k_sequence"))
+    source = imported(real_model("silero_vad_16k_sequence"), tmp_path)
     prepared, _ = prepare(source, {"input": (3, 576)}, tmp_path)
-    assert prepared.parent == tmp_path
-    inputs = seeded_inputs(tensor_infos(read_graph(prepared)))
+    assert prepared.path.parent == tmp_path
+    inputs = seeded_inputs(tensor_infos(read_graph(prepared.path)))
     assert inputs["input"].shape == (3, 576)
-    ours, theirs = (ort.InferenceSession(path).run(None, inputs) for path in (prepared, source.path))
+    ours, theirs = (ort.InferenceSession(path).run(None, inputs) for path in (prepared.path, source.path))
     assert all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 def test_a_shape_that_changes_nothing_copies_nothing(small_model: Path, tmp_path: Path) -> None:
-    source = read_model(small_model)
-    assert prepare(source, {}, tmp_path) == (small_model, {})
-    assert prepare(source, {"image": (1, 3, 8, 8)}, tmp_path) == (small_model, {})
-    assert not list(tmp_path.iterdir())
+    source = imported(small_model, tmp_path)
+    assert source.path.read_bytes() == small_model.read_bytes()
+    assert prepare(source, {}, tmp_path / "empty") == (source, {})
+    assert prepare(source, {"image": (1, 3, 8, 8)}, tmp_path / "empty") == (source, {})
+    assert not (tmp_path / "empty").exists()
 
 
-def with_data(folder: Path, location: str) -> Path:
+def with_data(folder: Path, location: str, rows: int = 400) -> Path:
     """A model whose one weight lies in the file `location` beside it."""
-    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4, 2])
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[rows, 2])
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
         "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", rows])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])],
         [tensor],
     )
@@ -133,7 +146,7 @@ def with_data(folder: Path, location: str) -> Path:
 
 def test_external_data_is_part_of_the_model(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    path = with_data(tmp_path, "data/weights.bin")
+    path = with_data(tmp_path, "data/weights.bin", rows=4)
     with pytest.raises(ModelError, match=r"weights\.bin: No such file or directory \(it is part of the"):
         read_model(path)
     weights = np.arange(8, dtype=np.float32).tobytes()
@@ -149,9 +162,9 @@ def test_a_prepared_copy_has_the_data_beside_it_also_on_another_file_system(
 ) -> None:
     import onnxruntime as ort
 
-    weights = np.arange(8, dtype=np.float32)
+    weights = np.arange(800, dtype=np.float32)
     (tmp_path / "weights.bin").write_bytes(weights.tobytes())
-    source = read_model(with_data(tmp_path, "weights.bin"))
+    source = imported(with_data(tmp_path, "weights.bin"), tmp_path)
 
     def refuse(*arguments: object) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
@@ -161,9 +174,10 @@ def test_a_prepared_copy_has_the_data_beside_it_also_on_another_file_system(
         folder.mkdir()
         prepared, _ = prepare(source, {"batch": (1,)}, folder)
         # ORT refuses a symbolic link out of the folder.
-        (y,) = ort.InferenceSession(prepared).run(None, {"x": np.ones((1, 4), np.float32)})
-        assert np.array_equal(y, [weights.reshape(4, 2).sum(axis=0)])
-        assert (folder / "weights.bin").samefile(tmp_path / "weights.bin") == (name == "linked")
+        (y,) = ort.InferenceSession(prepared.path).run(None, {"x": np.ones((1, 400), np.float32)})
+        assert np.array_equal(y, [weights.reshape(400, 2).sum(axis=0)])
+        linked = (folder / "model.onnx.data").samefile(source.path.with_name("model.onnx.data"))
+        assert linked == (name == "linked")
         monkeypatch.setattr(os, "link", refuse)
 
 
@@ -187,10 +201,11 @@ def test_what_is_no_model_says_so(tmp_path: Path) -> None:
 @given(st.binary(min_size=1, max_size=200))
 @example(b"#!/bin/sh\n")
 @example(b"\x08\x0a")
+@example(b"version https://git-lfs.github.com/spec/v1\n")
 def test_random_bytes_are_no_model(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "random.onnx"
     path.write_bytes(data)
-    with pytest.raises(ModelError, match="is not an ONNX model"):
+    with pytest.raises(ModelError, match=r"is (not an ONNX model|a Git LFS pointer)"):
         read_model(path)
 
 
@@ -208,10 +223,10 @@ def test_a_model_cut_anywhere_is_refused_or_lacks_only_its_end(small_model: Path
 
 
 def test_nodes_of_nested_graphs_count_and_constants_do_not(real_model: Callable[[str], Path]) -> None:
-    graph = read_graph(real_model("silero_vad")).graph
-    branches = [node for node in graph.node if node.op_type == "If"]
+    graph = read_graph(real_model("silero_vad"))
+    branches = [node for node in graph.graph.node if node.op_type == "If"]
     assert branches
-    assert count_nodes(graph) > sum(node.op_type != "Constant" for node in graph.node)
+    assert count_nodes(graph) > sum(node.op_type != "Constant" for node in graph.graph.node)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
