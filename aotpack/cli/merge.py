@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.options import AsJson, NewPackage
+from aotpack.cli.options import AsJson, Force, NewPackage
 
 __all__ = ["merge"]
 
@@ -32,6 +32,7 @@ def merge(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Of `aotpack check --record`; again for each.", show_default=False),
     ] = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Make one package of several, and add what machines found."""
@@ -45,5 +46,7 @@ def merge(
     with ExitStack() as stack:
         readers = [stack.enter_context(PackageReader.open(path)) for path in packages]
         progress = stack.enter_context(output.progress("merging"))
-        merge_packages(readers, out, name=name, version=version, records=found, progress=progress)
+        merge_packages(
+            readers, out, name=name, version=version, records=found, progress=progress, force=force
+        )
     output.print_written(out, as_json)
