@@ -83,23 +83,21 @@ def test_a_model_travels_once_and_its_data_with_it(tmp_path: Path, far_cache: Pa
     (tmp_path / "m").mkdir()
     path = tmp_path / "m" / "m.onnx"
     onnx.save_model(
-        cnn(layers=2, channels=4, size=8), path, save_as_external_data=True, location="w", size_threshold=0
+        cnn(layers=2, channels=16, size=8), path, save_as_external_data=True, location="w", size_threshold=0
     )
     with Through() as executor:
         report = built(path, tmp_path, executor, "ort-cpu", "qnn-htp-v73")
         assert [each.state for each in report.rows] == ["built"] * 3, report.rows
         # Two jobs may ask at the same time; afterwards nobody asks again.
         assert set(map(executor.sent.count, executor.sent)) <= {1, 2}
-        model, weights = (
-            hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, path.with_name("w"))
-        )
-        assert {model, weights} < set(executor.sent)
-        assert len(set(executor.sent)) == 3, "and the reference"
+        first = set(executor.sent)
+        assert len(first) == 3, "the model, its weights and the reference"
         before = len(executor.sent)
         built(path, tmp_path, executor, "ort-cpu", "qnn-htp-v75")
         # The reference is a zip file, which has the time in it.
-        assert model not in executor.sent[before:]
-        assert weights not in executor.sent[before:]
+        again = set(executor.sent[before:])
+        assert len(again) <= 1
+        assert not again & first
 
 
 def test_what_comes_back_is_what_was_made(small_model: Path, tmp_path: Path, far_cache: Path) -> None:
