@@ -1,6 +1,8 @@
 # Every target sets up what it needs: on a fresh machine `make demo` or `make test` is the first and only command.
 
 PYTHON ?= python3
+# Processes that run tests. More than two start more compilers at once than small machines have memory for.
+WORKERS ?= 2
 EXTRAS := openvino,qnn,tensorrt-rtx,webgpu,farm,dev
 # Debian's names of what cannot come from pip; installed when missing.
 SYSTEM_PACKAGES :=
@@ -24,7 +26,7 @@ demo: setup  ## build a real model for seven targets, then inspect, select and r
 	@PATH="$(CURDIR)/$(BIN):$$PATH" samples/demo.sh
 
 test: lint models test-packages  ## lint, types and all tests but the long ones
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not long" $(ARGS)
 
 test-long: lint models test-packages  ## the same with the tests that take minutes or gigabytes
 	$(BIN)/python -m pytest $(ARGS)

@@ -49,6 +49,7 @@ def merge(
     version: str | None = None,
     compress: int | None = 3,
     progress: Callable[[int, int], None] | None = None,
+    force: bool = False,
 ) -> Manifest:
     """Write one package with the components and variants of all `readers`, in their order.
 
@@ -62,6 +63,7 @@ def merge(
         version: of the package; by default the first one's.
         compress: zstd level for segments that had to be split; None to store those raw.
         progress: called with (bytes stored, distinct bytes in all).
+        force: replace a file at `output` that is not a package, too.
 
     Raises:
         UsageError: no packages are given, a package cannot be called so, or a component of two of them was
@@ -89,7 +91,7 @@ def merge(
     manifest = first_manifest.model_copy(
         update={"name": name, "version": version, "components": tuple(components.values())}
     )
-    return write(output, manifest, contents, compress=compress, progress=progress)
+    return write(output, manifest, contents, compress=compress, progress=progress, force=force)
 
 
 def adopt(
@@ -100,6 +102,7 @@ def adopt(
     *,
     instead_of: str | None = None,
     compress: int | None = 3,
+    force: bool = False,
 ) -> Manifest:
     """Write `reader`'s package with the variants of the only component of `other` in `component` as well.
 
@@ -113,6 +116,7 @@ def adopt(
         output: the package to write.
         instead_of: the id of a variant of `component` in whose place they come.
         compress: zstd level for what `other` does not share.
+        force: replace a file at `output` that is not a package, too.
 
     Raises:
         PackageError: a package is damaged.
@@ -132,7 +136,7 @@ def adopt(
         for variant in new.values()
     }
     manifest = reader.manifest.model_copy(update={"components": components})
-    return write(output, manifest, contents, compress=compress)
+    return write(output, manifest, contents, compress=compress, force=force)
 
 
 def prune(
@@ -143,6 +147,7 @@ def prune(
     drop: Collection[str] = (),
     machines: Sequence[Machine] = (),
     progress: Callable[[int, int], None] | None = None,
+    force: bool = False,
 ) -> Manifest:
     """Write a package with some of the variants of another.
 
@@ -153,6 +158,7 @@ def prune(
         drop: targets or variant ids that go, whatever else is said.
         machines: those stay that one of these machines may be able to use: that are not UNSUPPORTED there.
         progress: called with (bytes stored, distinct bytes in all).
+        force: replace a file at `output` that is not a package, too.
 
     Raises:
         UnknownName: `keep` or `drop` has a name that no variant has.
@@ -187,7 +193,7 @@ def prune(
             )
     check_settings(components, output)
     manifest = reader.manifest.model_copy(update={"components": tuple(components)})
-    return write(output, manifest, stored(reader, components), compress=None, progress=progress)
+    return write(output, manifest, stored(reader, components), compress=None, progress=progress, force=force)
 
 
 def _united(first: Component, second: Component, where: str) -> Component:

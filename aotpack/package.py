@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +10,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from aotpack.bucket import best, buckets, shapes_by_model
+from aotpack.container.partial import new_folder
 from aotpack.container.reader import PackageReader
-from aotpack.errors import AotpackError, OutputError, UnknownName
+from aotpack.errors import UnknownName
 from aotpack.load_options import LoadKeywords, LoadOptions, SelectKeywords, SelectOptions, takes
 from aotpack.loading import Loaded, load_first
 from aotpack.machine import Machine
@@ -254,32 +253,11 @@ class Package:
         """
         files = self.variant(name, component).files
         folder = Path(folder)
-        try:
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise OutputError("exists already", where=folder, expected="a new or an empty folder")
-            if not folder.name:
-                raise OutputError("cannot be made anew", where=folder, expected="the name of a new folder")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        except OSError as error:
-            if isinstance(error, AotpackError):
-                raise
-            raise OutputError(error.strerror or str(error), where=folder) from None
-        try:
+        with new_folder(folder) as partial:
             for file in files:
                 dest = partial / file.path
                 dest.parent.mkdir(parents=True, exist_ok=True)
                 self._reader.copy_file(file, dest)
-            partial.chmod(0o755)
-            if folder.exists():
-                folder.rmdir()
-            partial.rename(folder)
-        except OSError as error:
-            if isinstance(error, AotpackError):
-                raise
-            raise OutputError(error.strerror or str(error), where=folder) from None
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return [folder / file.path for file in files]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,46 @@ def mounted(kind: str, megabytes: int, place: Path) -> Iterator[Path]:
     _done(command)
     try:
         yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+        image.unlink(missing_ok=True)
+
+
+#: EXT4_IOC_SHUTDOWN of Linux's fs/ext4/ext4.h, and the flag by which the journal is not written any more.
+_SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2
+
+
+@contextlib.contextmanager
+def with_power_cuts(megabytes: int, place: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A folder that is an ext4 disk of its own, and a function that cuts its power and starts it again.
+
+    What was not on the disk by then is lost. Its journal is written every second, not every five, so that a
+    cut finds all states of a disk in a short time.
+    """
+    folder, image = place / "ext4", place / "ext4.image"
+    folder.mkdir()
+    image.touch()
+    os.truncate(image, megabytes << 20)
+    _done(["mkfs.ext4", "-q", "-F", str(image)])
+    mount = ["mount", "-o", "loop,commit=1", str(image), str(folder)]
+    _done(mount)
+
+    def cut() -> None:
+        assert sys.platform == "linux"
+        import fcntl
+
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
+        except OSError as error:
+            pytest.skip(f"the power of an ext4 disk cannot be cut here: {error.strerror}")
+        finally:
+            os.close(fd)
+        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(mount, check=True)
+
+    try:
+        yield folder, cut
     finally:
         subprocess.run(["umount", str(folder)], check=True)
         image.unlink(missing_ok=True)

@@ -126,7 +126,7 @@ def test_a_refusal_keeps_its_cause(
 
     told: list[Event] = []
     with aotpack.open(tmp_path / "m.aotpack") as package:
-        monkeypatch.setattr(type(package.cache), "materialise", fail)
+        monkeypatch.setattr(type(package.cache), "hold", fail)
         with pytest.raises(NothingToLoad) as caught:
             package.load(on_event=told.append)
     refused = [event for event in told if event.code is EventCode.REFUSED]

@@ -30,6 +30,7 @@ def add(
     component: str | None = None,
     shapes: Wanted | None = None,
     keep_going: bool = False,
+    force: bool = False,
     **settings: Any,
 ) -> BuildReport:
     """Compile a component of a package for more targets and write the package with them.
@@ -41,6 +42,7 @@ def add(
         component: whose portable ONNX is compiled; by default the first one's.
         shapes: as `aotpack.build` takes them.
         keep_going: as for `aotpack.build`.
+        force: replace a file at `output` that is not a package, too.
         settings: passed on to `aotpack.build`.
 
     Raises:
@@ -49,7 +51,7 @@ def add(
         BuildFailed: as for `aotpack.build`; what did not fail was added if `keep_going`, else nothing was.
     """
     target = output or package
-    check_writable(target)
+    check_writable(target, force=force)
     with open_package(package) as opened, tempfile.TemporaryDirectory(prefix="aotpack-add-") as scratch:
         grown = opened.component(component)
         portable = next((variant for variant in grown.variants if variant.target == PORTABLE), None)
@@ -73,5 +75,5 @@ def add(
             **settings,
         )
         with open_package(built) as other:
-            adopt(opened.reader, grown, other.reader, target)
+            adopt(opened.reader, grown, other.reader, target, force=force)
     return report.model_copy(update={"package": str(target), "size": target.stat().st_size})

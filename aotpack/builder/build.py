@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import psutil
 
 from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.builder.footprint import with_footprints
+from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.dask_farm import connect
 from aotpack.builder.jobs.elsewhere import Elsewhere
 from aotpack.builder.jobs.model_copies import ModelCopies
@@ -68,6 +68,7 @@ def build(
     executor: Executor | str | None = None,
     compress: int | None = 3,
     on_event: OnEvent | None = None,
+    force: bool = False,
 ) -> BuildReport:
     """Compile one ONNX model for many targets and pack what comes out.
 
@@ -98,6 +99,7 @@ def build(
             import aotpack, or ``dask://HOST:PORT``, the scheduler of a Dask cluster.
         compress: zstd level of segments that shrink by it, or None.
         on_event: called for each step (`aotpack.events`), from worker threads, one call at a time.
+        force: replace a file at `output` that is not a package, too.
 
     Raises:
         UsageError, ModelError: nothing was started.
@@ -121,6 +123,7 @@ def build(
         jobs=jobs,
         reuse=reuse,
         compress=compress,
+        force=force,
     )
     return build_spec(spec, executor=executor, keep_going=keep_going, on_event=on_event)
 
@@ -176,7 +179,7 @@ def build_spec(
     started = time.monotonic()
     tell = _one_at_a_time(on_event)
     refuse_input(spec.output, [component.model for component in spec.components])
-    with _claimed(spec.output) as scratch:
+    with _claimed(spec.output, force=spec.force) as scratch:
         spec = with_constants(spec, scratch)
         finished = _run(spec, executor, scratch, tell)
         report = _pack(spec, finished, tell, started)
@@ -194,10 +197,7 @@ def build_spec(
 
 
 def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: OnEvent) -> list[Finished]:
-    limits = spec.limits
-    if limits.memory is None:
-        # What a machine has is the least that a limit can mean: beyond it the system kills at random.
-        limits = Limits(seconds=limits.seconds, memory=psutil.virtual_memory().total * 9 // 10)
+    limits = default_limits(spec.limits)
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers())
         elsewhere = None if executor is None else _elsewhere(executor, workers)
@@ -257,6 +257,7 @@ def _pack(spec: BuildSpec, finished: list[Finished], tell: OnEvent, started: flo
         Manifest(name=spec.name, version=spec.version, license=spec.license, components=ordered),
         contents,
         compress=spec.compress,
+        force=spec.force,
     )
     return BuildReport(
         package=str(spec.output),
@@ -267,13 +268,13 @@ def _pack(spec: BuildSpec, finished: list[Finished], tell: OnEvent, started: flo
 
 
 @contextlib.contextmanager
-def _claimed(output: Path) -> Iterator[Path]:
+def _claimed(output: Path, *, force: bool) -> Iterator[Path]:
     """Hold `output` for this build, and give a scratch folder, gone afterwards.
 
     Find out before anything is compiled that `output` cannot be written. What builds that were killed have
     left is removed.
     """
-    check_writable(output)
+    check_writable(output, force=force)
     builds = Cache().root / "builds"
     name = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:32]
     try:

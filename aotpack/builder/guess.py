@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import ReferenceRequest
 from aotpack.builder.models.constants import fix_component
-from aotpack.builder.models.model import read_graph
+from aotpack.builder.models.model import read_graph, read_model
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.spec import ComponentSpec, Constant, Limits
 from aotpack.manifest import TensorInfo
@@ -29,6 +30,10 @@ _ALONE = 4
 
 #: Seconds for all attempts together: a model that takes longer has an owner who knows its sizes.
 _PATIENCE = 30.0
+#: Bytes for an attempt with a model of no size, and for each byte of one: a size that takes more is none to
+#: begin with.
+_MEMORY = 4 * 1024**3
+_MEMORY_BY_SIZE = 20
 
 
 #: A dimension: its symbol or, where it has none, its input and axis.
@@ -47,13 +52,15 @@ class Guess:
     runs: bool
 
 
-def guess_inputs(model: Path, folder: Path, workers: Workers) -> Guess:
+def guess_inputs(model: Path, folder: Path, workers: Workers, limits: Limits | None = None) -> Guess:
     """Sizes that `model` runs with: each 1 or, where that is too small, as few larger ones as will do.
 
     Args:
         model: the ONNX model.
         folder: an empty one.
         workers: run it.
+        limits: of all attempts together in time, and of each in memory; by default 30 seconds, and 4 GiB with
+            20 times the size of the model.
 
     Raises:
         ModelError: it cannot be read.
@@ -62,7 +69,9 @@ def guess_inputs(model: Path, folder: Path, workers: Workers) -> Guess:
     component = ComponentSpec(name="main", model=model, shapes={}, constants=constants)
     if constants:
         component = fix_component(component, folder)
-    attempts = _Attempts(component.model, tensor_infos(read_graph(component.model)), folder, workers)
+    attempts = _Attempts(
+        component.model, tensor_infos(read_graph(component.model)), folder, workers, _limited(model, limits)
+    )
     for sizes in _candidates(attempts.inputs):
         if attempts.runs(sizes):
             # The least is an edge at which compilers err more often, such as a spectrum of one frame.
@@ -73,12 +82,15 @@ def guess_inputs(model: Path, folder: Path, workers: Workers) -> Guess:
 
 
 class _Attempts:
-    def __init__(self, model: Path, inputs: tuple[TensorInfo, ...], folder: Path, workers: Workers) -> None:
+    def __init__(
+        self, model: Path, inputs: tuple[TensorInfo, ...], folder: Path, workers: Workers, limits: Limits
+    ) -> None:
         self.inputs = inputs
         self._model = model.absolute()
         self._folder = folder
         self._workers = workers
-        self._end = time.monotonic() + _PATIENCE
+        self._memory = limits.memory
+        self._end = time.monotonic() + limits.seconds
         self._count = 0
 
     def runs(self, sizes: Mapping[_Dimension, int]) -> bool:
@@ -94,8 +106,19 @@ class _Attempts:
             inputs=tuple(_sized(info, sizes) for info in self.inputs),
             output=str(folder / "outputs.npz"),
         )
-        outcome = self._workers.run(request, folder, environment={}, limits=Limits(seconds=left))
+        outcome = self._workers.run(
+            request, folder, environment={}, limits=Limits(seconds=left, memory=self._memory)
+        )
         return outcome.failure is None
+
+
+def _limited(model: Path, limits: Limits | None) -> Limits:
+    chosen = limits or Limits(seconds=_PATIENCE)
+    if chosen.memory is not None:
+        return chosen
+    read = read_model(model)
+    memory = min(_MEMORY + _MEMORY_BY_SIZE * read.source.size, default_limits(chosen).memory or _MEMORY)
+    return Limits(seconds=chosen.seconds, memory=memory)
 
 
 def _choosing(model: onnx.ModelProto) -> dict[str, Constant]:

@@ -29,7 +29,12 @@ __all__ = ["refresh"]
 
 
 def refresh(
-    package: Path, output: Path, *, machine: Machine | None = None, on_event: OnEvent | None = None
+    package: Path,
+    output: Path,
+    *,
+    machine: Machine | None = None,
+    on_event: OnEvent | None = None,
+    force: bool = False,
 ) -> BuildReport:
     """Write a package in which the variants that `aotpack.doctor.examine` calls stale are compiled anew.
 
@@ -41,12 +46,13 @@ def refresh(
         output: the package to write.
         machine: whose runtimes make a variant stale; by default this computer's.
         on_event: as for `aotpack.build`.
+        force: replace a file at `output` that is not a package, too.
 
     Raises:
         UsageError: a component with stale variants has no portable one.
         PackageError, OutputError: the package is damaged, or `output` cannot be written.
     """
-    check_writable(output)
+    check_writable(output, force=force)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="aotpack-refresh-") as scratch:
         latest = package
@@ -62,7 +68,7 @@ def refresh(
         seconds = sum(row.seconds for row in rows)
         if latest != package or output != package:
             with open_package(latest) as done:
-                prune(done.reader, output)
+                prune(done.reader, output, force=force)
     return BuildReport(package=str(output), size=output.stat().st_size, seconds=seconds, rows=tuple(rows))
 
 

@@ -138,6 +138,8 @@ class BuildSpec:
     reuse: bool = True
     #: zstd level for segments that shrink by it; None: store all of them raw.
     compress: int | None = 3
+    #: Replace a file at `output` that is not a package, too.
+    force: bool = False
 
     def __post_init__(self) -> None:
         check_title(name=self.name, version=self.version, license_=self.license)

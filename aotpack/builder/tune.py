@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.supervise import run_worker
 from aotpack.builder.jobs.worker import MeasureRequest
 from aotpack.builder.repair import fixed_shapes
@@ -49,7 +50,7 @@ def tune(
         component: its name; by default the first one.
         policy: which variants are measured: those that it accepts.
         runs: of each variant after the first one, at most.
-        limits: of each process.
+        limits: of each process; by default 300 seconds, and memory as for `aotpack.build`.
         on_measured: is told each measurement when it is done.
 
     Returns:
@@ -58,6 +59,7 @@ def tune(
     Raises:
         OutputError: the cache cannot be written.
     """
+    limits = default_limits(limits or Limits(seconds=300.0))
     tuned = package.component(component)
     machine, policy, store = probe(), policy or Policy(), TuningStore(package.cache.root)
     selection = select(tuned, machine, toolchains(), here=True, policy=policy)

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from aotpack._text import printable
 from aotpack.builder.jobs.job import Done, Measured, PartDone
+from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, refused_by_loaders
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered
 from aotpack.builder.models.numerics import TOLERANCES
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
-from aotpack.errors import NotAllowed
+from aotpack.errors import AotpackError
 from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
-from aotpack.model_check import ANY_DOMAIN, Allowance
-from aotpack.model_files import check_model_file
 from aotpack.policy import DEFAULT_MIN_COMPILED, share_compiled
-from aotpack.settings import settings_issue
 from aotpack.target import PORTABLE
 from aotpack.toolchain.plugin import MODEL_NAME
 from aotpack.vendor_text import brief
@@ -38,6 +38,8 @@ _DETAILS_IN_REPORT = 20_000
 _NOT_FINITE = 1e300
 #: Of the nodes that are left out.
 _NAMED_NODES = 5
+#: Of such a name, in characters.
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +112,16 @@ def finish(job: Job, done: Done, *, cached: bool, why: str | None) -> tuple[Buil
     """
     if done.failure is not None:
         return tuple(failed(job, component, done, done.failure, why) for component in job.components)
-    return tuple(
-        _finish(job, component, done, part, cached, why)
-        for component, part in zip(job.components, done.parts, strict=True)
-    )
+    built = []
+    for component, part in zip(job.components, done.parts, strict=True):
+        try:
+            built.append(_finish(job, component, done, part, cached, why))
+        except ValidationError as error:
+            reason = f"no package may hold it: {first_issue(error)}"
+            built.append(failed(job, component, done, reason, why))
+        except (AotpackError, OSError) as error:
+            built.append(failed(job, component, done, str(error), why))
+    return tuple(built)
 
 
 def _finish(
@@ -149,7 +157,8 @@ def _finish(
         numerics=numerics,
         flex=part.flex,
     )
-    if issue := _not_allowed(variant, job, part):
+    check_variant(variant, [name for name, _ in part.files])
+    if issue := refused_by_loaders(variant, part.files, job.toolchain):
         return failed(job, component, done, issue, why)
     share = share_compiled(part.coverage)
     left_out = _left_out(part, job, done.remarks)
@@ -190,20 +199,6 @@ def _finish(
     )
 
 
-def _not_allowed(variant: Variant, job: Job, part: PartDone) -> str | None:
-    """What a loader would refuse the variant for, whatever the machine."""
-    if issue := settings_issue(variant.session, job.toolchain):
-        return issue
-    files = {name: Path(path).stat().st_size for name, path in part.files}
-    model, path = part.files[0]
-    try:
-        # Whether there are kernels for operators of other domains is known where it is loaded.
-        check_model_file(Path(path), model, files, Allowance.of(job.toolchain, ANY_DOMAIN))
-    except NotAllowed as error:
-        return f"no package may hold it: {error}"
-    return None
-
-
 def _tolerance(job: Job, component: ComponentPlan) -> float:
     by_target = TOLERANCES[job.target.precision]
     # Such a model asks for bfloat16, and some EPs do as it says; the reference computes in float32.
@@ -222,7 +217,9 @@ def _left_out(part: PartDone, job: Job, remarks: tuple[str, ...]) -> str | None:
     count = sum(len(names) for names in part.left.values())
     kinds = []
     for kind, names in sorted(part.left.items()):
-        shown = ", ".join(names[:_NAMED_NODES]) + (", …" if len(names) > _NAMED_NODES else "")
+        shown = ", ".join(name[:_LONGEST_NAME] for name in names[:_NAMED_NODES]) + (
+            ", …" if len(names) > _NAMED_NODES else ""
+        )
         kinds.append(f"{kind} ({shown})")
     why = (
         f" {job.target.ep}: {said.rstrip('.')}."

@@ -16,7 +16,7 @@ import typer
 
 from aotpack.cli.build import show_report, targets_of
 from aotpack.cli.build_progress import build_progress
-from aotpack.cli.options import AsJson, ComponentName, PackagePath
+from aotpack.cli.options import AsJson, ComponentName, Force, PackagePath
 from aotpack.errors import BuildFailed
 
 __all__ = ["add"]
@@ -39,6 +39,7 @@ def add(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
     ] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile a package's portable ONNX for more targets."""
@@ -55,6 +56,7 @@ def add(
                 component=component,
                 shapes=shapes,
                 keep_going=keep_going,
+                force=force,
                 on_event=build_progress(stack),
             )
         except BuildFailed as error:

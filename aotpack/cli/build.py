@@ -23,7 +23,7 @@ from aotpack.builder.flex_settings import FlexSettings, parse_flex
 from aotpack.builder.spec import Limits, TargetSpec
 from aotpack.cli import output
 from aotpack.cli.build_progress import build_progress
-from aotpack.cli.options import AsJson, Block, KvHeads, Lowering, MaskedRows
+from aotpack.cli.options import AsJson, Block, Force, KvHeads, Lowering, MaskedRows
 from aotpack.errors import BuildFailed, OutputError, UnknownName, UsageError
 from aotpack.target import Precision
 
@@ -123,6 +123,7 @@ def build(
     lowering: Lowering = None,
     block: Block = None,
     kv_heads: KvHeads = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile a model, or what a build file says, for each target."""
@@ -178,7 +179,9 @@ def build(
             memory=spec.limits.memory if memory is None else memory,
         ),
     }
-    spec = replace(spec, **{key: value for key, value in changes.items() if value is not None}, reuse=reuse)
+    spec = replace(
+        spec, **{key: value for key, value in changes.items() if value is not None}, reuse=reuse, force=force
+    )
     if compress is not None:
         spec = replace(spec, compress=compress or None)
     if extract not in (None, "flex"):

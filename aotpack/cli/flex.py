@@ -17,7 +17,7 @@ import typer
 from aotpack.builder.flex_settings import parse_flex
 from aotpack.cli import output
 from aotpack.cli.build import run_build, show_report, targets_of
-from aotpack.cli.options import AsJson, Block, KvHeads, Lowering, MaskedRows, NewPackage
+from aotpack.cli.options import AsJson, Block, Force, KvHeads, Lowering, MaskedRows, NewPackage
 from aotpack.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def build(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
     ] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Build a package of one attention, from nothing but its shape and its mods."""
@@ -105,6 +106,7 @@ def build(
             output=out,
             components=attention_components(models, Path(scratch), settings),
             targets=tuple(targets_of(target, flex=own)),
+            force=force,
         )
         show_report(run_build(spec, as_json, keep_going=keep_going), as_json)
 

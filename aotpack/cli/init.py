@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from aotpack._size import parse_size
 from aotpack.cli import output
 
 __all__ = ["init"]
@@ -24,6 +25,14 @@ def init(
     out: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The build file to write.")
     ] = Path("aotpack.toml"),
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="For all attempts to run it.", show_default="30"),
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="For each attempt.", show_default="4G and more for large ones"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a build file for a model, with sizes that it runs with."""
@@ -31,12 +40,15 @@ def init(
     from aotpack.builder.draft import draft
     from aotpack.builder.guess import guess_inputs
     from aotpack.builder.jobs.supervise import Workers
+    from aotpack.builder.spec import Limits
     from aotpack.errors import OutputError
     from aotpack.probing import probe
     from aotpack.target import catalogue
     from aotpack.toolchain import toolchains
 
     refuse_input(out, [model])
+    memory = None if memory_limit is None else parse_size(memory_limit, "--memory-limit")
+    limits = Limits(seconds=30.0 if time_limit is None else time_limit, memory=memory)
     machine, known = probe(), toolchains()
     extra = [target for toolchain in known.values() for target in toolchain.targets()]
     usable = [
@@ -46,7 +58,7 @@ def init(
         if target.generation is None and known[target.toolchain].why_not_compile(target, machine) is None
     ]
     with tempfile.TemporaryDirectory(prefix="aotpack-init-") as scratch, Workers() as workers:
-        guess = guess_inputs(model, Path(scratch), workers)
+        guess = guess_inputs(model, Path(scratch), workers, limits)
     text = draft(model, guess, name=package_name(model), folder=out.parent, targets=usable)
     try:
         with out.open("w" if force else "x", encoding="utf-8") as file:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.options import AsJson, NewPackage
+from aotpack.cli.options import AsJson, Force, NewPackage
 
 __all__ = ["merge"]
 
@@ -27,6 +27,7 @@ def merge(
     version: Annotated[
         str | None, typer.Option(help="By default the first one's.", show_default=False)
     ] = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Make one package of several, such as those of two build hosts."""
@@ -38,5 +39,5 @@ def merge(
     with ExitStack() as stack:
         readers = [stack.enter_context(PackageReader.open(path)) for path in packages]
         progress = stack.enter_context(output.progress("merging"))
-        merge_packages(readers, out, name=name, version=version, progress=progress)
+        merge_packages(readers, out, name=name, version=version, progress=progress, force=force)
     output.print_written(out, as_json)

@@ -12,6 +12,7 @@ __all__ = [
     "Block",
     "ComponentName",
     "Emulate",
+    "Force",
     "KvHeads",
     "Lowering",
     "MaskedRows",
@@ -26,6 +27,8 @@ PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="An .aotpac
 NewPackage = Annotated[
     Path, typer.Option("--output", "-o", metavar="FILE", help="The package to write.", show_default=False)
 ]
+#: ``--force``.
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that is not a package, too.")]
 #: ``--json``. Every verb that prints a result has it.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (schemas/) instead of text.")]
 #: ``--component``.

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from aotpack.cli import output
-from aotpack.cli.options import AsJson, NewPackage, PackagePath
+from aotpack.cli.options import AsJson, Force, NewPackage, PackagePath
 from aotpack.errors import UsageError
 
 __all__ = ["prune"]
@@ -34,6 +34,7 @@ def prune(
         list[str] | None,
         typer.Option(metavar="NAME|FILE", help="Keep what this machine may use; again for each."),
     ] = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a package with those variants of another that you need."""
@@ -47,5 +48,7 @@ def prune(
         )
     machines = [find_machine(name) for name in machine or []]
     with PackageReader.open(package) as reader, output.progress("writing") as progress:
-        prune_package(reader, out, keep=keep or [], drop=drop or [], machines=machines, progress=progress)
+        prune_package(
+            reader, out, keep=keep or [], drop=drop or [], machines=machines, progress=progress, force=force
+        )
     output.print_written(out, as_json)

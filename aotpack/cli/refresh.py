@@ -13,19 +13,25 @@ from aotpack.cli import output
 from aotpack.cli.build import show_report
 from aotpack.cli.build_progress import build_progress
 from aotpack.cli.choice import MachineName, machine_of
-from aotpack.cli.options import AsJson, NewPackage, PackagePath
+from aotpack.cli.options import AsJson, Force, NewPackage, PackagePath
 
 __all__ = ["refresh"]
 
 
 def refresh(
-    package: PackagePath, out: NewPackage, machine: MachineName = None, as_json: AsJson = False
+    package: PackagePath,
+    out: NewPackage,
+    machine: MachineName = None,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compile the stale variants of a package anew (`aotpack doctor`)."""
     from aotpack.builder.refresh import refresh as refresh_package
 
     with ExitStack() as stack:
-        report = refresh_package(package, out, machine=machine_of(machine), on_event=build_progress(stack))
+        report = refresh_package(
+            package, out, machine=machine_of(machine), on_event=build_progress(stack), force=force
+        )
     if report.rows or as_json:
         show_report(report, as_json)
     else:

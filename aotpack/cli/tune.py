@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aotpack._size import parse_size
 from aotpack.cli import output
 from aotpack.cli.choice import takes_policy
 from aotpack.cli.options import AsJson, ComponentName, PackagePath
@@ -29,6 +30,12 @@ def tune(
     component: ComponentName = None,
     runs: Annotated[int, typer.Option(min=3, help="Timed runs of each variant, at most.")] = 50,
     time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="For each variant's process.")] = 300.0,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="For each variant's process.", show_default="90 % of the machine's"
+        ),
+    ] = None,
     as_json: AsJson = False,
     *,
     policy: Policy,
@@ -38,13 +45,14 @@ def tune(
     from aotpack.builder.tune import tune as tune_package
     from aotpack.package import open_package
 
+    memory = None if memory_limit is None else parse_size(memory_limit, "--memory-limit")
     with open_package(package) as opened:
         tuning = tune_package(
             opened,
             component=component,
             policy=policy,
             runs=runs,
-            limits=Limits(seconds=time_limit),
+            limits=Limits(seconds=time_limit, memory=memory),
             on_measured=lambda item: output.note(f"measured {item.variant}"),
         )
     if as_json:

@@ -1,8 +1,9 @@
-"""A file that appears whole or not at all: written under another name, synced, renamed.
+"""A file or a folder that appears whole or not at all: written under another name, synced, renamed.
 
 The other name is ``.<name>.<random>.aotpack-partial`` in the same folder. Whoever writes it holds a lock on
-it. A process that was killed leaves the file but not the lock, so the next one to write there sweeps it away.
-Two that write to one output at once do not meet: each has its own partial file and the last to finish wins.
+it, be it a file or a folder. A process that was killed leaves it without the lock, so the next one to write
+there sweeps it away. Two that write to one output at once do not meet: each has its own partial file and the
+last to finish wins.
 """
 
 from __future__ import annotations
@@ -10,23 +11,39 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from aotpack.container.format import MAGIC
 from aotpack.errors import OutputError
+from aotpack.source.durable import sync_descriptor, sync_folder, sync_tree
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["SUFFIX", "PartialFile", "check_writable", "replacing", "sweep", "syncing"]
+__all__ = [
+    "SUFFIX",
+    "PartialFile",
+    "check_is_package",
+    "check_writable",
+    "new_folder",
+    "replacing",
+    "sweep",
+    "syncing",
+]
 
 #: The end of the name of a file that is being written.
 SUFFIX = ".aotpack-partial"
+
+#: Seconds.
+_STALE = 24 * 3600
 
 #: Bytes that are worth a sync of their own.
 _SYNC_FROM = 16 * 1024 * 1024
@@ -61,13 +78,13 @@ def replacing(output: Path) -> Iterator[PartialFile]:
     fd: int | None = partial.fd
     try:
         yield partial
-        os.fsync(partial.fd)
+        sync_descriptor(partial.fd)
         if sys.platform == "win32":
             # An open file cannot be renamed there. Elsewhere its lock is what keeps it from being swept.
             os.close(partial.fd)
             fd = None
         partial.path.replace(output)
-        _sync_folder(output.parent)
+        sync_folder(output.parent)
     except OSError as error:
         # Errors of the tree that inherit OSError say more than we could.
         if error.errno is None:
@@ -80,13 +97,56 @@ def replacing(output: Path) -> Iterator[PartialFile]:
             partial.path.unlink(missing_ok=True)
 
 
-def check_writable(output: Path) -> None:
-    """Find out before hours of work that `output` cannot be written.
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a new empty folder that takes the name `folder` when the block ends well.
 
     Raises:
-        OutputError: its folder or its name says so.
+        OutputError: `folder` exists and is not empty, or cannot be made.
     """
-    _check_replaceable(output)
+    try:
+        if not folder.name:
+            raise OutputError("cannot be made anew", where=folder, expected="the name of a new folder")
+        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputError("exists already", where=folder, expected="a new or an empty folder")
+        if folder.is_symlink():
+            folder = folder.resolve()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        partial, fd = _create_folder(folder)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OutputError(f"cannot be made: {error.strerror}", where=folder) from None
+    try:
+        yield partial
+        sync_tree(partial)
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        # Errors of the tree that inherit OSError say more than we could.
+        if error.errno is None:
+            raise
+        raise OutputError(f"cannot be written: {error.strerror}", where=folder) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if fd is not None:
+            os.close(fd)
+
+
+def check_writable(output: Path, *, force: bool = False) -> None:
+    """Find out before hours of work that `output` cannot be written.
+
+    Args:
+        output: a package to write.
+        force: replace a file that is not a package, too.
+
+    Raises:
+        OutputError: its folder or its name says so, or there is a file that is not a package.
+    """
+    check_is_package(output, force=force)
     try:
         with tempfile.TemporaryFile(dir=output.parent):
             pass
@@ -94,6 +154,34 @@ def check_writable(output: Path) -> None:
         raise OutputError(
             error.strerror or str(error), where=output.parent, hint="choose a folder that can be written"
         ) from None
+
+
+def check_is_package(output: Path, *, force: bool = False) -> None:
+    """Nothing, if `output` is a package, an empty file or nothing: all else is not ours to replace.
+
+    Args:
+        output: a package to write.
+        force: a file that is not a package may be replaced, too.
+
+    Raises:
+        OutputError: it is something else.
+    """
+    _check_replaceable(output)
+    if force:
+        return
+    try:
+        with output.open("rb") as file:
+            head = file.read(len(MAGIC))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"cannot be read: {error.strerror}", where=output) from None
+    if head and head != MAGIC:
+        raise OutputError(
+            "is a file that is not a package, and would be lost",
+            where=output,
+            hint="write to another file, or give --force (force=True) to replace it",
+        )
 
 
 def _check_replaceable(output: Path) -> None:
@@ -160,12 +248,34 @@ def _create(output: Path) -> PartialFile:
         os.close(fd)
 
 
+def _create_folder(folder: Path) -> tuple[Path, int | None]:
+    """A partial folder and the descriptor that has it locked; None on Windows, which locks no folders."""
+    while True:
+        path = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}{SUFFIX}")
+        path.mkdir()
+        if sys.platform == "win32":
+            return path, None
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            # A sweep came between the making and the locking.
+            continue
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.path.lexists(path):
+            return path, fd
+        os.close(fd)
+
+
 def _remove_if_dead(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        _remove_folder_if_dead(path)
+        return
     if sys.platform == "win32":
         # An open file cannot be removed there, which is all that is asked.
         path.unlink()
         return
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    # O_NONBLOCK: what has the name may be a named pipe.
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()
@@ -173,11 +283,15 @@ def _remove_if_dead(path: Path) -> None:
         os.close(fd)
 
 
-def _sync_folder(folder: Path) -> None:
-    # So that the new name outlives a loss of power. Not every system can sync a folder.
-    with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+def _remove_folder_if_dead(path: Path) -> None:
+    if sys.platform == "win32":
+        # Nothing tells there whether somebody still writes; nobody does for so long.
+        if time.time() - path.stat().st_mtime > _STALE:
+            shutil.rmtree(path, ignore_errors=True)
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(fd)

@@ -22,7 +22,7 @@ import xxhash
 from aotpack.container.compressing import compress, compressed
 from aotpack.container.content import Content, StoredFile
 from aotpack.container.format import PREAMBLE_SIZE, Preamble
-from aotpack.container.partial import PartialFile, replacing, syncing
+from aotpack.container.partial import PartialFile, check_is_package, replacing, syncing
 from aotpack.container.reader import PackageReader
 from aotpack.container.sharing import LONGEST, Piece, Plan, plan
 from aotpack.errors import UsageError
@@ -54,6 +54,7 @@ def write(
     *,
     compress: int | None = 3,
     progress: Callable[[int, int], None] | None = None,
+    force: bool = False,
 ) -> Manifest:
     """Write a package.
 
@@ -65,6 +66,7 @@ def write(
             ONNX model to load comes first.
         compress: zstd level, or None to store raw what is not compressed already.
         progress: called with (bytes stored, distinct bytes in all), both before compression.
+        force: replace a file that is not a package, too.
 
     Returns:
         The manifest with files and segments, as it stands in the package.
@@ -73,6 +75,7 @@ def write(
         UsageError: `contents` has other variants than `manifest`, or a path that not every system can have.
         OutputError: `output` cannot be written; or a file cannot be read, or changed meanwhile.
     """
+    check_is_package(output, force=force)
     keys = [
         (component.name, variant.id) for component in manifest.components for variant in component.variants
     ]

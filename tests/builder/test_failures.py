@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,31 @@ from tests.command_line import Done, aotpack
 
 #: What each row's reason must say.
 REASONS = {
+    "fifo-for-a-result": r"no result that can be read: result.json: is no regular file",
+    "fifo-for-a-log": "the worker ended with status 3 and no result",
+    "stop-the-server": "it did not end within 12 s",
+    "kill-the-server": "the process that starts the workers has died",
+    "sparse-file": r"v: is too large; found 1073741824 bytes; expected at most \d+ for this model",
+    "daemon-eats-memory": r"it took \d+ MiB of memory; the limit is 572 MiB",
+    "leave-a-daemon": "RuntimeError: the daemon stays",
+    "symbolic-link": "w: is a link, or lies behind one",
+    "linked-folder": "inner/secret: is a link, or lies behind one",
+    "hard-link": "w: has another name too; found 2 links",
+    "file-outside": r"^\$TROUBLESOME_SECRET: lies outside the folder that was given",
+    "name-a-file-of-others": "^no package may hold it: model.onnx",
+    "many-files": "at most 4096 items",
+    "many-operators": "^it gave what no package may hold: 'left_on_cpu': Dictionary should have at most 1024",
+    "case-twins": "'w' is the same name as that of files",
+    "nested-paths": "'model.onnx/w' lies inside another file",
+    "long-string": "at most 65536 characters",
+    "surrogate-string": "surrogates not allowed",
+    "wrong-types": "TypeError",
+    "change-the-model": "the compiler changed or removed the model that it was given",
+    "remove-the-model": "the compiler changed or removed the model that it was given",
+    "remove-its-folder": "the compiler changed or removed the model that it was given",
+    "print-without-end": "it did not end within 12 s",
+    "negative-difference": "the worker ended with status 0 and a result that cannot be read",
+    "secrets": r"RuntimeError: no licence for \$TROUBLESOME_TOKEN$",
     "abort": "the worker was killed by SIGABRT",
     "segfault": "the worker was killed by SIGSEGV",
     "hang": "it did not end within 12 s",
@@ -37,12 +63,29 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def build(package: Path, small_model: Path, troublesome: Path) -> Done:
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the user's."""
+    path = tmp_path_factory.mktemp("home") / "secret"
+    path.write_text("of the user")
+    path.chmod(0o640)
+    return path
+
+
+@pytest.fixture(scope="module")
+def build(package: Path, small_model: Path, troublesome: Path, secret: Path) -> Done:
     """Each misbehaviour once, between two targets that work."""
     targets = ("ort-cpu", *(f"trouble-{how}" for how in MISBEHAVIOURS), "trouble-none")
     options = ("--json", "--jobs", 6, "--time-limit", 12, "--memory-limit", "600M")
     chosen = (f"--target={name}" for name in targets)
-    return aotpack("build", small_model, "-o", package, *chosen, *options, path=(troublesome,))
+    env = {
+        "TROUBLESOME_SECRET": str(secret),
+        "TROUBLESOME_TOKEN": "hf_0123456789",
+        "HOME": str(secret.parent),
+    }
+    before = small_model.read_bytes()
+    done = aotpack("build", small_model, "-o", package, *chosen, *options, path=(troublesome,), env=env)
+    assert small_model.read_bytes() == before, "compilers get copies"
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +134,29 @@ def test_children_of_a_worker_do_not_outlive_it(rows: dict[str, dict[str, Any]])
     match = re.search(r"child (\d+)", rows["trouble-hang-with-child"]["log"])
     assert match is not None
     assert not psutil.pid_exists(int(match[1])) or psutil.Process(int(match[1])).status() == "zombie"
+
+
+def test_a_daemon_does_not_outlive_its_job(rows: dict[str, dict[str, Any]]) -> None:
+    match = re.search(r"daemon (\d+)", rows["trouble-leave-a-daemon"]["log"])
+    assert match is not None
+    assert not psutil.pid_exists(int(match[1]))
+
+
+def test_no_file_of_the_user_is_touched_or_packed(
+    rows: dict[str, dict[str, Any]], package: Path, secret: Path
+) -> None:
+    assert (secret.read_text(), secret.stat().st_mode & 0o777) == ("of the user", 0o640)
+    assert b"of the user" not in package.read_bytes()
+
+
+def test_a_log_says_neither_credentials_nor_where_the_user_lives(
+    rows: dict[str, dict[str, Any]], secret: Path
+) -> None:
+    row = rows["trouble-secrets"]
+    assert "$TROUBLESOME_TOKEN ~/models" in row["log"]
+    for other in rows.values():
+        assert "hf_0123456789" not in json.dumps(other)
+        assert str(secret.parent) not in (other["log"] or "")
 
 
 def test_the_highest_memory_of_a_worker_is_reported(rows: dict[str, dict[str, Any]]) -> None:

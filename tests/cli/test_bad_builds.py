@@ -19,6 +19,7 @@ import pytest
 
 from samples.made_models import cnn
 from tests.command_line import aotpack, environment, finish, start
+from tests.container.packages import OLD_PACKAGE
 
 SHAPES = ("--shape", "input=1,576")
 
@@ -123,11 +124,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_keeps_what_was_there(real_model: Callable[[str], Path], small_disk: Path) -> None:
     package = small_disk / "new.aotpack"
-    package.write_bytes(b"the old one")
+    package.write_bytes(OLD_PACKAGE)
     done = aotpack("build", real_model("silero_vad_16k_sequence"), "-o", package)
     assert (done.status, done.out) == (1, "")
     assert done.error == f"{package}: cannot be written: No space left on device"
-    assert package.read_bytes() == b"the old one"
+    assert package.read_bytes() == OLD_PACKAGE
     assert [path.name for path in small_disk.iterdir()] == ["new.aotpack"]
 
 
@@ -163,7 +164,7 @@ def test_a_file_that_may_not_grow_keeps_what_was_there(
     real_model: Callable[[str], Path], package: Path
 ) -> None:
     """As a full disk, for those who cannot mount one."""
-    package.write_bytes(b"the old one")
+    package.write_bytes(OLD_PACKAGE)
     silero = real_model("silero_vad_16k_sequence")
     process = subprocess.Popen(
         [sys.executable, "-m", "aotpack", "build", str(silero), "-o", str(package)],
@@ -176,7 +177,7 @@ def test_a_file_that_may_not_grow_keeps_what_was_there(
     done = finish(process)
     assert (done.status, done.out) == (1, "")
     assert done.error == f"{package}: cannot be written: File too large"
-    assert package.read_bytes() == b"the old one"
+    assert package.read_bytes() == OLD_PACKAGE
     assert [path.name for path in package.parent.iterdir()] == [package.name]
 
 
@@ -238,7 +239,12 @@ def test_of_two_builds_into_one_file_the_second_is_told(
     silero = real_model("silero_vad_16k_sequence")
     first = start("build", silero, "-o", package, *SHAPES, "-t", "qnn-htp-v73", "--no-reuse")
     wait_until_it_runs(first)
-    second = aotpack("build", silero, "-o", package, *SHAPES)
+    # Stopped, so that it cannot end before the second one has looked.
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = aotpack("build", silero, "-o", package, *SHAPES)
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert (second.status, second.out) == (1, "")
     assert second.error == f"{package}: another build is writing it (wait for it, or write elsewhere)"
     assert finish(first).status == 0
@@ -250,7 +256,7 @@ def test_of_two_builds_into_one_file_the_second_is_told(
 def test_an_interrupted_build_leaves_the_old_package(
     real_model: Callable[[str], Path], package: Path, tmp_path: Path, signal_sent: signal.Signals
 ) -> None:
-    package.write_bytes(b"the old one")
+    package.write_bytes(OLD_PACKAGE)
     cache = tmp_path / "cache"
     silero = real_model("silero_vad_16k_sequence")
     process = start(
@@ -263,7 +269,7 @@ def test_an_interrupted_build_leaves_the_old_package(
     done = finish(process, timeout=30)
     assert done.status == {signal.SIGINT: 130}.get(signal_sent, -signal_sent)
     assert "Traceback" not in done.err
-    assert package.read_bytes() == b"the old one"
+    assert package.read_bytes() == OLD_PACKAGE
     if signal_sent == signal.SIGINT:
         assert not [path for path in (cache / "builds").iterdir() if path.is_dir()]
     again = aotpack("build", silero, "-o", package, *SHAPES, env={"AOTPACK_CACHE": str(cache)})

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from aotpack.container import writer
+from aotpack.container.format import MAGIC
 from aotpack.manifest import Compatibility, Component, Manifest, Requirements, Source, Variant
+
+#: What has the name of a package and its first bytes: it may be replaced.
+OLD_PACKAGE = MAGIC + b" the old one"
 
 #: component -> variant -> path -> bytes
 Files = Mapping[str, Mapping[str, Mapping[str, bytes]]]

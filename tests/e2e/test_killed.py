@@ -11,6 +11,7 @@ import pytest
 
 from aotpack.container.reader import PackageReader
 from tests.command_line import aotpack, finish, start
+from tests.container.packages import OLD_PACKAGE
 
 SHAPES = ("--shape", "input=1,576")
 
@@ -33,12 +34,12 @@ def test_a_build_killed_at_any_moment(real_model: Callable[[str], Path], tmp_pat
     while killed < kills:
         tries += 1
         assert tries <= 5 * kills
-        package.write_bytes(b"the old one")
+        package.write_bytes(OLD_PACKAGE)
         process = start(*build, "--no-reuse", env=environment)
         time.sleep(pick.uniform(0, took))
         process.kill()
         killed += finish(process, timeout=60).status != 0
-        if package.read_bytes() != b"the old one":
+        if package.read_bytes() != OLD_PACKAGE:
             with PackageReader.open(package) as reader:
                 reader.verify()
         assert len(list(folder.iterdir())) <= 2

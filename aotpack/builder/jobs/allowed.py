@@ -9,7 +9,9 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["cores", "memory_left"]
+from aotpack.builder.spec import Limits
+
+__all__ = ["cores", "default_limits", "memory_left"]
 
 #: Where a container sees its own limits (cgroup v2); outside of one these files are not there.
 CONTAINER = Path("/sys/fs/cgroup")
@@ -24,6 +26,19 @@ def cores() -> int:
         quota, period = map(int, _read("cpu.max").split())
         found = min(found, math.ceil(quota / period))
     return max(1, found)
+
+
+def default_limits(limits: Limits) -> Limits:
+    """`limits`, that of memory set to nine tenths of what this process may have where there is none.
+
+    That is the least that a limit can mean: beyond it the system kills processes at random.
+    """
+    if limits.memory is not None:
+        return limits
+    total: int = psutil.virtual_memory().total
+    with contextlib.suppress(OSError, ValueError):
+        total = min(total, int(_read("memory.max")))
+    return Limits(seconds=limits.seconds, memory=total * 9 // 10)
 
 
 def memory_left() -> int:

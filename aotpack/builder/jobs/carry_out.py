@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from aotpack._text import shortened
 from aotpack.builder.jobs.job import Done, Measured, PartDone, References, Task, TaskPart
-from aotpack.builder.jobs.manifest_rules import check_variant, first_issue
+from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, refused_by_loaders
 from aotpack.builder.jobs.model_copies import FileStamp, GivenModel, ModelCopies, stamp_of
 from aotpack.builder.jobs.redaction import Redaction
 from aotpack.builder.jobs.supervise import Outcome, Workers
@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 #: Of a vendor's remarks: more of them say the same of further nodes.
 _REMARKS = 5
+#: Of a remark, in characters.
+_LONGEST_REMARK = 1000
 #: Bytes that the files of a job's variants may have: what compilers make of the smallest model, and what a
 #: model grows by if its weights of 2 bits are stored as float32. Holes count.
 _LARGEST_OF_NO_MODEL = 1024**3
@@ -184,8 +186,10 @@ class _Work:
 
     def _described(self, done: Done, runs: RunsHere) -> Done:
         toolchain, target = self._toolchain, self._task.target
-        return done.model_copy(
-            update={
+        # What a third party's toolchain says is held to its types here, before it is kept for later builds.
+        return Done.model_validate(
+            {
+                **dict(done),
                 "runs": runs.how is not None,
                 "requires": toolchain.requirements(target),
                 "session": toolchain.session_settings(target),
@@ -274,6 +278,9 @@ class _Work:
         for index, (asked, part) in enumerate(zip(self._task.parts, made, strict=True)):
             variant = self._variant(asked, part, done)
             check_variant(variant, [name for name, _ in part.files])
+            # Before an EP gets to see it, for it may name files of this machine.
+            if issue := refused_by_loaders(variant, part.files, self._toolchain):
+                return done.model_copy(update={"failure": issue})
             measured, why_not, failure = self._compare(index, variant, part, runs)
             if failure is not None:
                 return done.model_copy(update={"failure": failure})
@@ -353,7 +360,7 @@ class _Work:
         return done.model_copy(
             update={
                 "failure": None if done.failure is None else hide(done.failure),
-                "remarks": tuple(map(hide, done.remarks)),
+                "remarks": tuple(hide(remark)[:_LONGEST_REMARK] for remark in done.remarks),
                 "log": hide(self._log),
                 "seconds": time.monotonic() - self._started,
                 "load_seconds": self._load_seconds,

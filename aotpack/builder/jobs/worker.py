@@ -14,9 +14,10 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from aotpack._values import Value
+from aotpack.builder.jobs.manifest_rules import first_issue
 from aotpack.errors import AotpackError, CompileError
 from aotpack.manifest import Coverage, TensorInfo, Variant
 from aotpack.paths import path_issue
@@ -167,6 +168,8 @@ def main(request: Path, result: Path) -> None:
     except AotpackError as error:
         _print_causes(error)
         text = _failure(str(error))
+    except ValidationError as error:
+        text = _failure(f"it gave what no package may hold: {first_issue(error)}")
     except Exception as error:
         # Whatever a vendor's Python layer raises is this job's failure and nobody else's.
         traceback.print_exc(file=sys.stderr)
