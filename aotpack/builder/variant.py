@@ -11,18 +11,15 @@ from pydantic import ValidationError
 
 from aotpack._text import printable
 from aotpack.builder.jobs.job import Done, Measured, PartDone
-from aotpack.builder.jobs.manifest_rules import check_variant, first_issue
+from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, refused_by_loaders
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered
 from aotpack.builder.models.numerics import TOLERANCES
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
-from aotpack.errors import AotpackError, NotAllowed
+from aotpack.errors import AotpackError
 from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
-from aotpack.model_check import ANY_DOMAIN, Allowance
-from aotpack.model_files import check_model_file
 from aotpack.policy import DEFAULT_MIN_COMPILED, share_compiled
-from aotpack.settings import settings_issue
 from aotpack.target import PORTABLE
 from aotpack.toolchain.plugin import MODEL_NAME
 from aotpack.vendor_text import brief
@@ -161,7 +158,7 @@ def _finish(
         flex=part.flex,
     )
     check_variant(variant, [name for name, _ in part.files])
-    if issue := _not_allowed(variant, job, part):
+    if issue := refused_by_loaders(variant, part.files, job.toolchain):
         return failed(job, component, done, issue, why)
     share = share_compiled(part.coverage)
     left_out = _left_out(part, job, done.remarks)
@@ -200,20 +197,6 @@ def _finish(
         variant=variant,
         files=tuple((name, Path(path)) for name, path in part.files),
     )
-
-
-def _not_allowed(variant: Variant, job: Job, part: PartDone) -> str | None:
-    """What a loader would refuse the variant for, whatever the machine."""
-    if issue := settings_issue(variant.session, job.toolchain):
-        return issue
-    files = {name: Path(path).stat().st_size for name, path in part.files}
-    model, path = part.files[0]
-    try:
-        # Whether there are kernels for operators of other domains is known where it is loaded.
-        check_model_file(Path(path), model, files, Allowance.of(job.toolchain, ANY_DOMAIN))
-    except NotAllowed as error:
-        return f"no package may hold it: {error}"
-    return None
 
 
 def _tolerance(job: Job, component: ComponentPlan) -> float:

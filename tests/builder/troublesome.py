@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 import psutil
+from onnx import helper
 
 from aotpack.machine import Machine
 from aotpack.manifest import Variant
@@ -44,7 +45,9 @@ HOSTILE = (
     "linked-folder",
     "hard-link",
     "file-outside",
+    "name-a-file-of-others",
     "many-files",
+    "many-operators",
     "case-twins",
     "nested-paths",
     "long-string",
@@ -121,6 +124,8 @@ class Troublesome(OrtToolchain):
         if variant.target == "trouble-negative-difference":
             Path("result.json").write_text('{"max_abs": -1.0, "difference": -1.0}', encoding="utf-8")
             os._exit(0)
+        if variant.target == "trouble-name-a-file-of-others":
+            raise RuntimeError("an EP has seen it")
         super().add_provider(options, variant, emulate=emulate)
 
     def _fifo_for_a_result(self, model: Path, folder: Path) -> Compiled:
@@ -199,9 +204,29 @@ class Troublesome(OrtToolchain):
     def _file_outside(self, model: Path, folder: Path) -> Compiled:
         return self._with(model, folder, ("w", Path(os.environ["TROUBLESOME_SECRET"])))
 
+    def _name_a_file_of_others(self, model: Path, folder: Path) -> Compiled:
+        made = self._with(model, folder)
+        changed = onnx.load(folder / "model.onnx")
+        tensor = changed.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.ClearField("float_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=os.environ["TROUBLESOME_SECRET"])
+        (folder / "model.onnx").write_bytes(changed.SerializeToString())
+        return made
+
     def _many_files(self, model: Path, folder: Path) -> Compiled:
         (folder / "w").touch()
         return self._with(model, folder, *((f"f{number}", folder / "w") for number in range(5000)))
+
+    def _many_operators(self, model: Path, folder: Path) -> Compiled:
+        made = self._with(model, folder)
+        nodes = [helper.make_node(f"Op{number}", [], [f"o{number}"], domain="x") for number in range(1100)]
+        changed = onnx.load(folder / "model.onnx")
+        context = helper.make_node("EPContext", [], ["o"], domain="com.microsoft")
+        changed.graph.node.extend([context, *nodes])
+        onnx.save(changed, folder / "model.onnx")
+        return made
 
     def _case_twins(self, model: Path, folder: Path) -> Compiled:
         (folder / "W").write_bytes(b"1")

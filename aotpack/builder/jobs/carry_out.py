@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from aotpack._text import shortened
 from aotpack.builder.jobs.job import Done, Measured, PartDone, References, Task, TaskPart
-from aotpack.builder.jobs.manifest_rules import check_variant, first_issue
+from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, refused_by_loaders
 from aotpack.builder.jobs.model_copies import FileStamp, GivenModel, ModelCopies, stamp_of
 from aotpack.builder.jobs.redaction import Redaction
 from aotpack.builder.jobs.supervise import Outcome, Workers
@@ -278,6 +278,9 @@ class _Work:
         for index, (asked, part) in enumerate(zip(self._task.parts, made, strict=True)):
             variant = self._variant(asked, part, done)
             check_variant(variant, [name for name, _ in part.files])
+            # Before an EP gets to see it, for it may name files of this machine.
+            if issue := refused_by_loaders(variant, part.files, self._toolchain):
+                return done.model_copy(update={"failure": issue})
             measured, why_not, failure = self._compare(index, variant, part, runs)
             if failure is not None:
                 return done.model_copy(update={"failure": failure})

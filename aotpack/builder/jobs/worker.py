@@ -14,9 +14,10 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from aotpack._values import Value
+from aotpack.builder.jobs.manifest_rules import first_issue
 from aotpack.errors import AotpackError, CompileError
 from aotpack.manifest import Coverage, TensorInfo, Variant
 from aotpack.paths import path_issue
@@ -167,6 +168,8 @@ def main(request: Path, result: Path) -> None:
     except AotpackError as error:
         _print_causes(error)
         text = _failure(str(error))
+    except ValidationError as error:
+        text = _failure(f"it gave what no package may hold: {first_issue(error)}")
     except Exception as error:
         # Whatever a vendor's Python layer raises is this job's failure and nobody else's.
         traceback.print_exc(file=sys.stderr)
@@ -200,6 +203,7 @@ def _die_with_the_parent() -> None:
 
 
 def _compile(asked: CompileRequest) -> Result:
+    from aotpack.builder.models.metadata import copy_metadata
     from aotpack.toolchain import toolchains
 
     toolchain = toolchains()[asked.toolchain]
@@ -216,11 +220,10 @@ def _compile(asked: CompileRequest) -> Result:
         else (toolchain.compile(asked.target, models[0], folders[0]),)
     )
     seconds = time.perf_counter() - loaded
-    return Result(
-        load_seconds=loaded - started,
-        seconds=seconds,
-        parts=tuple(_part(part, made) for part, made in zip(asked.parts, compiled, strict=True)),
-    )
+    parts = tuple(_part(part, made) for part, made in zip(asked.parts, compiled, strict=True))
+    for model, made in zip(models, compiled, strict=True):
+        copy_metadata(model, made.files[0][1])
+    return Result(load_seconds=loaded - started, seconds=seconds, parts=parts)
 
 
 def _part(part: Part, compiled: Compiled) -> CompiledPart:
