@@ -31,7 +31,7 @@ from aotpack.builder.schedule import Finished, do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant, Limits, TargetSpec
 from aotpack.container.content import Content
-from aotpack.container.partial import check_writable
+from aotpack.container.partial import check_is_package, check_writable
 from aotpack.container.writer import write
 from aotpack.errors import BuildFailed, OutputError, UsageError
 from aotpack.events import Event, EventCode, OnEvent
@@ -39,6 +39,9 @@ from aotpack.manifest import Component, Manifest
 from aotpack.probing import probe
 from aotpack.shapes import Wanted, checked_shapes
 from aotpack.source.cache import Cache
+from aotpack.source.layout import BUILDS, claim
+from aotpack.source.regular import discard, make_folder
+from aotpack.source.retention import sweep_builds
 from aotpack.toolchain import toolchains
 
 __all__ = ["build", "build_spec", "one_model", "package_name", "refuse_input"]
@@ -196,7 +199,7 @@ def build_spec(
     started = time.monotonic()
     tell = _one_at_a_time(on_event)
     refuse_input(spec.output, [component.model for component in spec.components])
-    with _claimed(spec.output, force=spec.force) as scratch:
+    with _claimed(spec.output) as scratch:
         spec = with_constants(spec, scratch)
         finished = _run(spec, executor, scratch, tell)
         report = _pack(spec, finished, tell, started)
@@ -222,6 +225,7 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
             stack.callback(elsewhere.close)
         planned = plan(spec, toolchains(), elsewhere.offered() if elsewhere else None)
         refuse_input(spec.output, [file for each in planned.components for file in each.model.files()])
+        check_is_package(spec.output, force=spec.force)
         place: Place
         if elsewhere is None:
             sizes = [sum(part.model.source.size for part in job.components) for job in planned.jobs]
@@ -286,18 +290,21 @@ def _pack(spec: BuildSpec, finished: list[Finished], tell: OnEvent, started: flo
 
 
 @contextlib.contextmanager
-def _claimed(output: Path, *, force: bool) -> Iterator[Path]:
+def _claimed(output: Path) -> Iterator[Path]:
     """Hold `output` for this build, and give a scratch folder, gone afterwards.
 
     Find out before anything is compiled that `output` cannot be written. What builds that were killed have
     left is removed.
     """
-    check_writable(output, force=force)
-    builds = Cache().root / "builds"
+    # That it is a package is asked when all that is read is known, for that it must not be in any case.
+    check_writable(output, force=True)
+    root = Cache().root
+    builds = root / BUILDS
     name = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:32]
     try:
-        builds.mkdir(parents=True, exist_ok=True)
-        _sweep(builds)
+        claim(root)
+        make_folder(builds)
+        sweep_builds(root)
         lock = filelock.FileLock(builds / f"{name}.lock")
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -308,20 +315,16 @@ def _claimed(output: Path, *, force: bool) -> Iterator[Path]:
         raise OutputError(error.strerror or str(error), where=builds, hint="set AOTPACK_CACHE") from None
     scratch = builds / name
     try:
-        shutil.rmtree(scratch, ignore_errors=True)
+        discard(scratch)
         scratch.mkdir()
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        # Before it is released: whoever waits for it finds that it has gone, and makes a new one. Windows
+        # removes no open file; there it goes with the next sweep.
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
         lock.release()
-
-
-def _sweep(builds: Path) -> None:
-    for scratch in builds.iterdir():
-        if scratch.is_dir():
-            # Whoever holds the lock is alive.
-            with contextlib.suppress(filelock.Timeout), filelock.FileLock(f"{scratch}.lock", timeout=0):
-                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _one_at_a_time(on_event: OnEvent | None) -> OnEvent:

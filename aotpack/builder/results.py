@@ -31,6 +31,9 @@ from aotpack._values import Value
 from aotpack.builder.jobs.job import Done
 from aotpack.errors import OutputError
 from aotpack.source.cache import Cache
+from aotpack.source.layout import RESULTS, claim, ours
+from aotpack.source.notes import read_note
+from aotpack.source.regular import discard, make_folder, open_regular
 
 __all__ = ["Results"]
 
@@ -61,7 +64,8 @@ class Results:
     """
 
     def __init__(self, cache: Cache) -> None:
-        self._root = cache.root / "results"
+        self._cache_root = cache.root
+        self._root = cache.root / RESULTS
         self._limit = cache.limit
         self._history = self._root / "history"
         self._work = self._root / "work"
@@ -70,7 +74,7 @@ class Results:
         """A result, its files linked into the empty `folder`; None if there is none, or it is damaged."""
         entry = self._root / digest
         try:
-            stored = _Entry.model_validate_json((entry / "done.json").read_bytes())
+            stored = _Entry.model_validate_json(read_note(entry / "done.json"))
             checks = iter(stored.xxh3)
             parts = []
             for index, part in enumerate(stored.done.parts):
@@ -98,7 +102,7 @@ class Results:
             OutputError: the cache cannot be written.
         """
         try:
-            self._work.mkdir(parents=True, exist_ok=True)
+            self._make(self._work)
             with tempfile.TemporaryDirectory(dir=self._work) as scratch:
                 entry = Path(scratch) / "entry"
                 checks: list[str] = []
@@ -129,7 +133,7 @@ class Results:
         """Note what went into `key`, for the next `why_not`."""
         text = _History(digest=digest, failed=failed, ingredients=dict(ingredients)).model_dump_json()
         with contextlib.suppress(OSError):
-            self._history.mkdir(parents=True, exist_ok=True)
+            self._make(self._history)
             partial = self._history / f".{os.getpid()}-{_name(key)}"
             partial.write_text(text, encoding="utf-8")
             partial.replace(self._history / f"{_name(key)}.json")
@@ -137,7 +141,7 @@ class Results:
     def why_not(self, key: str, digest: str, ingredients: Mapping[str, Any]) -> str:
         """One sentence on why there is no result with this `digest` for `key`."""
         try:
-            last = _History.model_validate_json((self._history / f"{_name(key)}.json").read_bytes())
+            last = _History.model_validate_json(read_note(self._history / f"{_name(key)}.json"))
         except (OSError, ValidationError):
             return "It was not built for this package before."
         if last.digest == digest:
@@ -154,13 +158,13 @@ class Results:
     def trim(self) -> None:
         """Remove the least recently used results beyond the limit, and what dead processes left."""
         with contextlib.suppress(OSError):
-            for path in self._work.iterdir():
-                if time.time() - path.stat().st_mtime > _STALE:
-                    shutil.rmtree(path, ignore_errors=True)
+            for path in ours(self._cache_root, f"{RESULTS}/work"):
+                if time.time() - path.lstat().st_mtime > _STALE:
+                    discard(path)
         entries = []
         sizes: dict[tuple[int, int], int] = {}
         with contextlib.suppress(OSError):
-            for path in self._root.iterdir():
+            for path in ours(self._cache_root, RESULTS):
                 if (path / "done.json").exists():
                     own = {
                         (status.st_dev, status.st_ino): status.st_size
@@ -177,9 +181,16 @@ class Results:
                 path.rename(Path(scratch) / "gone")
                 total -= size
         with contextlib.suppress(OSError):
-            notes = sorted(self._history.iterdir(), key=lambda path: path.stat().st_mtime)
+            notes = sorted(
+                ours(self._cache_root, f"{RESULTS}/history"), key=lambda path: path.stat().st_mtime
+            )
             for path in notes[: max(0, len(notes) - _MAX_HISTORY)]:
                 path.unlink()
+
+    def _make(self, folder: Path) -> None:
+        claim(self._cache_root)
+        make_folder(self._root)
+        make_folder(folder)
 
     def _replace(self, entry: Path, final: Path, aside: Path) -> None:
         for _ in range(2):
@@ -231,7 +242,7 @@ def _link_or_copy(source: Path, dest: Path) -> None:
 
 def _xxh3(path: Path) -> str:
     digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

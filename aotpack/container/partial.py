@@ -172,7 +172,7 @@ def check_is_package(output: Path, *, force: bool = False) -> None:
     try:
         with output.open("rb") as file:
             head = file.read(len(MAGIC))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise OutputError(f"cannot be read: {error.strerror}", where=output) from None

@@ -385,8 +385,16 @@ class Cache:
 
 def _folder_from_environment() -> Path:
     chosen = os.environ.get("AOTPACK_CACHE")
-    if not chosen:
-        return platformdirs.user_cache_path("aotpack")
+    if chosen is None or not chosen.strip():
+        try:
+            return platformdirs.user_cache_path("aotpack")
+        except RuntimeError:
+            # As in a container under a user without an entry in passwd, where HOME is not set either.
+            raise UsageError(
+                "the user has no home folder",
+                where="the cache",
+                hint="set AOTPACK_CACHE to a folder that can be written, or set HOME",
+            ) from None
     try:
         return Path(chosen).expanduser()
     except RuntimeError:

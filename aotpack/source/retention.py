@@ -26,7 +26,7 @@ from aotpack.source.regular import discard, discard_if_not_regular, is_folder, m
 from aotpack.source.stamp import Stamp
 from aotpack.source.variant_folder import STAMP, VariantInUse, locked, remove
 
-__all__ = ["CacheEntry", "entries", "remove_locks", "size", "sweep", "trim"]
+__all__ = ["CacheEntry", "entries", "remove_locks", "size", "sweep", "sweep_builds", "trim"]
 
 #: Seconds after which what a build or a farm is writing counts as left behind: it takes milliseconds to
 #: minutes.
@@ -170,7 +170,7 @@ def sweep(root: Path) -> None:
             with contextlib.suppress(OSError):
                 if not _is_key(path.name) and time.time() - os.lstat(path).st_mtime > _STALE:
                     discard(path)
-    _sweep_builds(root)
+    sweep_builds(root)
 
 
 def remove_locks(root: Path) -> None:
@@ -180,6 +180,19 @@ def remove_locks(root: Path) -> None:
             with contextlib.suppress(OSError), locked(root, path.stem, timeout=0):
                 # Whoever waits for it finds that it has gone, and makes a new one.
                 path.unlink()
+
+
+def sweep_builds(root: Path) -> None:
+    """Remove what builds that were killed left, and the files of locks that no build holds."""
+    import filelock
+
+    for path in ours(root, BUILDS):
+        lock = path if path.suffix == ".lock" else path.with_name(f"{path.name}.lock")
+        discard_if_not_regular(lock)
+        with contextlib.suppress(OSError), filelock.FileLock(lock, timeout=0):
+            # Whoever holds the lock is alive.
+            discard(path.with_suffix(""))
+            lock.unlink()
 
 
 def _large(root: Path) -> list[_Item]:
@@ -239,19 +252,6 @@ def _drop_unshared(root: Path) -> None:
         with contextlib.suppress(OSError):
             if os.lstat(path).st_nlink < 2 or is_folder(path):
                 discard(path)
-
-
-def _sweep_builds(root: Path) -> None:
-    """Remove what builds that were killed left, and the files of locks that no build holds."""
-    import filelock
-
-    for path in ours(root, BUILDS):
-        lock = path if path.suffix == ".lock" else path.with_name(f"{path.name}.lock")
-        discard_if_not_regular(lock)
-        with contextlib.suppress(OSError), filelock.FileLock(lock, timeout=0):
-            # Whoever holds the lock is alive.
-            discard(path.with_suffix(""))
-            lock.unlink()
 
 
 def _is_key(name: str) -> bool:

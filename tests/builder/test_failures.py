@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import psutil
 import pytest
 
 from tests.builder.troublesome import MISBEHAVIOURS
-from tests.command_line import Done, aotpack
+from tests.command_line import ROOT, Done, aotpack
 
 #: What each row's reason must say.
 REASONS = {
@@ -191,3 +194,23 @@ def test_without_any_variant_there_is_no_package_even_with_keep_going(
     assert "no target could be built, so there is no package" in done.error
     assert done.document("build-report")["package"] is None
     assert package.read_bytes() == b"what was there before"
+
+
+def test_processes_import_nothing_from_the_folder_of_the_user(small_model: Path, tmp_path: Path) -> None:
+    """A cloned model repository may hold modules of its own."""
+    for name in ("numpy", "onnx", "onnxruntime", "psutil", "json", "aotpack"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})\n")
+    output = tmp_path / "x.aotpack"
+    targets = ("-t", "ort-cpu", "-t", "openvino-cpu-avx2")
+    for arguments in (("build", small_model, "-o", output, *targets), ("select", output), ("run", output)):
+        # As the script `aotpack` starts.
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "aotpack", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "AOTPACK_CACHE": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert not (tmp_path / "ran").exists(), arguments

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from aotpack.builder.guess import Guess, guess_inputs
 from aotpack.builder.jobs.supervise import Workers
+from aotpack.builder.spec import Limits
 
 Shape = list[int | str | None]
 
@@ -100,3 +101,21 @@ def test_an_input_that_chooses_a_network_chooses_the_first(
     inputs = [value("x", [1, 4]), value("rate", [], TensorProto.INT64), value("other", [], TensorProto.INT64)]
     made = model(nodes, inputs, wide=np.array(16000, np.int64))
     assert guessed(tmp_path, workers, made) == Guess(shapes={}, constants={"rate": 16000}, runs=True)
+
+
+def test_a_model_that_eats_memory_is_a_guess_that_does_not_run(workers: Workers, tmp_path: Path) -> None:
+    """It has 240 bytes and makes a tensor of 18 GB; an attempt ends at its limit."""
+    eats = model(
+        [
+            helper.make_node("ConstantOfShape", ["size"], ["much"]),
+            helper.make_node("ReduceMax", ["much"], ["most"], keepdims=1),
+            helper.make_node("Add", ["x", "most"], ["y"]),
+        ],
+        [value("x", ["n"])],
+        size=np.array([4_500_000_000]),
+    )
+    onnx.save(eats, tmp_path / "m.onnx")
+    (tmp_path / "scratch").mkdir()
+    limits = Limits(seconds=60, memory=500 * 1024**2)
+    guess = guess_inputs(tmp_path / "m.onnx", tmp_path / "scratch", workers, limits)
+    assert not guess.runs

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aotpack.builder.jobs.job import Done, PartDone
 from aotpack.builder.results import Results
-from aotpack.errors import OutputError
+from aotpack.errors import OutputError, UsageError
 from aotpack.manifest import Coverage
 from aotpack.source.cache import Cache
 
@@ -81,6 +81,55 @@ def test_a_damaged_result_is_none_and_is_replaced(tmp_path: Path, harm: str) -> 
     got = results.get(DIGEST, tmp_path / "got")
     assert got is not None
     assert contents(got) == {"model.onnx": b"right"}
+
+
+def test_nothing_is_written_to_a_folder_that_is_something_else(tmp_path: Path) -> None:
+    cache = tmp_path / "project"
+    cache.mkdir()
+    (cache / "thesis.txt").write_text("ten years of work")
+    results = Results(Cache(cache))
+    with pytest.raises(UsageError, match="is neither empty nor a cache of aotpack"):
+        results.put(DIGEST, done(tmp_path / "made", {"a": b"1"}))
+    assert [path.name for path in cache.iterdir()] == ["thesis.txt"]
+
+
+def test_nothing_is_removed_that_the_cache_did_not_make(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", limit=0)
+    results = Results(cache)
+    results.put(DIGEST, done(tmp_path / "made", {"a": b"1"}))
+    results.remember("key", DIGEST, {}, failed=False)
+    others = [cache.root / "results" / name for name in ("mine.txt", "work/mine", "history/mine.json")]
+    for path in others:
+        path.write_text("ten years of work")
+        os.utime(path, (1, 1))
+    results.trim()
+    assert not (cache.root / "results" / DIGEST).exists()
+    assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize("name", ["done.json", "files/0/a"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    results = Results(Cache(tmp_path / "cache"))
+    results.put(DIGEST, done(tmp_path / "made", {"a": b"1"}))
+    path = tmp_path / "cache" / "results" / DIGEST / name
+    path.unlink()
+    os.mkfifo(path)
+    assert results.get(DIGEST, tmp_path / "got") is None
+    results.put(DIGEST, done(tmp_path / "made again", {"a": b"1"}))
+    assert results.get(DIGEST, tmp_path / "got again") is not None
+
+
+def test_no_link_leads_out_of_the_cache(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    results = Results(cache)
+    results.put(DIGEST, done(tmp_path / "made", {"a": b"1"}))
+    elsewhere = tmp_path / "elsewhere"
+    (cache.root / "results").rename(elsewhere)
+    (cache.root / "results").symlink_to(elsewhere)
+    before = sorted(elsewhere.rglob("*"))
+    results.put("e" * 64, done(tmp_path / "made again", {"a": b"1"}))
+    assert sorted(elsewhere.rglob("*")) == before
+    assert not (cache.root / "results").is_symlink()
 
 
 def test_what_was_got_stays_when_the_result_is_removed(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from samples.made_models import cnn
 QNN = QnnToolchain()
 TEXT = string_for(73, 60, 8, "5.51.0")
 
-#: The vendor's check segfaults in a process that has compiled (FACTS.md, 1).
+#: The vendor's check segfaults in a process that has compiled.
 COMPILES_FIRST = """
 import os, pathlib, sys
 if "aotpack.toolchain.asking" in sys.orig_argv:
@@ -124,6 +124,18 @@ def test_a_check_that_raises_is_no_answer_and_keeps_its_process(worker: AskWorke
     (process,) = processes()
     assert worker.ask("junk", "npu") is None
     assert processes() == [process]
+
+
+def test_a_check_imports_nothing_from_the_folder_of_the_user(
+    worker: AskWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cloned model repository may hold modules of its own."""
+    for name in ("aotpack", "json", "numpy", "onnxruntime", "psutil", "pydantic"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})")
+    monkeypatch.chdir(tmp_path)
+    worker.ask("junk", "npu")
+    assert processes(), "it was asked"
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_check_that_hangs_is_ended(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Sequence
@@ -90,6 +91,8 @@ class ModelCopies:
             return self._copied(model, names, folder, size)
         with contextlib.suppress(OSError):
             return self._copied(model, names, folder, size, only_cloned=True)
+        # What was begun of it.
+        shutil.rmtree(folder, ignore_errors=True)
         with self._lock:
             given = self._shared.get(model)
             if given is None or given.changed():

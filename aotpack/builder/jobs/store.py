@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 from aotpack.source.cache import Cache
+from aotpack.source.layout import SENT, claim, ours
+from aotpack.source.regular import make_folder, open_regular
 
 __all__ = ["Store"]
 
@@ -21,14 +23,21 @@ class Store:
     """
 
     def __init__(self, cache: Cache) -> None:
-        self._root = cache.root / "sent"
+        self._cache_root = cache.root
+        self._root = cache.root / SENT
         self._limit = cache.limit
 
     def put(self, digest: str, data: bytes) -> None:
-        """Keep `data` if it is what `digest` says."""
+        """Keep `data` if it is what `digest` says.
+
+        Raises:
+            UsageError: the folder of the cache holds something else.
+            OSError: it cannot be written.
+        """
         if hashlib.sha256(data).hexdigest() != digest:
             return
-        self._root.mkdir(parents=True, exist_ok=True)
+        claim(self._cache_root)
+        make_folder(self._root)
         with tempfile.NamedTemporaryFile(dir=self._root, prefix=".", delete=False) as partial:
             partial.write(data)
         Path(partial.name).chmod(0o444)
@@ -40,7 +49,8 @@ class Store:
         kept = self._root / digest
         try:
             # Copied, for where it is needed may be another file system, and a compiler may write to it.
-            data = kept.read_bytes()
+            with os.fdopen(open_regular(kept), "rb") as file:
+                data = file.read()
             os.utime(kept)
         except OSError:
             return False
@@ -52,7 +62,7 @@ class Store:
     def trim(self) -> None:
         """Remove the least recently used files beyond the limit."""
         with contextlib.suppress(OSError):
-            files = [(path.stat(), path) for path in self._root.iterdir()]
+            files = [(path.stat(), path) for path in ours(self._cache_root, SENT)]
             total = sum(status.st_size for status, _ in files)
             for status, path in sorted(files, key=lambda item: item[0].st_mtime):
                 if total <= self._limit:

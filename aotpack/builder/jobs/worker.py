@@ -207,6 +207,7 @@ def _die_with_the_parent() -> None:
 
 
 def _compile(asked: CompileRequest) -> Result:
+    from aotpack.builder.models.metadata import copy_metadata
     from aotpack.toolchain import toolchains
 
     toolchain = toolchains()[asked.toolchain]
@@ -223,11 +224,10 @@ def _compile(asked: CompileRequest) -> Result:
         else (toolchain.compile(asked.target, models[0], folders[0]),)
     )
     seconds = time.perf_counter() - loaded
-    return Result(
-        load_seconds=loaded - started,
-        seconds=seconds,
-        parts=tuple(_part(part, made) for part, made in zip(asked.parts, compiled, strict=True)),
-    )
+    parts = tuple(_part(part, made) for part, made in zip(asked.parts, compiled, strict=True))
+    for model, made in zip(models, compiled, strict=True):
+        copy_metadata(model, made.files[0][1])
+    return Result(load_seconds=loaded - started, seconds=seconds, parts=parts)
 
 
 def _part(part: Part, compiled: Compiled) -> CompiledPart:
