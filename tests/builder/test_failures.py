@@ -188,7 +188,7 @@ def test_without_any_variant_there_is_no_package_even_with_keep_going(
 ) -> None:
     package = tmp_path / "none.aotpack"
     package.write_bytes(b"what was there before")
-    targets = ("-t", "trouble-exit", "--no-portable", "--keep-going", "--json")
+    targets = ("-t", "trouble-exit", "--no-portable", "--keep-going", "--json", "--force")
     done = aotpack("build", small_model, "-o", package, *targets, path=(troublesome,))
     assert done.status == 1
     assert "no target could be built, so there is no package" in done.error
