@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from aotpack.errors import NotAllowed, NothingToLoad, OutputError, ToolchainMissing, UsageError
 from aotpack.events import EventCode, LoadListener, Refusal
 from aotpack.load_options import LoadOptions
-from aotpack.model_check import Allowance
+from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.policy import Device, Policy
 from aotpack.probing import probe
 from aotpack.selection import Candidate, Selection, select
@@ -100,7 +100,12 @@ class _Load:
                 self._tell(EventCode.LAST_RESORT, candidate, reason, candidate.verdict.code)
             if loaded := self._try(candidate, self._files):
                 return loaded
-        if self.selection.policy.variant is None and (better := self._repair()):
+        # A variant that is compiled here would need the libraries, too.
+        lacks_library = any(
+            item.verdict.code is Code.CUSTOM_OPS_MISSING for item in self.selection.candidates
+        )
+        may_repair = self.selection.policy.variant is None and not lacks_library
+        if may_repair and (better := self._repair()):
             return better
         tried = {refusal.variant for refusal in self.refused}
         left = [
@@ -110,7 +115,8 @@ class _Load:
         ]
         several = len(self.package.component_names) > 1
         where = f"{self.package.name}: component {self.selection.component}" if several else self.package.name
-        raise NothingToLoad(where, [*self.refused, *left])
+        hint = "`aotpack select` explains each" if lacks_library else None
+        raise NothingToLoad(where, [*self.refused, *left], hint=hint)
 
     def _tell(
         self,
@@ -178,6 +184,7 @@ class _Load:
                         toolchain,
                         emulate=emulate,
                         session_options=self.options.session_options,
+                        custom_ops=self.options.libraries,
                     )
                 except Exception:
                     # Where a file was damaged, or a folder cannot be locked, others may have replaced it.
@@ -187,7 +194,9 @@ class _Load:
 
     def _files(self, variant: Variant) -> Held:
         component = self.package.component(self.selection.component)
-        allowance = Allowance.of(_toolchain_of(variant))
+        # Which domains the libraries have is for ONNX Runtime to find out.
+        domains = ANY_DOMAIN if self.options.custom_ops else frozenset[str]()
+        allowance = Allowance.of(_toolchain_of(variant), domains)
         return self.package.cache.hold(self.package.reader, component, variant, allowance)
 
     def _repair(self, miss: Candidate | None = None) -> Loaded | None:
@@ -224,6 +233,7 @@ class _Load:
             here=True,
             policy=policy,
             shapes=self.selection.shapes,
+            custom_ops=bool(self.options.custom_ops),
         )
         best = judged.chosen
         if best is not None and best.variant is variant:

@@ -23,7 +23,7 @@ import typer
 
 from aotpack.cli import output
 from aotpack.cli.choice import Shapes, shapes_of, takes_policy
-from aotpack.cli.options import AsJson, OneComponent, PackagePath
+from aotpack.cli.options import AsJson, CustomOps, OneComponent, PackagePath
 from aotpack.errors import UnknownName, UsageError
 from aotpack.vendor_text import brief
 
@@ -73,6 +73,7 @@ def run(
         int | None,
         typer.Option(min=1, help="Its threads for operators side by side.", show_default="one by one"),
     ] = None,
+    custom_ops: CustomOps = None,
     as_json: AsJson = False,
     *,
     policy: Policy,
@@ -81,6 +82,7 @@ def run(
 
     Inputs that are not given are made up.
     """
+    from aotpack.custom_ops import checked_libraries
     from aotpack.documents import RunDocument
     from aotpack.load_options import LoadOptions
     from aotpack.package import open_package
@@ -89,6 +91,7 @@ def run(
         policy=policy,
         on_miss=cast("OnMiss", on_miss),
         session_options=functools.partial(_set_threads, threads, inter_threads),
+        custom_ops=checked_libraries(custom_ops or (), where="--custom-ops"),
     )
     arrays = dict(_read(text) for text in given or [])
     with open_package(package) as opened:
