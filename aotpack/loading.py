@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from aotpack.custom_ops import read_libraries
 from aotpack.errors import NotAllowed, NothingToLoad, OutputError, ToolchainMissing, UsageError
 from aotpack.events import EventCode, LoadListener, Refusal
 from aotpack.load_options import LoadOptions
@@ -207,14 +208,27 @@ class _Load:
         if policy is None:
             return None
         local = LocalVariants(self.package.cache)
-        place = (self.package.digest, self.selection.component, probe(), policy, self.selection.shapes)
+        libraries = read_libraries(self.options.libraries)
+        place = (
+            self.package.digest,
+            self.selection.component,
+            probe(),
+            policy,
+            self.selection.shapes,
+            libraries.digests,
+        )
         found = local.find(*place)
         if found is None:
             # Off the loading path, and imported only where something is to be compiled.
             from aotpack.builder.repair import compile_here
 
             work = compile_here(
-                self.package, self.selection.component, policy, self.tell, self.selection.shapes
+                self.package,
+                self.selection.component,
+                policy,
+                self.tell,
+                self.selection.shapes,
+                libraries,
             )
             if self.options.on_miss == "compile-in-background":
                 self.compiling = threading.Thread(target=work, name="aotpack-compile", daemon=True)
