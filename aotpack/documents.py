@@ -14,7 +14,7 @@ from aotpack._values import Value
 from aotpack.doctor import Finding
 from aotpack.events import Refusal
 from aotpack.fleet import Coverage
-from aotpack.manifest import Manifest, TensorInfo
+from aotpack.manifest import Component, Manifest, TensorInfo
 from aotpack.refusals import RefusedVariant
 from aotpack.selection import Candidate, Selection
 from aotpack.source.cache import CacheEntry
@@ -24,6 +24,7 @@ __all__ = [
     "CacheDocument",
     "CacheEntryDocument",
     "CandidateDocument",
+    "CheckedOnDocument",
     "ComparisonDocument",
     "ComponentCoverageDocument",
     "ComponentRunDocument",
@@ -351,6 +352,36 @@ class FleetHelpDocument(Value):
     machines: tuple[str, ...]
 
 
+class CheckedOnDocument(Value):
+    """A machine on which a variant was checked (`aotpack merge --records`)."""
+
+    variant: str
+    machine: str
+    device: str | None
+    driver: str | None
+    #: It runs there, and nothing of its numbers is off.
+    good: bool
+    error: float | None
+    run_seconds: float | None
+
+    @classmethod
+    def of(cls, component: Component) -> tuple[CheckedOnDocument, ...]:
+        """All records of a component."""
+        return tuple(
+            cls(
+                variant=variant.id,
+                machine=record.machine,
+                device=record.device,
+                driver=record.driver,
+                good=record.failure is None,
+                error=record.numerics.error if record.numerics else None,
+                run_seconds=record.run_seconds,
+            )
+            for variant in component.variants
+            for record in variant.records
+        )
+
+
 class ComponentCoverageDocument(Value):
     """A component on the machines of a fleet."""
 
@@ -369,6 +400,8 @@ class ComponentCoverageDocument(Value):
     helpful: tuple[FleetHelpDocument, ...]
     #: Toolchains that are not installed, so that their targets could not be looked at.
     not_considered: tuple[str, ...]
+    #: Where variants were checked.
+    checked: tuple[CheckedOnDocument, ...] = ()
 
 
 class CoverageDocument(ComponentCoverageDocument):
@@ -402,6 +435,7 @@ def _covered(coverage: Coverage) -> dict[str, Any]:
             for item in coverage.helpful
         ),
         "not_considered": coverage.not_considered,
+        "checked": CheckedOnDocument.of(coverage.component),
     }
 
 

@@ -17,6 +17,7 @@ from aotpack.container.writer import write
 from aotpack.errors import UnknownName, UsageError
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Manifest, Variant
+from aotpack.records import RecordFile, files_digest, joined, with_records
 from aotpack.refusals import check_settings
 from aotpack.target import PORTABLE
 from aotpack.toolchain import toolchains
@@ -47,6 +48,7 @@ def merge(
     *,
     name: str | None = None,
     version: str | None = None,
+    records: Sequence[RecordFile] = (),
     compress: int | None = 3,
     progress: Callable[[int, int], None] | None = None,
     force: bool = False,
@@ -61,13 +63,14 @@ def merge(
         output: the package to write.
         name: of the package; by default the first one's.
         version: of the package; by default the first one's.
+        records: what `aotpack check` found on machines, added to the variants that it is of.
         compress: zstd level for segments that had to be split; None to store those raw.
         progress: called with (bytes stored, distinct bytes in all).
         force: replace a file at `output` that is not a package, too.
 
     Raises:
         UsageError: no packages are given, a package cannot be called so, or a component of two of them was
-            compiled from different models.
+            compiled from different models, or records are of none of the variants.
         NotAllowed: a variant asks for what no package may (`aotpack.refusals`).
         PackageError: a package is damaged.
         OutputError: `output` cannot be written.
@@ -89,7 +92,11 @@ def merge(
                 components[component.name] = _united(first, component, reader.source.name)
         contents = stored(reader) | contents
     manifest = first_manifest.model_copy(
-        update={"name": name, "version": version, "components": tuple(components.values())}
+        update={
+            "name": name,
+            "version": version,
+            "components": with_records(components.values(), records),
+        }
     )
     return write(output, manifest, contents, compress=compress, progress=progress, force=force)
 
@@ -204,9 +211,16 @@ def _united(first: Component, second: Component, where: str) -> Component:
                 where=f"{where}: component {second.name}",
                 hint="merge packages of one model, or give its component another name when building",
             )
-    known = {variant.id for variant in first.variants}
-    new = (variant for variant in second.variants if variant.id not in known)
-    return _with(first, _portable_last((*first.variants, *new)))
+    others = {variant.id: variant for variant in second.variants}
+    own = [_with_records_of(variant, others.pop(variant.id, None)) for variant in first.variants]
+    return _with(first, _portable_last((*own, *others.values())))
+
+
+def _with_records_of(variant: Variant, other: Variant | None) -> Variant:
+    """`variant`, with what was found of the same files in another package."""
+    if other is None or not other.records or files_digest(variant) != files_digest(other):
+        return variant
+    return variant.model_copy(update={"records": joined(variant.records, other.records)})
 
 
 def _portable_last(variants: Iterable[Variant]) -> list[Variant]:

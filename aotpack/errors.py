@@ -21,6 +21,7 @@
     │   └── CompileError                       it ran and gave no usable variant
     ├── FarmError (ConnectionError)            a cluster cannot be reached, or nobody there can do the jobs
     ├── BuildFailed                            targets failed and keep_going was not asked for
+    ├── CheckFailed                            a variant does not run here, or its numbers are off
     ├── BuildStopped                           nobody wants any more what a worker was doing
     ├── FlexError (ValueError)                 a FlexAttention node or mod is wrong; names node and attribute
     ├── OutputError (OSError)                  a file or folder cannot be written
@@ -45,6 +46,7 @@ __all__ = [
     "AotpackError",
     "BuildFailed",
     "BuildStopped",
+    "CheckFailed",
     "CompileError",
     "DigestMismatch",
     "FarmError",
@@ -220,6 +222,10 @@ class BuildFailed(AotpackError):
     def __init__(self, what: str, *, report: BuildReport, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
         self.report = report
+
+
+class CheckFailed(AotpackError):
+    """A variant that fits this machine does not run on it, or its numbers are off."""
 
 
 class BuildStopped(AotpackError):

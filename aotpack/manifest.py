@@ -21,6 +21,7 @@ __all__ = [
     "MAX_FILES",
     "MAX_NODES",
     "MAX_RANK",
+    "MAX_RECORDS",
     "MAX_SEGMENTS",
     "MAX_SEGMENT_SIZE",
     "MAX_TENSORS",
@@ -35,6 +36,8 @@ __all__ = [
     "FlexLowering",
     "Manifest",
     "Numerics",
+    "OutputNumerics",
+    "Record",
     "Requirements",
     "Segment",
     "SessionSettings",
@@ -57,6 +60,8 @@ MAX_FILES = 4096
 MAX_TENSORS = 65536
 #: Lowered FlexAttention nodes of a variant.
 MAX_NODES = 65536
+#: Of one variant, one a machine.
+MAX_RECORDS = 256
 #: Dimensions of a shape; numpy takes as many.
 MAX_RANK = 64
 #: At 4 MiB a segment this is a quarter of a terabyte.
@@ -149,16 +154,79 @@ class Coverage(Value):
     left_on_cpu: _Counts = {}
 
 
+class OutputNumerics(Value):
+    """One output of a variant beside the same output of the portable model."""
+
+    #: The output's name; ``name[0]``, ``name{keys}`` and ``name{values}`` are parts of a sequence or map.
+    name: Text
+    #: ``relative``: the largest root mean square of a slice's difference, over the slice's scale.
+    #: ``unequal``: the share that differs of the elements that are not the most common value.
+    measure: Literal["relative", "unequal"] | None = None
+    error: float | None = None
+    #: What `error` was held to; above the tolerance of the build where only the output's own noise allows it.
+    tolerance: float | None = None
+    #: The largest absolute difference.
+    max_abs: float | None = None
+    cosine: float | None = None
+    #: The error that moving inputs and weights by the precision's rounding makes in the portable model
+    #: itself.
+    noise: float | None = None
+    #: What there is to know of it.
+    remark: Text | None = None
+    #: Why it was not compared; there are no numbers then.
+    not_compared: Text | None = None
+
+
 class Numerics(Value):
-    """The largest differences to the portable model on the same seeded inputs."""
+    """A variant's outputs beside the portable model's on the same inputs. Every number was measured.
+
+    `max_abs`, `error` and `tolerance` are those of the output that is nearest to its tolerance; None if no
+    output could be compared. Packages of before format 1.1 have these and `ran_on` alone, of one tensor for
+    all.
+    """
 
     #: max |variant - portable| over all outputs.
-    max_abs: float
-    #: max over the outputs of max |variant - portable| / max(1, max |portable|): what is held to `tolerance`.
-    error: float
-    tolerance: float
+    max_abs: float | None = None
+    error: float | None = None
+    tolerance: float | None = None
     #: ``host``, ``isa-emulation`` or ``emulator``.
     ran_on: Text
+    #: How many inputs it was run on.
+    samples: Count | None = None
+    #: Whose: ``given`` by who built it, or ``made`` up.
+    inputs: Text | None = None
+    outputs: Annotated[tuple[OutputNumerics, ...], Field(max_length=MAX_NODES, fail_fast=True)] = ()
+
+    @property
+    def error_text(self) -> str:
+        """The error for a table; nothing where no output was compared."""
+        return "" if self.error is None else f"{self.error:.1e}"
+
+
+class Record(Value):
+    """What `aotpack check` found of a variant on one machine, which need not be the one that built it."""
+
+    #: What its owner calls it.
+    machine: Text
+    os: Text
+    arch: Text
+    cpu: Text | None = None
+    #: What it ran on: the name of the GPU or NPU, where that is known.
+    device: Text | None = None
+    driver: Text | None = None
+    #: Of what ran it: package names to versions.
+    versions: _Options = {}
+    #: In seconds; the last is the median of `runs` runs.
+    load_seconds: float | None = None
+    first_run_seconds: float | None = None
+    run_seconds: float | None = None
+    runs: Count = 0
+    #: Highest resident memory of the process, in bytes.
+    peak_memory: Count | None = None
+    #: None: it was not compared.
+    numerics: Numerics | None = None
+    #: Why it does not run there, what is off, or why it was not compared; None if all is well.
+    failure: Text | None = None
 
 
 class FlexLowering(Value):
@@ -217,8 +285,11 @@ class Variant(Value):
     #: Package names to versions.
     built_with: _Options = {}
     coverage: Coverage | None = None
-    #: None: it has not run anywhere.
+    #: None: it was not compared, for the reason in `not_compared`.
     numerics: Numerics | None = None
+    not_compared: Text | None = None
+    #: Of machines on which it was checked after it was built.
+    records: Annotated[tuple[Record, ...], Field(max_length=MAX_RECORDS, fail_fast=True)] = ()
     flex: Annotated[tuple[FlexLowering, ...], Field(max_length=MAX_NODES, fail_fast=True)] = ()
     #: Empty only on the way to the writer, which fills it in.
     files: Annotated[tuple[File, ...], Field(max_length=MAX_FILES, fail_fast=True)] = ()

@@ -33,6 +33,7 @@ from aotpack.documents import (
 from aotpack.errors import AotpackError, OutputError
 from aotpack.machine import Machine
 from aotpack.manifest import Manifest
+from aotpack.records import RecordFile
 from aotpack.tuning import Tuning
 
 __all__ = ["DOCUMENTS", "schemas", "write"]
@@ -51,6 +52,7 @@ DOCUMENTS: Mapping[str, type[BaseModel]] = {
     "machine": Machine,
     "machines": MachinesDocument,
     "manifest": Manifest,
+    "records": RecordFile,
     "run": RunDocument,
     "selection": SelectionDocument,
     "targets": TargetsDocument,

@@ -168,7 +168,7 @@ def _line(row: Row) -> str:
         find(row.target).title if row.target in catalogue() else "several of them",
         row.component,
         f"{coverage.compiled}/{coverage.nodes}",
-        f"{numerics.error:.1e}" if numerics else "",
+        numerics.error_text if numerics else "",
         numerics.ran_on if numerics else "not run",
         f"`{text if len(text) <= 48 else text[:47] + '…'}`" if text else "none",
     ]

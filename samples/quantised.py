@@ -18,8 +18,8 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from aotpack.builder.models.model import read_graph
-from aotpack.builder.models.numerics import seeded_inputs
 from aotpack.builder.models.shapes import fix_shapes, tensor_infos
+from aotpack.builder.numerics.inputs import made_inputs
 from aotpack.shapes import parse_shape
 
 __all__ = ["quantise"]
@@ -30,7 +30,7 @@ _ROUNDS = 8
 class _Noise(quantization.CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, model: onnx.ModelProto) -> None:
         inputs = tensor_infos(model)
-        self._rounds = iter([seeded_inputs(inputs, seed=seed) for seed in range(_ROUNDS)])
+        self._rounds = iter([made_inputs(inputs, seed=seed) for seed in range(_ROUNDS)])
 
     def get_next(self) -> Any:
         return next(self._rounds, None)

@@ -107,8 +107,14 @@ SPEC = ("aotpack.builder.flex_settings", "aotpack.builder.spec")
 
 #: What the rooms of the builder may import of it.
 BEFORE = {
-    "aotpack.builder.models": ("aotpack.builder.models", *SPEC),
-    "aotpack.builder.jobs": ("aotpack.builder.jobs", "aotpack.builder.models", *SPEC),
+    "aotpack.builder.numerics": ("aotpack.builder.numerics",),
+    "aotpack.builder.models": ("aotpack.builder.models", "aotpack.builder.numerics", *SPEC),
+    "aotpack.builder.jobs": (
+        "aotpack.builder.jobs",
+        "aotpack.builder.models",
+        "aotpack.builder.numerics",
+        *SPEC,
+    ),
 }
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from aotpack.builder.models.numerics import TOLERANCES
+from aotpack.builder.numerics.judge import TOLERANCES
 from aotpack.errors import UnknownName, UsageError
 from aotpack.target import PORTABLE, Target, catalogue, find, read_catalogue
 from aotpack.toolchain.devices import pci_vendors

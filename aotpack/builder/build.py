@@ -61,7 +61,9 @@ def build(
     name: str | None = None,
     version: str = "0",
     portable: bool = True,
-    tolerance: float | None = None,
+    tolerance: float | Mapping[str, float] | None = None,
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    check: bool = True,
     min_compiled: float | None = None,
     keep_going: bool = False,
     time_limit: float = Limits().seconds,
@@ -90,8 +92,11 @@ def build(
         name: of the package; by default the model's file name.
         version: of the package.
         portable: add the untouched ONNX as a variant of its own, last in every order.
-        tolerance: the largest error of a variant (`aotpack.builder.models.numerics.difference`); by default
-            it depends on the precision that the target computes in.
+        tolerance: the largest error of a variant (docs/numerics.md), or output name to its own; by default it
+            depends on the precision that the target computes in.
+        inputs: ``.npz`` files of arrays by input name, or folders of them, that variants are compared on; by
+            default inputs are made up.
+        check: run variants that can run here, and compare them with the portable model.
         min_compiled: the least share of the model's nodes that an EP has to compile, 0 to 1; by default any.
         keep_going: return the report even if targets failed.
         time_limit: seconds for each worker process.
@@ -120,7 +125,10 @@ def build(
         name=name,
         version=version,
         portable=portable,
-        tolerance=tolerance,
+        tolerance=None if isinstance(tolerance, Mapping) else tolerance,
+        tolerances=tolerance if isinstance(tolerance, Mapping) else {},
+        inputs=[inputs] if isinstance(inputs, str | os.PathLike) else inputs,
+        check=check,
         min_compiled=min_compiled,
         limits=Limits(seconds=time_limit, memory=memory_limit),
         jobs=jobs,
@@ -138,6 +146,7 @@ def one_model(
     output: Path,
     shapes: Wanted | None = None,
     constants: Mapping[str, Constant] | None = None,
+    inputs: Iterable[str | os.PathLike[str]] = (),
     flex: FlexSettings = NOTHING_SAID,
     name: str | None = None,
     **settings: Any,
@@ -150,6 +159,7 @@ def one_model(
         output: path of the package to write.
         shapes: as `build`'s.
         constants: as `build`'s.
+        inputs: as `build`'s.
         flex: of the lowering of FlexAttention nodes.
         name: of the package; by default the model's file name.
         settings: of the `BuildSpec`.
@@ -164,7 +174,14 @@ def one_model(
         name=name or package_name(model),
         output=output,
         components=(
-            ComponentSpec(name="main", model=model, shapes=sizes, constants=dict(constants or {}), flex=flex),
+            ComponentSpec(
+                name="main",
+                model=model,
+                shapes=sizes,
+                constants=dict(constants or {}),
+                inputs=tuple(map(Path, inputs)),
+                flex=flex,
+            ),
         ),
         targets=tuple(TargetSpec(target=each) if isinstance(each, str) else each for each in targets),
         **settings,
@@ -219,7 +236,8 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
             place = elsewhere
         results = Results(Cache()) if spec.reuse else None
         compiled = [part for job in planned.jobs for part in job.components]
-        sources = Sources((*planned.components, *compiled), scratch, workers, limits)
+        precisions = {job.target.precision or "f32" for job in planned.jobs}
+        sources = Sources((*planned.components, *compiled), scratch, workers, limits, precisions)
         machine = probe() if elsewhere is None else None
         finished = do_all(planned, place, sources, results, scratch, tell, machine)
         if results is not None:

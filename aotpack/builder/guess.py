@@ -105,6 +105,8 @@ class _Attempts:
             model=str(self._model),
             inputs=tuple(_sized(info, sizes) for info in self.inputs),
             output=str(folder / "outputs.npz"),
+            samples=1,
+            precisions=(),
         )
         outcome = self._workers.run(
             request, folder, environment={}, limits=Limits(seconds=left, memory=self._memory)

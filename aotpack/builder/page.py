@@ -25,7 +25,7 @@ def page(report: BuildReport) -> str:
     parts += [*_matrix(rows), *_variants(rows)]
     if report.package:
         parts += sharing(rows)
-    parts += [*_notes(rows), *_strings(rows), *_logs(rows)]
+    parts += [*_notes(rows), *_outputs(rows), *_strings(rows), *_logs(rows)]
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -121,7 +121,7 @@ def _variant(row: Row, number: int, widest: int, style: str) -> str:
         _cell("files", bytes_text(row.size), "n"),
         _cell("took", "" if row.cached else f"{row.seconds:.1f} s", "n"),
         _cell("nodes", counted, "n"),
-        _cell("error", f"{numerics.error:.1e}" if numerics else "", "n"),
+        _cell("error", numerics.error_text if numerics else "", "n"),
         _cell("on", numerics.ran_on) if numerics else _cell("", "not run"),
         f'<td><code class="string" title="{string}">{string}</code></td>',
     ]
@@ -146,6 +146,40 @@ def _notes(rows: Sequence[Row]) -> Iterable[str]:
     for text, names in told.items():
         yield f'<dt class="name">{html_text(", ".join(names))}</dt><dd>{html_text(text)}</dd>'
     yield "</dl>"
+
+
+def _outputs(rows: Sequence[Row]) -> Iterable[str]:
+    """What was compared of each output, on how many inputs, and how near it came to its tolerance."""
+    having = [row for row in rows if row.numerics and row.numerics.outputs]
+    if not having:
+        return
+    yield "<h2>Numbers</h2>\n<details><summary>Output by output, beside the portable model</summary>"
+    yield '<div class="scroll"><table id="numbers">\n<thead><tr><th>variant</th><th>output</th>'
+    yield '<th>measure</th><th class="n">error</th><th class="n">at most</th><th class="n">cosine</th>'
+    yield "<th>inputs</th><th>to know</th></tr></thead>\n<tbody>"
+    for row in having:
+        numerics = row.numerics
+        assert numerics is not None
+        for each in numerics.outputs:
+            numbers = [
+                "" if value is None else form.format(value)
+                for value, form in (
+                    (each.error, "{:.1e}"),
+                    (each.tolerance, "{:.1e}"),
+                    (each.cosine, "{:.6f}"),
+                )
+            ]
+            known = each.remark if each.not_compared is None else f"not compared: {each.not_compared}"
+            texts = [f"{row.component}/{row.target}", each.name, each.measure or "", *numbers]
+            texts += [f"{numerics.samples} {numerics.inputs}", known or ""]
+            kinds = ["name", "name", "", "n", "n", "n", "", ""]
+            cells = zip(texts, kinds, strict=True)
+            yield (
+                "<tr>"
+                + "".join(f'<td class="{kind}">{html_text(text)}</td>' for text, kind in cells)
+                + "</tr>"
+            )
+    yield "</tbody></table></div></details>"
 
 
 def _strings(rows: Sequence[Row]) -> Iterable[str]:

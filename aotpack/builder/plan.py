@@ -15,6 +15,8 @@ from aotpack.builder.models.low_bits import QDQ_DOMAINS, low_bit_types
 from aotpack.builder.models.model import SourceModel, read_graph, read_source
 from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_infos
 from aotpack.builder.models.traversal import all_nodes
+from aotpack.builder.numerics.hints import rounds_to_integers
+from aotpack.builder.numerics.samples import check_samples
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UnknownName, UsageError
 from aotpack.manifest import TensorInfo
@@ -50,6 +52,10 @@ class ComponentPlan:
     flex: bool
     #: It has quantised tensors (QDQ).
     quantised: bool
+    #: It has quantised weights or activations of any form.
+    rounds: bool
+    #: Of the user's inputs; None: they are made up.
+    samples_digest: str | None = None
 
     @property
     def name(self) -> str:
@@ -77,6 +83,10 @@ class Job:
     toolchain: Toolchain
     #: The largest error; None: by the target's precision.
     tolerance: float | None
+    #: Output to its own.
+    tolerances: Mapping[str, float]
+    #: Its variants are run and compared.
+    check: bool
     #: The least share of nodes that have to be compiled, 0 to 1; None: any.
     min_compiled: float | None
     #: Versions of what compiles, on the machine that does it.
@@ -117,6 +127,13 @@ class Job:
     def digest(self) -> str:
         """Of the ingredients, which names the job's result in the build cache."""
         return ingredients_digest(self.ingredients)
+
+    @functools.cached_property
+    def check_key(self) -> str | None:
+        """Of the inputs that its variants are compared on; None: they are not compared."""
+        if not self.check:
+            return None
+        return ingredients_digest([VERSION, *(part.samples_digest for part in self.components)])
 
     def variant_id(self, component: ComponentPlan) -> str:
         """The target, and a digest of all that went in: a rebuild that changes nothing keeps it."""
@@ -159,6 +176,7 @@ def plan(
     targets = _targets(spec, toolchains)
     components = tuple(_read(component) for component in spec.components)
     _check_names(targets, components)
+    _check_tolerances(spec, targets, components)
     _check_flex(targets, components)
     jobs: list[Job] = []
     for wanted, target in targets:
@@ -174,6 +192,8 @@ def plan(
                 target=target,
                 toolchain=toolchain,
                 tolerance=spec.tolerance if wanted.tolerance is None else wanted.tolerance,
+                tolerances={**spec.tolerances, **wanted.tolerances},
+                check=spec.check if wanted.check is None else wanted.check,
                 min_compiled=None if target.name == PORTABLE else spec.min_compiled,
                 built_with=built_with,
                 # The portable variant is the source as it is.
@@ -282,6 +302,21 @@ def _for_target(component: ComponentPlan, wanted: TargetSpec, target: Target) ->
     return replace(component, spec=spec, inputs=tensor_infos(graph), open=tuple(open_dimensions(graph)))
 
 
+def _check_tolerances(
+    spec: BuildSpec, targets: Iterable[tuple[TargetSpec, Target]], components: Iterable[ComponentPlan]
+) -> None:
+    """Refuse tolerances of outputs that no component has.
+
+    Raises:
+        UnknownName: there is one.
+    """
+    outputs = {value.name for component in components for value in component.model.outputs}
+    for tolerances in (spec.tolerances, *(wanted.tolerances for wanted, _ in targets)):
+        for output in tolerances:
+            if output not in outputs:
+                raise UnknownName("output with a tolerance", output, outputs)
+
+
 def _check_flex(targets: Iterable[tuple[TargetSpec, Target]], components: Iterable[ComponentPlan]) -> None:
     """Refuse settings of the lowering where there is nothing to lower.
 
@@ -326,7 +361,17 @@ def _read(spec: ComponentSpec) -> ComponentPlan:
         quantised=any(
             node.op_type == "DequantizeLinear" and node.domain in QDQ_DOMAINS for node in all_nodes(graph)
         ),
+        rounds=rounds_to_integers(graph) or bool(low_bit_types(graph)),
+        samples_digest=_samples_digest(spec, graph),
     )
+
+
+def _samples_digest(spec: ComponentSpec, graph: onnx.ModelProto) -> str | None:
+    try:
+        return check_samples(spec.inputs, tensor_infos(graph))
+    except UsageError as error:
+        place = spec.places.get("inputs")
+        raise error.at(place) if place else error from None
 
 
 def _imports(model: onnx.ModelProto) -> list[onnx.OperatorSetIdProto]:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from aotpack.builder.jobs.job import Done, References
 from aotpack.builder.jobs.pools import Place
-from aotpack.builder.plan import ComponentPlan, Job, Plan
+from aotpack.builder.plan import ComponentPlan, Job, Plan, ingredients_digest
 from aotpack.builder.results import Results
 from aotpack.builder.sources import Sources, refusal
 from aotpack.builder.variant import Built, finish, portable
 from aotpack.errors import AotpackError, OutputError
 from aotpack.events import Event, EventCode, OnEvent
 from aotpack.machine import Machine
+from aotpack.probing import probe
 from aotpack.target import PORTABLE
 
 __all__ = ["Finished", "do_all"]
@@ -72,6 +73,18 @@ def do_all(
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A job that is being done."""
+
+    #: Its place in the plan.
+    index: int
+    #: Why it is not taken from an earlier build.
+    why: str | None
+    #: It is compiled; else it is only run and compared.
+    compiled: bool
+
+
 class _Work:
     def __init__(
         self,
@@ -93,21 +106,23 @@ class _Work:
         self._machine = machine
         #: By a job's place in the plan.
         self.finished: dict[int, tuple[Built, ...]] = {}
-        #: A job's place in the plan, and why it is not taken from an earlier build.
-        self.waiting: dict[Future[Done], tuple[int, str | None]] = {}
+        self.waiting: dict[Future[Done], _Waiting] = {}
 
     def begin(self) -> None:
         """Take what there is, and hand on the rest."""
         ahead: dict[int, str | None] = {}
+        again: dict[int, Done] = {}
         for index, job in enumerate(self._jobs):
             folder = self._folder(index)
             folder.mkdir()
             known, why = _without_work(job, self._sources, self._results, folder, self._output, self._machine)
             if known is None:
                 ahead[index] = why
-                continue
-            kept = why is None and job.target.name != PORTABLE
-            self._end(index, finish(job, known, cached=kept, why=why))
+            elif _is_checked(job, known):
+                kept = why is None and job.target.name != PORTABLE
+                self._end(index, finish(job, known, cached=kept, why=why))
+            else:
+                again[index] = known
         for index in ahead:
             for component in self._jobs[index].components:
                 self._tell(self._event(EventCode.QUEUED, component.name, self._jobs[index].target.name))
@@ -127,11 +142,29 @@ class _Work:
                 continue
             begun = functools.partial(self._begun, job)
             future = self._place.submit(task, references, self._folder(index), begun)
-            self.waiting[future] = (index, why)
+            self.waiting[future] = _Waiting(index, why, compiled=True)
+        for index, made in again.items():
+            self._check_again(index, made)
+
+    def _check_again(self, index: int, made: Done) -> None:
+        """Have what is compiled already, or needs no compiling, run and compared on this machine."""
+        job = self._jobs[index]
+        try:
+            references = self._sources.references(job, self._place, self._tell_of_component)
+        except OutputError:
+            raise
+        except Exception as error:
+            self._end(index, finish(job, Done(failure=_told(error)), cached=False, why=None))
+            return
+        folder = self._folder(index) / "check"
+        folder.mkdir()
+        check = self._sources.recheck(job, made, references, folder, self._machine or probe())
+        self.waiting[self._place.refer(check)] = _Waiting(index, None, compiled=False)
 
     def take(self, future: Future[Done]) -> None:
         """Take what came of a job, and keep it for later builds."""
-        index, why = self.waiting[future]
+        waiting = self.waiting[future]
+        index, why = waiting.index, waiting.why
         job = self._jobs[index]
         try:
             done = future.result()
@@ -142,10 +175,12 @@ class _Work:
         self._sources.check()
         if self._results is not None:
             if done.failure is None:
-                self._results.put(job.digest, done)
-            key = _key(job, self._output)
-            self._results.remember(key, job.digest, job.ingredients, failed=done.failure is not None)
-        self._end(index, finish(job, done, cached=False, why=why))
+                _keep(job, done, self._results)
+            if waiting.compiled:
+                key = _key(job, self._output)
+                self._results.remember(key, job.digest, job.ingredients, failed=done.failure is not None)
+        kept = not waiting.compiled and job.target.name != PORTABLE
+        self._end(index, finish(job, done, cached=kept, why=why))
 
     def keep_what_is_done(self) -> None:
         """Keep what the build had no time to take, for the next one."""
@@ -155,13 +190,13 @@ class _Work:
             self._sources.check()
         except AotpackError:
             return
-        for future, (index, _) in self.waiting.items():
-            if index not in self.finished and future.done():
+        for future, waiting in self.waiting.items():
+            if waiting.index not in self.finished and future.done():
                 # There is an error already, and what cannot be kept is built again.
                 with contextlib.suppress(Exception, CancelledError):
                     done = future.result()
                     if done.failure is None:
-                        self._results.put(self._jobs[index].digest, done)
+                        _keep(self._jobs[waiting.index], done, self._results)
 
     def _folder(self, index: int) -> Path:
         return self._scratch / f"job-{index}"
@@ -191,11 +226,13 @@ def _without_work(
     """What there is of a job before anything is done for it, and why there is nothing in the cache."""
     if job.target.name == PORTABLE:
         try:
-            return portable(job, sources.portable(job)), None
+            done = portable(job, sources.portable(job))
         except OutputError:
             raise
         except Exception as error:
             return Done(failure=_told(error)), None
+        kept = None if results is None else results.get(_checks_digest(job), folder / "kept")
+        return _with_checks(done, kept), None
     if refused := refusal(job):
         return Done(failure=refused), "The model does not fit the target."
     known = results.get(job.digest, folder / "kept") if results is not None else None
@@ -213,6 +250,35 @@ def _without_work(
     if unrun:
         return None, "It could not be run where it was compiled, and can be here."
     return None, results.why_not(_key(job, output), job.digest, job.ingredients)
+
+
+def _is_checked(job: Job, done: Done) -> bool:
+    """Whether nothing is left to run of what was compiled."""
+    return done.failure is not None or job.check_key in (None, done.check_key) or not done.runs
+
+
+def _checks_digest(job: Job) -> str:
+    """Of what the portable model's check is kept under: its files are the user's and are not kept."""
+    return ingredients_digest(["checks", job.digest, job.check_key])
+
+
+def _with_checks(done: Done, kept: Done | None) -> Done:
+    """What the portable variant is, with the check of an earlier build."""
+    if kept is None or len(kept.parts) != len(done.parts):
+        return done
+    parts = tuple(
+        part.model_copy(update={"checked": before.checked, "unchecked": before.unchecked})
+        for part, before in zip(done.parts, kept.parts, strict=True)
+    )
+    return done.model_copy(update={"parts": parts, "check_key": kept.check_key})
+
+
+def _keep(job: Job, done: Done, results: Results) -> None:
+    if job.target.name == PORTABLE:
+        parts = tuple(part.model_copy(update={"files": ()}) for part in done.parts)
+        results.put(_checks_digest(job), done.model_copy(update={"parts": parts}))
+    else:
+        results.put(job.digest, done)
 
 
 def _told(error: BaseException) -> str:

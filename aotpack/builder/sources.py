@@ -5,22 +5,33 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 from aotpack.builder.flex_settings import FlexSettings
-from aotpack.builder.jobs.job import Reference, References, Task, TaskPart, make_reference
+from aotpack.builder.jobs.carry_out import recheck
+from aotpack.builder.jobs.job import Done, Reference, References, Task, TaskPart, make_reference
 from aotpack.builder.jobs.pools import Place
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered, lower_for
-from aotpack.builder.models.model import ModelFiles, file_stamps, import_model, prepare, read_model
+from aotpack.builder.models.model import (
+    ModelFiles,
+    file_stamps,
+    import_model,
+    load_graph,
+    prepare,
+    read_model,
+)
+from aotpack.builder.models.shapes import tensor_infos
+from aotpack.builder.numerics.samples import write_samples
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.spec import Limits
 from aotpack.errors import ModelError, OutputError
 from aotpack.events import EventCode
+from aotpack.machine import Machine
 from aotpack.shapes import takes
 from aotpack.target import PORTABLE, Target, find
 from aotpack.toolchain import toolchains
@@ -46,11 +57,18 @@ class Sources:
         folder: an empty one, which takes what is prepared.
         workers: start the references.
         limits: of a worker.
+        precisions: that the variants compute in.
     """
 
     def __init__(
-        self, components: tuple[ComponentPlan, ...], folder: Path, workers: Workers, limits: Limits
+        self,
+        components: tuple[ComponentPlan, ...],
+        folder: Path,
+        workers: Workers,
+        limits: Limits,
+        precisions: Iterable[str] = ("f32",),
     ) -> None:
+        self._precisions = tuple(precisions)
         self._folder = folder
         self._workers = workers
         self._limits = limits
@@ -84,7 +102,45 @@ class Sources:
                     note=prepared.note,
                 )
             )
-        return Task(toolchain=job.toolchain.name, target=job.target, parts=tuple(parts), limits=self._limits)
+        return Task(
+            toolchain=job.toolchain.name,
+            target=job.target,
+            parts=tuple(parts),
+            limits=self._limits,
+            check_key=job.check_key,
+        )
+
+    def recheck(
+        self, job: Job, made: Done, references: References, folder: Path, machine: Machine
+    ) -> Callable[[], Done]:
+        """What runs and compares on this machine what was compiled before, or needs no compiling.
+
+        Args:
+            job: what was asked for.
+            made: what came of it.
+            references: what its variants are compared with.
+            folder: an empty one.
+            machine: this computer.
+        """
+        parts = tuple(
+            TaskPart(
+                component=part.component,
+                variant=job.variant_id(part_plan),
+                model=Path(part.files[0][1]),
+                nodes=part.coverage.nodes,
+                flex=part.flex,
+                note=part.note,
+            )
+            for part, part_plan in zip(made.parts, job.components, strict=True)
+        )
+        task = Task(
+            toolchain=job.toolchain.name,
+            target=job.target,
+            parts=parts,
+            limits=self._limits,
+            check_key=job.check_key,
+        )
+        return lambda: recheck(task, made, references, folder, self._workers, machine)
 
     def references(self, job: Job, place: Place, announce: Announce) -> References:
         """What the variants of a job are compared with, made by `place` when the first job asks.
@@ -168,7 +224,17 @@ class Sources:
 
             def make() -> Reference:
                 announce(EventCode.REFERENCE, component.name)
-                reference = make_reference(runnable.model.path, folder, self._workers, self._limits)
+                given = folder / "given.npz" if component.spec.inputs else None
+                if given is not None:
+                    write_samples(component.spec.inputs, tensor_infos(load_graph(runnable.model.path)), given)
+                reference = make_reference(
+                    runnable.model.path,
+                    folder,
+                    self._workers,
+                    self._limits,
+                    given=given,
+                    precisions=self._precisions,
+                )
                 announce(EventCode.REFERENCE_DONE, component.name)
                 return reference
 

@@ -25,6 +25,7 @@ __all__ = [
     "TargetSpec",
     "parse_constants",
     "parse_shapes",
+    "parse_tolerances",
 ]
 
 
@@ -68,6 +69,8 @@ class ComponentSpec:
     #: Input name to the value that all of its elements have: it is no input any more.
     constants: Mapping[str, Constant] = field(default_factory=dict)
     kind: Literal["model", "flex-attention"] = "model"
+    #: Inputs that its variants are compared on: ``.npz`` files, or folders of them; none: they are made up.
+    inputs: tuple[Path, ...] = ()
     #: Of the lowering of its FlexAttention nodes.
     flex: FlexSettings = NOTHING_SAID
     #: Key, such as ``shapes.input``, to where in a file it was said, for errors.
@@ -98,6 +101,10 @@ class TargetSpec:
     flex: FlexSettings = NOTHING_SAID
     #: The largest error; None: that of the build.
     tolerance: float | None = None
+    #: Output to its own largest error.
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    #: Whether variants are run and compared; None: as the build says.
+    check: bool | None = None
     #: Only these components; None: all.
     components: tuple[str, ...] | None = None
     #: Store the weights that components have in common once on the device.
@@ -129,6 +136,10 @@ class BuildSpec:
     portable: bool = True
     #: The largest error that a variant may have; None: by the target's precision.
     tolerance: float | None = None
+    #: Output to its own largest error.
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    #: Run variants that can run here, and compare them with the portable model.
+    check: bool = True
     #: The least share of a model's nodes that an EP has to compile, 0 to 1; None: any.
     min_compiled: float | None = None
     limits: Limits = Limits()
@@ -153,10 +164,45 @@ class BuildSpec:
         # Nothing is larger than NaN or an infinity: either would let every variant through.
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise UsageError("is no tolerance", found=f"{self.tolerance:g}", expected="0 or more")
+        for output, tolerance in self.tolerances.items():
+            if not 0 <= tolerance < math.inf:
+                raise UsageError(
+                    "is no tolerance",
+                    where=f"output {output!r}",
+                    found=f"{tolerance:g}",
+                    expected="0 or more",
+                )
         if self.min_compiled is not None and not 0 <= self.min_compiled <= 1:
             raise UsageError(
                 "is no share", where="min_compiled", found=f"{self.min_compiled:g}", expected="0 to 1"
             )
+
+
+def parse_tolerances(texts: Iterable[str]) -> tuple[float | None, dict[str, float]]:
+    """Read ``0.01``, for all outputs, and ``OUTPUT=0.01``.
+
+    Raises:
+        UsageError: a text is of another form, or one is given twice.
+    """
+    overall: float | None = None
+    outputs: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            tolerance = float(value)
+        except ValueError:
+            raise UsageError(
+                "is not a tolerance",
+                where=f"--tolerance {text}",
+                expected="VALUE or OUTPUT=VALUE such as logits=0.05",
+            ) from None
+        if name in outputs or (not name and overall is not None):
+            raise UsageError("is given twice", where=f"--tolerance {text}")
+        if name:
+            outputs[name] = tolerance
+        else:
+            overall = tolerance
+    return overall, outputs
 
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")

@@ -63,6 +63,10 @@ _Text = Annotated[str, Field(max_length=MAX_TEXT)]
 _FilePath = Annotated[str, Field(min_length=1, max_length=MAX_FILE_PATH), AfterValidator(_no_controls)]
 _Integer = Annotated[int, Field(ge=-_INT64, lt=_INT64)]
 _Size = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
+_Tolerance = (
+    Annotated[float, Field(gt=0)]
+    | Annotated[dict[_Text, Annotated[float, Field(gt=0)]], Field(max_length=MAX_KEYS)]
+)
 _Sizes = Annotated[tuple[_Size, ...], Field(max_length=64)]
 _Shapes = Annotated[dict[_Text, _Sizes | _Size], Field(max_length=MAX_KEYS)]
 
@@ -117,6 +121,9 @@ class ComponentTable(Value):
     shapes: _Shapes = Field(default={})
     #: Input name to the value that it always has: it is no input of the variants then.
     constants: dict[_Text, bool | _Integer | float] = Field(default={}, max_length=MAX_KEYS)
+    #: Inputs that variants are compared on: an .npz file of arrays by input name, a folder of such, or
+    #: several.
+    inputs: _FilePath | Annotated[tuple[_FilePath, ...], Field(max_length=MAX_KEYS)] = ()
     #: How its FlexAttention nodes are lowered.
     flex: FlexTable = FlexTable()
     #: Name to shapes, each of which becomes a component ``<component>.<name>``.
@@ -135,10 +142,12 @@ class TargetTable(Value):
     precision: Precision | None = None
     #: As a component's, for this target alone, in place of theirs of the same name.
     shapes: _Shapes = Field(default={})
+    #: The largest error, on the scale of the report; or output to its own.
+    tolerance: _Tolerance | None = None
+    #: Run variants that can run here, and compare them with the portable model; by default as the file says.
+    check: bool | None = None
     #: As a component's, in place of theirs.
     flex: TargetFlexTable = TargetFlexTable()
-    #: The largest error, on the scale of the report.
-    tolerance: Annotated[float, Field(gt=0)] | None = None
     #: By default all.
     components: Annotated[tuple[Name, ...], Field(max_length=MAX_COMPONENTS)] | None = None
     #: Store weights that components have in common once on the device, too.
@@ -165,7 +174,10 @@ class BuildFile(Value):
     license: Annotated[str, Field(max_length=MAX_TITLE), AfterValidator(_spdx)] | None = None
     #: Add the untouched ONNX.
     portable: bool = True
-    tolerance: Annotated[float, Field(gt=0)] | None = None
+    #: The largest error of a variant, or output to its own; by default by precision.
+    tolerance: _Tolerance | None = None
+    #: Run variants that can run here, and compare them with the portable model.
+    check: bool = True
     #: The least share of a model's nodes that an EP has to compile.
     min_compiled: Annotated[float, Field(ge=0, le=1)] | None = None
     #: zstd level where it pays; 0: never.
@@ -207,8 +219,10 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
             options={name: _option(value) for name, value in target.options.items()},
             precision=target.precision,
             shapes=_shapes(target.shapes),
+            tolerance=None if isinstance(target.tolerance, dict) else target.tolerance,
+            tolerances=target.tolerance if isinstance(target.tolerance, dict) else {},
+            check=target.check,
             flex=FlexSettings(**target.flex.model_dump()),
-            tolerance=target.tolerance,
             components=_wanted(target, file, places.of(("target", index, "components"))),
             share_weights=target.share_weights,
             places=_places(target, index, places),
@@ -225,7 +239,9 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
         components=tuple(components.values()),
         targets=tuple(targets),
         portable=file.portable,
-        tolerance=file.tolerance,
+        tolerance=None if isinstance(file.tolerance, dict) else file.tolerance,
+        tolerances=file.tolerance if isinstance(file.tolerance, dict) else {},
+        check=file.check,
         min_compiled=file.min_compiled,
         limits=Limits(seconds=file.limits.seconds or limits.seconds, memory=file.limits.memory),
         compress=file.compress or None,
@@ -235,7 +251,12 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
 def _components(
     table: ComponentTable, index: int, folder: Path, places: TomlPlaces
 ) -> Iterator[ComponentSpec]:
-    own = [("model",), ("flex",), *(("constants", name) for name in table.constants)]
+    own = [
+        ("model",),
+        *([("inputs",)] if table.inputs else []),
+        ("flex",),
+        *(("constants", name) for name in table.constants),
+    ]
     said = {".".join(key): places.of(("component", index, *key)) for key in own}
     said |= {f"shapes.{name}": places.of(("component", index, "shapes", name)) for name in table.shapes}
     for bucket, shapes in (table.buckets or {"": {}}).items():
@@ -244,6 +265,9 @@ def _components(
             model=folder / table.model,
             shapes={**_shapes(table.shapes), **_shapes(shapes)},
             constants=table.constants,
+            inputs=tuple(
+                folder / each for each in ((table.inputs,) if isinstance(table.inputs, str) else table.inputs)
+            ),
             flex=FlexSettings(**table.flex.model_dump()),
             places=said
             | {f"shapes.{name}": places.of(("component", index, "buckets", bucket, name)) for name in shapes},

@@ -23,7 +23,7 @@ from aotpack.toolchain import toolchains
 from aotpack.tuning import Measurement, Tuning, TuningStore
 from aotpack.verdict import Code
 
-__all__ = ["tune"]
+__all__ = ["inputs_of", "materialise", "measure_variant", "tune"]
 
 #: Seconds that a variant's runs take at most, loading left aside.
 _MEASURED_SECONDS = 5.0
@@ -66,11 +66,11 @@ def tune(
     known = dict(store.read(package.digest, tuned.name, machine))
     tuning = _tuning(package, tuned, machine, known)
     for candidate in selection.accepted:
-        measurement = _measure(
+        measurement = measure_variant(
             package,
             tuned,
             candidate,
-            _inputs(tuned, candidate.variant, shapes),
+            inputs_of(tuned, candidate.variant, shapes),
             runs,
             limits or Limits(seconds=300.0),
         )
@@ -95,7 +95,18 @@ def _tuning(
     )
 
 
-def _measure(
+def materialise(package: Package, component: Component, variant: Variant) -> Path:
+    """The folder with the files of a variant, as a session may load them.
+
+    Raises:
+        NotAllowed: its ONNX asks for what it may not.
+        PackageError, OutputError: as for `Cache.materialise`.
+    """
+    allowance = Allowance.of(toolchains().get(variant.toolchain))
+    return package.cache.materialise(package.reader, component, variant, allowance)
+
+
+def measure_variant(
     package: Package,
     component: Component,
     candidate: Candidate,
@@ -103,10 +114,19 @@ def _measure(
     runs: int,
     limits: Limits,
 ) -> Measurement:
+    """Time one variant in a process of its own. What goes wrong is in what it gives.
+
+    Args:
+        package: an open package.
+        component: one of its components.
+        candidate: a variant of it.
+        inputs: what it is run on (`fixed_inputs`).
+        runs: after the first one, at most.
+        limits: of the process.
+    """
     variant = candidate.variant
-    allowance = Allowance.of(toolchains().get(variant.toolchain))
     try:
-        folder = package.cache.materialise(package.reader, component, variant, allowance)
+        folder = materialise(package, component, variant)
     except NotAllowed as error:
         return Measurement(variant=variant.id, target=variant.target, failure=str(error))
     request = MeasureRequest(
@@ -125,7 +145,7 @@ def _measure(
     return Measurement(variant=variant.id, target=variant.target, failure=failure)
 
 
-def _inputs(
+def inputs_of(
     component: Component, variant: Variant, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[TensorInfo, ...]:
     """The component's inputs of the shapes that `variant` was compiled for, else of `shapes`."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aotpack._text import printable
-from aotpack.builder.jobs.job import Done, Measured, PartDone
+from aotpack.builder.jobs.job import NOT_ASKED, Done, PartDone
 from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, refused_by_loaders
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered
-from aotpack.builder.models.numerics import TOLERANCES
+from aotpack.builder.numerics.judge import Tolerances, judge, tolerance_key
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
 from aotpack.errors import AotpackError
@@ -34,8 +34,8 @@ _LOG_IN_REPORT = 4000
 _REASON_IN_REPORT = 400
 #: Of the whole message, in characters: one of a large model may name each of its nodes.
 _DETAILS_IN_REPORT = 20_000
-#: What a worker reports for a difference that is not finite is above this.
-_NOT_FINITE = 1e300
+#: Of the portable variant of a model that computes in bfloat16.
+NO_BFLOAT16 = "Not run here: on a CPU ONNX Runtime computes no bfloat16."
 #: Of the nodes that are left out.
 _NAMED_NODES = 5
 #: Of such a name, in characters.
@@ -68,12 +68,13 @@ def portable(job: Job, lowered: Mapping[str, Lowered]) -> Done:
                 component=component.name,
                 files=tuple(zip((MODEL_NAME, *model.data), map(str, model.files()), strict=True)),
                 coverage=Coverage(nodes=component.model.nodes, compiled=0, partitions=0),
-                measured=Measured(max_abs=0.0, error=0.0, ran_on="host") if runs else None,
-                unchecked=None if runs else "Not run here: on a CPU ONNX Runtime computes no bfloat16.",
+                unchecked=None if runs else NO_BFLOAT16,
                 flex=mine.records,
             )
         )
-    return Done(parts=tuple(parts))
+    # One that no CPU runs has nothing left to check.
+    unrunnable = all(part.unchecked is not None for part in parts)
+    return Done(parts=tuple(parts), check_key=job.check_key if unrunnable else None)
 
 
 def failed(job: Job, component: ComponentPlan, done: Done, reason: str, why: str | None = None) -> Built:
@@ -128,19 +129,20 @@ def _finish(
     job: Job, component: ComponentPlan, done: Done, part: PartDone, cached: bool, why: str | None
 ) -> Built:
     target = job.target
-    allowed = _tolerance(job, component) if job.tolerance is None else job.tolerance
-    measured = part.measured
-    if measured is not None and not measured.error <= allowed:
-        found = f"an error of {measured.error:.3g}" if measured.error < _NOT_FINITE else "not finite"
-        reason = (
-            f"its numbers are off: {found} on seeded inputs ({measured.ran_on}); the tolerance is {allowed:g}"
-        )
-        return failed(job, component, done, reason, why)
     numerics: Numerics | None = None
-    if measured is not None:
-        numerics = Numerics(
-            max_abs=measured.max_abs, error=measured.error, tolerance=allowed, ran_on=measured.ran_on
-        )
+    off: str | None = None
+    if not job.check:
+        part = part.model_copy(update={"checked": None, "unchecked": NOT_ASKED})
+    if part.checked is not None:
+        key = tolerance_key(target.precision, bfloat16=BFLOAT16 in component.narrow, rounds=component.rounds)
+        tolerances = Tolerances(key, job.tolerance, job.tolerances)
+        numerics, off = judge(part.checked.compared, tolerances, part.checked.ran_on)
+    if off is not None and target.name != PORTABLE:
+        return failed(job, component, done, off, why)
+    if off is not None:
+        # The model is what it is: its session in ONNX Runtime computes otherwise than the graph without
+        # fusions.
+        off = f"ONNX Runtime's own optimisations change what it computes: {off}."
     variant = Variant(
         id=job.variant_id(component),
         target=target.name,
@@ -155,6 +157,7 @@ def _finish(
         built_with=done.built_with if target.name != PORTABLE else {},
         coverage=part.coverage,
         numerics=numerics,
+        not_compared=None if numerics is not None else part.unchecked,
         flex=part.flex,
     )
     check_variant(variant, [name for name, _ in part.files])
@@ -172,7 +175,7 @@ def _finish(
             f"Only {_counted(part.coverage)}: `select` takes it after variants with "
             f"{DEFAULT_MIN_COMPILED:.0%} and more."
         )
-    notes = (few, part.note, left_out, part.unchecked)
+    notes = (few, part.note, left_out, part.unchecked, off, _uncompared(numerics))
     return Built(
         row=Row(
             target=target.name,
@@ -199,10 +202,21 @@ def _finish(
     )
 
 
-def _tolerance(job: Job, component: ComponentPlan) -> float:
-    by_target = TOLERANCES[job.target.precision]
-    # Such a model asks for bfloat16, and some EPs do as it says; the reference computes in float32.
-    return max(by_target, TOLERANCES["bf16"]) if BFLOAT16 in component.narrow else by_target
+def _uncompared(numerics: Numerics | None) -> str | None:
+    """Which outputs were not compared, and why."""
+    why: dict[str, list[str]] = {}
+    for output in numerics.outputs if numerics else ():
+        if output.not_compared is not None:
+            why.setdefault(output.not_compared, []).append(output.name)
+        if output.remark is not None:
+            why.setdefault(output.remark, []).append(output.name)
+    if not why:
+        return None
+    told = []
+    for reason, names in why.items():
+        shown = ", ".join(names[:_NAMED_NODES]) + (", …" if len(names) > _NAMED_NODES else "")
+        told.append(f"Output {shown}: {reason}.")
+    return " ".join(told)
 
 
 def _counted(coverage: Coverage) -> str:

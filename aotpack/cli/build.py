@@ -76,8 +76,18 @@ def build(
         bool, typer.Option("--portable/--no-portable", help="Add the untouched ONNX.")
     ] = True,
     tolerance: Annotated[
-        float | None, typer.Option(help="Largest error of a variant.", show_default="by precision")
+        list[str] | None,
+        typer.Option(
+            metavar="[OUTPUT=]VALUE", help="Largest error, of all or one output.", show_default="by precision"
+        ),
     ] = None,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.npz|DIR", help="Inputs to compare on; by default made up."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Run variants and compare their numbers.")
+    ] = True,
     min_compiled: Annotated[
         float | None,
         typer.Option(
@@ -128,21 +138,23 @@ def build(
 ) -> None:
     """Compile a model, or what a build file says, for each target."""
     from aotpack.builder.build import one_model, refuse_input
-    from aotpack.builder.spec import parse_constants, parse_shapes
+    from aotpack.builder.spec import parse_constants, parse_shapes, parse_tolerances
     from aotpack.builder.spec_file import read_build_file
 
     shapes, own_shapes = parse_shapes(shape or [], target or [])
+    overall, of_outputs = parse_tolerances(tolerance or [])
     flex_texts = {
         "--masked-rows": [masked_rows] if masked_rows else [],
         "--lowering": lowering or [],
         "--block": block or [],
         "--kv-heads": kv_heads or [],
     }
-    given: dict[str, Sequence[str] | None] = {
+    given: dict[str, Sequence[object] | None] = {
         "--target": target,
         "--shape": shape,
         "--constant": constant,
         "--precision": precision,
+        "--inputs": inputs,
         **flex_texts,
     }
     flex, own_flex = parse_flex(flex_texts, target or [])
@@ -161,6 +173,7 @@ def build(
             output=out,
             shapes=shapes,
             constants=parse_constants(constant or []),
+            inputs=inputs or [],
             flex=flex,
             name=name,
         )
@@ -170,7 +183,9 @@ def build(
         "output": out,
         "name": name,
         "version": version,
-        "tolerance": tolerance,
+        "tolerance": overall,
+        "tolerances": {**spec.tolerances, **of_outputs},
+        "check": None if check else False,
         "min_compiled": min_compiled,
         "portable": None if portable else False,
         "jobs": jobs,
@@ -320,7 +335,7 @@ def _cells(row: Row, indent: str) -> list[str]:
         _seconds(row),
         output.size(row.size) if row.size is not None else "",
         output.size(row.adds) if row.adds is not None else "",
-        f"{numerics.error:.1e}" if numerics is not None else "",
+        numerics.error_text if numerics is not None else "",
         numerics.ran_on if numerics is not None else "not run" if row.state == "built" else "",
         f"{coverage.compiled}/{coverage.nodes}" if coverage is not None and coverage.partitions else "",
         row.ep_string or "",

@@ -96,6 +96,11 @@ def _show(covered: Coverage) -> None:
     for index, item in enumerate(covered.helpful):
         most = "would help most" if index == 0 else "would then help"
         output.paragraph(f"{item.target.name} {most}: {', '.join(item.machines)}")
+    for each in covered.component.variants:
+        for record in each.records:
+            how = record.failure or "good"
+            driver = "" if record.driver is None else f", driver {record.driver}"
+            output.paragraph(f"{each.id} checked on {record.machine} ({record.os}{driver}): {how}")
     if covered.not_considered:
         output.paragraph(
             f"not installed here, so that nobody can say whether a target of theirs would help: "

@@ -18,7 +18,7 @@ from aotpack.target import PORTABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aotpack.manifest import Component, Variant
+    from aotpack.manifest import Component, Numerics, Variant
     from aotpack.package import Package
     from aotpack.refusals import RefusedVariant
 
@@ -88,6 +88,7 @@ def _show_component(component: Component, refused: Mapping[tuple[str, str], Refu
             output.print_text(
                 "  built by " + ", ".join(f"{key} {value}" for key, value in variant.built_with.items())
             )
+        _show_checks(variant)
         if variant.coverage is not None and variant.coverage.left_on_cpu:
             left = ", ".join(f"{count} {kind}" for kind, count in variant.coverage.left_on_cpu.items())
             output.print_text(f"  on CPU   {left}")
@@ -100,6 +101,51 @@ def _cells(variant: Variant) -> list[str]:
         variant.device,
         output.size(variant.size),
         f"{coverage.compiled}/{coverage.nodes}" if coverage is not None and coverage.partitions else "",
-        f"{numerics.error:.1e}" if numerics is not None else "",
-        numerics.ran_on if numerics is not None else "has not run",
+        numerics.error_text if numerics is not None else "",
+        _ran_on(variant),
     ]
+
+
+def _ran_on(variant: Variant) -> str:
+    good = [
+        record
+        for record in variant.records
+        if record.failure is None and record.numerics is not None and record.numerics.ran_on == "host"
+    ]
+    machines = f"{len(good)} {'machine' if len(good) == 1 else 'machines'}" if good else ""
+    here = variant.numerics.ran_on if variant.numerics is not None else ""
+    return ", ".join(filter(None, (here, machines))) or "has not run"
+
+
+def _show_checks(variant: Variant) -> None:
+    """What its numbers were compared with, output by output, and what other machines found."""
+    if variant.not_compared is not None:
+        output.paragraph(variant.not_compared, "  numbers  ", "           ")
+    if variant.numerics is not None and variant.numerics.outputs:
+        _show_numerics(variant.numerics, "  numbers  ")
+    for record in variant.records:
+        versions = ", ".join(f"{key} {value}" for key, value in record.versions.items())
+        times = "" if record.run_seconds is None else f", {record.run_seconds * 1e3:.2f} ms a run"
+        driver = "" if record.driver is None else f", driver {record.driver}"
+        output.paragraph(
+            f"{record.machine} ({record.os} {record.arch}{driver}; {versions}){times}",
+            "  checked  ",
+            "           ",
+        )
+        if record.failure is not None:
+            output.paragraph(record.failure, "           ", "           ")
+        if record.numerics is not None:
+            _show_numerics(record.numerics, "           ")
+
+
+def _show_numerics(numerics: Numerics, first: str) -> None:
+    whose = "given" if numerics.inputs == "given" else "made-up"
+    output.print_text(f"{first}{numerics.ran_on}, on {numerics.samples} samples of {whose} inputs")
+    for each in numerics.outputs:
+        if each.not_compared is not None:
+            told = f"not compared: {each.not_compared}"
+        else:
+            told = f"{each.measure} error {each.error:.1e} of at most {each.tolerance:.1e}"
+            told += "" if each.cosine is None else f", cosine {each.cosine:.6f}"
+            told += "" if each.remark is None else f"; {each.remark}"
+        output.paragraph(f"{each.name}: {told}", "           ", "             ")

@@ -3,6 +3,7 @@
 ::
 
     aotpack merge linux.aotpack windows.aotpack -o all.aotpack
+    aotpack merge m.aotpack --records phone.json -o m.aotpack
 """
 
 from __future__ import annotations
@@ -20,24 +21,32 @@ __all__ = ["merge"]
 
 def merge(
     packages: Annotated[
-        list[Path], typer.Argument(metavar="PACKAGE", help="Two or more.", show_default=False)
+        list[Path], typer.Argument(metavar="PACKAGE", help="One or more.", show_default=False)
     ],
     out: NewPackage,
     name: Annotated[str | None, typer.Option(help="By default the first one's.", show_default=False)] = None,
     version: Annotated[
         str | None, typer.Option(help="By default the first one's.", show_default=False)
     ] = None,
+    records: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Of `aotpack check --record`; again for each.", show_default=False),
+    ] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make one package of several, such as those of two build hosts."""
+    """Make one package of several, and add what machines found."""
     from contextlib import ExitStack
 
     from aotpack.container.reader import PackageReader
     from aotpack.edit import merge as merge_packages
+    from aotpack.records import read_records
 
+    found = [read_records(path) for path in records or []]
     with ExitStack() as stack:
         readers = [stack.enter_context(PackageReader.open(path)) for path in packages]
         progress = stack.enter_context(output.progress("merging"))
-        merge_packages(readers, out, name=name, version=version, progress=progress, force=force)
+        merge_packages(
+            readers, out, name=name, version=version, records=found, progress=progress, force=force
+        )
     output.print_written(out, as_json)

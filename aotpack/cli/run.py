@@ -52,6 +52,10 @@ def run(
             "--input", metavar="NAME=FILE.npy", help="An input; others are made up.", show_default=False
         ),
     ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Inputs by name; others are made up.", show_default=False),
+    ] = None,
     shape: Shapes = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 10,
     on_miss: Annotated[
@@ -88,11 +92,14 @@ def run(
     )
     arrays = dict(_read(text) for text in given or [])
     with open_package(package) as opened:
-        known = [info.name for each in opened.manifest.components for info in each.inputs]
+        infos = {info.name: info for each in opened.manifest.components for info in each.inputs}
+        if inputs is not None:
+            arrays = {**_read_file(inputs, list(infos.values())), **arrays}
         for name in arrays:
-            if name not in known:
-                raise UnknownName("input", name, known)
-        shapes = {**shapes_of(shape), **{name: array.shape for name, array in arrays.items() if array.size}}
+            if name not in infos:
+                raise UnknownName("input", name, infos)
+        own = {name: array.shape for name, array in arrays.items() if getattr(array, "size", 0)}
+        shapes = {**shapes_of(shape), **own}
         options = replace(options, shapes=shapes)
         started = time.perf_counter()
         selections = opened.select_all(options, component=component)
@@ -139,9 +146,9 @@ def _run(load: _Load, arrays: dict[str, Any], runs: int) -> ComponentRunDocument
 
     loaded = load.loaded
     session, variant = loaded.session, loaded.candidate.variant
-    feeds = _feeds(session, arrays, load.sizes)
-    seconds = []
-    for _ in range(runs + 1):
+    feeds, seconds = _feeds(session, arrays, load.sizes)
+    results: list[Any] = []
+    while len(seconds) < runs + 1:
         started = time.perf_counter()
         try:
             results = session.run(None, feeds)
@@ -194,16 +201,37 @@ def _show(document: ComponentRunDocument) -> None:
 
 
 def _feeds(
-    session: onnxruntime.InferenceSession, arrays: dict[str, Any], sizes: Mapping[str, Sizes | None]
-) -> dict[str, Any]:
-    from aotpack.builder.models.numerics import seeded_inputs
+    session: onnxruntime.InferenceSession, arrays: Mapping[str, Any], sizes: Mapping[str, Sizes | None]
+) -> tuple[dict[str, Any], list[float]]:
+    """What the session is run on: what is given, the rest made up; and how long the first run took.
 
-    wanted = {value.name: value for value in session.get_inputs()}
-    infos = _tensor_infos([value for name, value in wanted.items() if name not in arrays])
+    Nothing was run where all inputs are given.
+    """
+    from aotpack.builder.numerics.inputs import find_inputs, session_inputs
+    from aotpack.builder.numerics.samples import as_input
+
+    wanted = {info.name: info for info in session_inputs(session.get_inputs())}
+    given: dict[str, Any] = {}
+    for name, value in arrays.items():
+        # Another component's may be among them.
+        if name in wanted:
+            given[name] = value if isinstance(value, list) else as_input(value, wanted[name], f"input {name}")
+    if wanted.keys() <= given.keys():
+        return {name: given[name] for name in wanted}, []
     # What was asked for, where the variant takes any size.
-    sized = [info.model_copy(update={"shape": sizes.get(info.name) or info.shape}) for info in infos]
-    made_up = seeded_inputs(sized)
-    return {name: arrays[name] if name in arrays else made_up[name] for name in wanted}
+    infos = [
+        info.model_copy(update={"shape": sizes.get(name) or info.shape}) for name, info in wanted.items()
+    ]
+    seconds: list[float] = []
+
+    def run_once(feeds: Mapping[str, Any]) -> list[Any]:
+        started = time.perf_counter()
+        outputs: list[Any] = session.run(None, dict(feeds))
+        seconds.append(time.perf_counter() - started)
+        return outputs
+
+    found = find_inputs(run_once, infos, given=given)
+    return dict(found.feeds), seconds[:1]
 
 
 def _read(text: str) -> tuple[str, Any]:
@@ -214,32 +242,30 @@ def _read(text: str) -> tuple[str, Any]:
         raise UsageError("is not an input", where=f"--input {text}", expected="NAME=FILE.npy")
     try:
         return name, np.load(Path(path), allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UsageError(
             "cannot be read", where=f"--input {text}", found=error, expected="a .npy file"
         ) from None
 
 
-def _tensor_infos(values: Sequence[Any]) -> list[TensorInfo]:
-    from aotpack.manifest import TensorInfo
+def _read_file(path: Path, inputs: Sequence[TensorInfo]) -> dict[str, Any]:
+    from aotpack.builder.numerics.samples import read_sample
+    from aotpack.builder.numerics.values import feeds_of
 
-    return [
-        TensorInfo(name=value.name, dtype=_numpy_name(value.type), shape=tuple(value.shape))
-        for value in values
-    ]
+    return feeds_of(read_sample(path, inputs, some=True).items(), [info.name for info in inputs])
 
 
-def _numpy_name(ort_type: str) -> str:
-    # ORT says tensor(float) where numpy says float32.
-    name = ort_type.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32", "double": "float64"}.get(name, name)
-
-
-def _infos(arrays: dict[str, Any]) -> tuple[TensorInfo, ...]:
+def _infos(values: Mapping[str, Any]) -> tuple[TensorInfo, ...]:
+    """Of each tensor, and of the tensors of each sequence or map."""
+    from aotpack.builder.numerics.values import is_text, leaves
     from aotpack.manifest import TensorInfo
 
     return tuple(
-        TensorInfo(name=name, dtype=str(value.dtype), shape=value.shape) for name, value in arrays.items()
+        TensorInfo(
+            name=name + path, dtype="string" if is_text(array) else str(array.dtype), shape=array.shape
+        )
+        for name, value in values.items()
+        for path, array in leaves(value)
     )
 
 

@@ -41,9 +41,8 @@ def built(model: Path, change: Change, when: EventCode) -> BuildReport:
             changed = True
             change(model)
 
-    report = aotpack.build(
-        model, targets=["ort-cpu"], output=model.parents[1] / "x.aotpack", on_event=on_event
-    )
+    output = model.parents[1] / "x.aotpack"
+    report = aotpack.build(model, targets=["ort-cpu"], output=output, force=True, on_event=on_event)
     assert changed
     return report
 

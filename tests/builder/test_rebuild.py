@@ -156,7 +156,9 @@ def test_what_no_compiler_sees_builds_nothing_anew(project: Project, change: str
 
 
 def rotten(entry: Path) -> None:
-    file = next(path for path in (entry / "files").rglob("*") if path.is_file())
+    # Of the portable variant only its check is kept, no files.
+    files = [path for path in (entry / "files").rglob("*") if path.is_file()]
+    file = files[0] if files else entry / "done.json"
     file.chmod(0o644)
     file.write_bytes(b"rotten")
 

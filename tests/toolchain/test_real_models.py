@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from aotpack.builder.numerics.measure import NOISE_MULTIPLE
 from tests.command_line import aotpack
 from tests.hardware import compilable, needs
 
@@ -50,19 +51,21 @@ def test_a_real_model_becomes_one_node(
 
 
 @needs("openvino-cpu-avx2")
-def test_a_variant_with_other_numbers_is_refused_unless_they_are_tolerated(
+def test_what_the_models_own_noise_allows_is_no_fault(
     real_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """OpenVINO 2026.4 gives other probabilities than ORT for this model with its constant weights."""
-    package = tmp_path / "off.aotpack"
-    build = ("build", real_model("light_squeezenet"), "-o", package, "-t", "openvino-cpu-avx2", "--json")
-    done = aotpack(*build)
-    assert done.status == 1
-    assert "its numbers are off" in done.error
-    assert "the tolerance is 0.001" in done.error
-    assert [row["state"] for row in done.document("build-report")["rows"]] == ["failed", "built"]
-    tolerant = aotpack(*build, "--tolerance", 0.5)
-    assert tolerant.status == 0, tolerant.err
-    (row, _) = tolerant.document("build-report")["rows"]
+    """OpenVINO 2026.4 gives other probabilities than ORT for this model, all of whose channels are equal.
+
+    Its scores are so large that their rounding decides which is the largest.
+    """
+    package = tmp_path / "loud.aotpack"
+    done = aotpack(
+        "build", real_model("light_squeezenet"), "-o", package, "-t", "openvino-cpu-avx2", "--json"
+    )
+    assert done.status == 0, done.err
+    (row, _) = done.document("build-report")["rows"]
     assert row["coverage"] == row["coverage"] | {"partitions": 1, "left_on_cpu": {}}
-    assert 0.001 < row["numerics"]["error"] <= row["numerics"]["tolerance"] == 0.5
+    numerics = row["numerics"]
+    assert (
+        0.001 < numerics["error"] <= numerics["tolerance"] == NOISE_MULTIPLE * numerics["outputs"][0]["noise"]
+    )

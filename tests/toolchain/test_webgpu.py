@@ -102,7 +102,7 @@ def test_numbers_that_its_kernels_get_wrong_are_refused(
     )
     assert done.status == 1
     assert "its numbers are off: an error of 0.9" in done.error
-    assert "on seeded inputs (emulator); the tolerance is 0.001" in done.error
+    assert "the tolerance is 0.001" in done.error
 
 
 @pytest.mark.skipif(bool(probe().gpus), reason="there is a GPU here")

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aotpack._text import shortened
-from aotpack.builder.jobs.job import Done, Measured, PartDone, References, Task, TaskPart
+from aotpack.builder.jobs.job import NOT_ASKED, Checked, Done, PartDone, References, Task, TaskPart
 from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, refused_by_loaders
 from aotpack.builder.jobs.model_copies import FileStamp, GivenModel, ModelCopies, stamp_of
 from aotpack.builder.jobs.redaction import Redaction
@@ -28,7 +28,7 @@ from aotpack.manifest import Compatibility, Requirements, Variant
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.base import RunsHere, Toolchain
 
-__all__ = ["carry_out", "measure_here"]
+__all__ = ["carry_out", "measure_here", "recheck"]
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +92,23 @@ def measure_here(
             "peak_memory": done.peak_memory,
         }
     )
+
+
+def recheck(
+    task: Task, done: Done, references: References, folder: Path, workers: Workers, machine: Machine
+) -> Done:
+    """What was compiled before, or needs no compiling, run and compared on this machine.
+
+    Args:
+        task: what was asked for.
+        done: what came of compiling.
+        references: as for `carry_out`.
+        folder: an empty one.
+        workers: start the processes.
+        machine: this computer.
+    """
+    work = _Work(task, references, folder, workers, machine, ModelCopies())
+    return work.guarded(lambda: work.run_again(done))
 
 
 class _Work:
@@ -179,10 +196,19 @@ class _Work:
             return result
         # Nobody here can measure it, so what was measured there has to do.
         measured = tuple(
-            mine.model_copy(update={"measured": theirs.measured, "unchecked": theirs.unchecked})
+            mine.model_copy(update={"checked": theirs.checked, "unchecked": theirs.unchecked})
             for mine, theirs in zip(result.parts, done.parts, strict=True)
         )
         return result.model_copy(update={"parts": measured, "runs": done.runs})
+
+    def run_again(self, done: Done) -> Done:
+        """What was compiled before, compared now."""
+        made = [
+            CompiledPart(files=part.files, ep_string=part.ep_string, coverage=part.coverage, left=part.left)
+            for part in done.parts
+        ]
+        runs = self._toolchain.how_to_run(self._task.target, self._machine)
+        return self._measured(done, made, runs, compiled=False)
 
     def _described(self, done: Done, runs: RunsHere) -> Done:
         toolchain, target = self._toolchain, self._task.target
@@ -271,7 +297,9 @@ class _Work:
             coverage=made.coverage,
         )
 
-    def _measured(self, done: Done, made: Sequence[CompiledPart], runs: RunsHere) -> Done:
+    def _measured(
+        self, done: Done, made: Sequence[CompiledPart], runs: RunsHere, *, compiled: bool = True
+    ) -> Done:
         """`done` with its parts, compared if they can run here."""
         stamps = {Path(path): stamp_of(Path(path)) for part in made for _, path in part.files}
         parts = []
@@ -281,7 +309,7 @@ class _Work:
             # Before an EP gets to see it, for it may name files of this machine.
             if issue := refused_by_loaders(variant, part.files, self._toolchain):
                 return done.model_copy(update={"failure": issue})
-            measured, why_not, failure = self._compare(index, variant, part, runs)
+            checked, why_not, failure = self._compare(index, variant, part, runs, compiled)
             if failure is not None:
                 return done.model_copy(update={"failure": failure})
             parts.append(
@@ -291,7 +319,7 @@ class _Work:
                     ep_string=part.ep_string,
                     coverage=part.coverage,
                     left=part.left,
-                    measured=measured,
+                    checked=checked,
                     unchecked=why_not,
                     flex=asked.flex,
                     note=asked.note,
@@ -299,39 +327,43 @@ class _Work:
             )
         if _changed(stamps):
             return done.model_copy(update={"failure": "it changed its compiled files when it was run"})
-        return done.model_copy(update={"parts": tuple(parts)})
+        return done.model_copy(update={"parts": tuple(parts), "check_key": self._task.check_key})
 
     def _compare(
-        self, index: int, variant: Variant, made: CompiledPart, runs: RunsHere
-    ) -> tuple[Measured | None, str | None, str | None]:
-        """The difference, or why it was not run, or why running it failed."""
+        self, index: int, variant: Variant, made: CompiledPart, runs: RunsHere, compiled: bool
+    ) -> tuple[Checked | None, str | None, str | None]:
+        """The comparison, or why there is none, or why it does not run."""
+        if self._task.check_key is None:
+            return None, NOT_ASKED, None
         if runs.how is None:
             return None, f"Not run here: {runs.why}.", None
         reference = self._references()[index]
-        if reference.path is None:
-            return None, f"Not compared: {reference.failure}.", None
         target = self._task.target
         step = f"compare-{index}"
-        before = stamp_of(reference.path)
+        before = reference.path and stamp_of(reference.path)
         request = CompareRequest(
             variant=variant,
             model=made.files[0][1],
-            reference=str(reference.path),
+            # Without one it is still found out whether the variant loads.
+            reference=None if reference.path is None else str(reference.path),
+            precision=target.precision,
             emulate=runs.how == "emulator",
         )
         environment = dict(target.environment) if runs.how != "host" else {}
         outcome = self._run(request, step, environment)
         if outcome.failure is not None or outcome.result is None:
             words = self._in_their_words(outcome)
-            return None, None, f"it compiled, but does not run ({runs.how}): {words}"
+            what = "it compiled, but does not run" if compiled else "it does not run"
+            return None, None, f"{what} ({runs.how}): {words}"
+        self._check_seconds += outcome.result.seconds
+        if reference.path is None:
+            return None, f"Not compared: {reference.failure}.", None
         if stamp_of(reference.path) != before:
             return None, None, "it changed what it was compared with"
-        max_abs, error = outcome.result.max_abs, outcome.result.difference
-        self._check_seconds += outcome.result.seconds
-        if max_abs is None or error is None:
+        if outcome.result.compared is None:
             return None, None, f"it compiled, but gave no outputs ({runs.how})"
-        measured = Measured.model_validate({"max_abs": max_abs, "error": error, "ran_on": runs.how})
-        return measured, None, None
+        checked = Checked.model_validate({"compared": outcome.result.compared, "ran_on": runs.how})
+        return checked, None, None
 
     def _run(
         self,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aotpack._text import printable
 from aotpack.builder.jobs.allowed import cores
@@ -54,6 +54,9 @@ _SHOWN = 200
 
 #: Of the packages of a toolchain, by name.
 _Versions = tuple[tuple[str, str], ...]
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +105,9 @@ class Elsewhere:
         """Each toolchain that somebody there has, with the versions that most have, the newest of equals."""
         return self._offered
 
-    def refer(self, make: Callable[[], Reference]) -> Future[Reference]:
-        """As `Place.refer`: at once, for it goes with each task that is sent."""
-        made: Future[Reference] = Future()
+    def refer(self, make: Callable[[], _T]) -> Future[_T]:
+        """As `Place.refer`: at once, for a reference goes with each task that is sent."""
+        made: Future[_T] = Future()
         made.set_result(make())
         return made
 

@@ -6,7 +6,7 @@ again. `aotpack.builder.variant` makes rows and variants of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,18 +15,16 @@ from pydantic import Field
 
 from aotpack._values import Count, Value
 from aotpack.builder.jobs.supervise import Workers
-from aotpack.builder.jobs.worker import (
-    Difference,
-    ReferenceRequest,
-    Seconds,
-)
+from aotpack.builder.jobs.worker import ReferenceRequest, Seconds
+from aotpack.builder.numerics.compare import Compared
 from aotpack.builder.spec import Limits
-from aotpack.manifest import Coverage, FlexLowering, Requirements, SessionSettings
+from aotpack.manifest import Coverage, FlexLowering, Requirements, SessionSettings, TensorInfo
 from aotpack.target import Target
 
 __all__ = [
+    "NOT_ASKED",
+    "Checked",
     "Done",
-    "Measured",
     "PartDone",
     "Reference",
     "References",
@@ -36,11 +34,15 @@ __all__ = [
 ]
 
 
+#: Of a build that compares nothing.
+NOT_ASKED = "Not compared: the build was told not to."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """The portable model's outputs on seeded inputs."""
+    """The portable model's inputs and outputs (`aotpack.builder.numerics.reference`)."""
 
-    #: None if it could not be run.
+    #: None if there are none.
     path: Path | None
     failure: str | None = None
 
@@ -75,13 +77,14 @@ class Task:
     target: Target
     parts: tuple[TaskPart, ...]
     limits: Limits
+    #: What its variants are compared on (`Done.check_key`); None: they are not compared.
+    check_key: str | None = ""
 
 
-class Measured(Value):
-    """How far a variant's outputs are from the portable model's."""
+class Checked(Value):
+    """A variant's outputs beside the portable model's."""
 
-    max_abs: Difference
-    error: Difference
+    compared: Compared
     ran_on: Literal["host", "isa-emulation", "emulator"]
 
 
@@ -96,7 +99,7 @@ class PartDone(Value):
     #: Names of the nodes that are outside every partition, by operator type.
     left: dict[str, tuple[str, ...]] = Field(default={})
     #: None: it was not run, for the reason in `unchecked`.
-    measured: Measured | None = None
+    checked: Checked | None = None
     unchecked: str | None = None
     flex: tuple[FlexLowering, ...] = ()
     note: str | None = None
@@ -113,6 +116,8 @@ class Done(Value):
     built_with: dict[str, str] = Field(default={})
     #: Where it was done, such variants can be run as well.
     runs: bool = True
+    #: Of the inputs that its variants were compared on; None: they were not compared.
+    check_key: str | None = None
     #: The vendor's own words on nodes that were left out.
     remarks: tuple[str, ...] = ()
     log: str = ""
@@ -130,22 +135,37 @@ class Done(Value):
     machine: str | None = None
 
 
-def make_reference(model: Path, folder: Path, workers: Workers, limits: Limits) -> Reference:
-    """Run the portable model once, in a worker.
+def make_reference(
+    model: Path,
+    folder: Path,
+    workers: Workers,
+    limits: Limits,
+    *,
+    inputs: tuple[TensorInfo, ...] | None = None,
+    given: Path | None = None,
+    precisions: Iterable[str] = ("f32",),
+) -> Reference:
+    """Run the portable model, in a worker.
 
     Args:
         model: with fixed shapes.
         folder: an empty one.
         workers: start it.
         limits: of the worker.
+        inputs: of the model, with more of their sizes fixed than it says itself.
+        given: samples of the user's (`aotpack.builder.numerics.samples`); None: they are made up.
+        precisions: that the variants compute in.
 
     Raises:
         BuildStopped: nobody wants it any more.
     """
-    from aotpack.builder.models.model import load_graph
-    from aotpack.builder.models.shapes import tensor_infos
-
     output = folder / "reference.npz"
-    request = ReferenceRequest(model=str(model), inputs=tensor_infos(load_graph(model)), output=str(output))
+    request = ReferenceRequest(
+        model=str(model),
+        output=str(output),
+        inputs=inputs,
+        given=None if given is None else str(given),
+        precisions=tuple(sorted(set(precisions))),
+    )
     outcome = workers.run(request, folder, environment={}, limits=limits)
     return Reference(path=None if outcome.failure else output, failure=outcome.failure)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from aotpack.builder.models.numerics import seeded_inputs
+from aotpack.builder.numerics.inputs import find_inputs
 from aotpack.manifest import TensorInfo, Variant
 from aotpack.session import create
 from aotpack.toolchain import toolchains
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 __all__ = ["measure"]
-
-#: Of integer inputs, in the order they are tried: bytes, then flags and small indices, then zero.
-_HIGHEST_INTEGERS = (256, 2, 1)
 
 
 def measure(
@@ -61,19 +59,18 @@ def measure(
 def _first_run(
     session: onnxruntime.InferenceSession, inputs: tuple[TensorInfo, ...]
 ) -> tuple[dict[str, Any], float]:
+    """The inputs that it is run on, and how long the first run on them took, in seconds."""
     known = {value.name for value in session.get_inputs()}
-    for highest in _HIGHEST_INTEGERS:
-        made = seeded_inputs(inputs, highest_integer=highest)
-        feeds = {name: value for name, value in made.items() if name in known}
+    seconds: list[float] = []
+
+    def run(feeds: Mapping[str, Any]) -> list[Any]:
         started = time.perf_counter()
-        try:
-            session.run(None, feeds)
-            break
-        except Exception:
-            # Integers may be indices into something small.
-            if highest == _HIGHEST_INTEGERS[-1]:
-                raise
-    return feeds, time.perf_counter() - started
+        outputs: list[Any] = session.run(None, dict(feeds))
+        seconds.append(time.perf_counter() - started)
+        return outputs
+
+    found = find_inputs(run, [info for info in inputs if info.name in known])
+    return dict(found.feeds), seconds[0]
 
 
 def _peak_memory() -> int:

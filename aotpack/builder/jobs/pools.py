@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from aotpack.builder.jobs.allowed import cores, memory_left
 from aotpack.builder.jobs.carry_out import carry_out
-from aotpack.builder.jobs.job import Done, Reference, References, Task
+from aotpack.builder.jobs.job import Done, References, Task
 from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.machine import Machine
@@ -22,14 +22,17 @@ _MEMORY_OF_A_LIBRARY = 512 * 1024**2
 _MEMORY_BY_SIZE = 10
 
 
+_T = TypeVar("_T")
+
+
 class Place(Protocol):
     """Where tasks are done."""
 
     def offered(self) -> Mapping[str, Mapping[str, str]] | None:
         """Toolchain to the versions that compile there; None: those of this machine."""
 
-    def refer(self, make: Callable[[], Reference]) -> Future[Reference]:
-        """Make a reference, on this machine, before any task that is submitted later has to wait for it."""
+    def refer(self, make: Callable[[], _T]) -> Future[_T]:
+        """Do on this machine what later tasks wait for, such as a reference."""
 
     def submit(
         self, task: Task, references: References, folder: Path, begun: Callable[[], None]
@@ -70,7 +73,7 @@ class Here:
         """Those of this machine."""
         return
 
-    def refer(self, make: Callable[[], Reference]) -> Future[Reference]:
+    def refer(self, make: Callable[[], _T]) -> Future[_T]:
         """As `Place.refer`: beside the first tasks, if more than one are done at the same time."""
         return self._pool.submit(make)
 

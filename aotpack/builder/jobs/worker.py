@@ -12,12 +12,13 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from aotpack._values import Value
 from aotpack.builder.jobs.manifest_rules import first_issue
+from aotpack.builder.numerics.compare import Compared
 from aotpack.errors import AotpackError, CompileError
 from aotpack.manifest import Coverage, TensorInfo, Variant
 from aotpack.paths import path_issue
@@ -25,7 +26,6 @@ from aotpack.target import Target
 from aotpack.tuning import Measurement
 
 if TYPE_CHECKING:
-    from aotpack.builder.models.numerics import Array
     from aotpack.toolchain.base import Compiled
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "CompareRequest",
     "CompileRequest",
     "CompiledPart",
-    "Difference",
     "InspectRequest",
     "MeasureRequest",
     "Part",
@@ -44,16 +43,12 @@ __all__ = [
     "main",
 ]
 
-#: Of integer inputs, in the order they are tried: bytes, then flags and small indices, then zero.
-_HIGHEST_INTEGERS = (256, 2, 1)
 #: Of an error, in characters: some vendors name every node of a model in one message.
 _LONGEST_ERROR = 10_000
 
 
 #: A wall time.
 Seconds = Annotated[float, Field(ge=0)]
-#: Of outputs. It is no less than 0, and NaN is none: that would be within every tolerance or none.
-Difference = Annotated[float, Field(ge=0)]
 
 
 class Part(Value):
@@ -76,21 +71,31 @@ class CompileRequest(Value):
 
 
 class ReferenceRequest(Value):
-    """Run the portable model on seeded inputs and keep both."""
+    """Run the portable model on inputs and keep both (`aotpack.builder.numerics.reference`)."""
 
     step: Literal["reference"] = "reference"
     model: str
-    inputs: tuple[TensorInfo, ...]
     output: str
+    #: As the model says them, but for sizes that are fixed; None: as the session says them.
+    inputs: tuple[TensorInfo, ...] | None = None
+    #: Samples of the user's; None: they are made up.
+    given: str | None = None
+    #: How many are made up.
+    samples: int = 4
+    #: That the variants compute in.
+    precisions: tuple[str, ...] = ("f32",)
 
 
 class CompareRequest(Value):
-    """Run a variant on the inputs of a reference and compare."""
+    """Run a variant on the inputs of a reference and compare (`aotpack.builder.numerics.compare`)."""
 
     step: Literal["compare"] = "compare"
     variant: Variant
     model: str
-    reference: str
+    #: None: there is nothing to compare with, and it is only loaded.
+    reference: str | None
+    #: That the variant computes in.
+    precision: str | None = None
     emulate: bool
 
 
@@ -143,8 +148,7 @@ class Result(Value):
     #: Of the vendor's own work alone: compiling, or creating and running a session.
     seconds: Seconds = 0.0
     parts: tuple[CompiledPart, ...] = ()
-    max_abs: Difference | None = None
-    difference: Difference | None = None
+    compared: Compared | None = None
     measurement: Measurement | None = None
 
 
@@ -286,37 +290,21 @@ def _partitions(model: Path) -> tuple[int, dict[str, tuple[str, ...]]]:
 
 
 def _reference(asked: ReferenceRequest) -> Result:
-    import numpy as np
-    import onnxruntime as ort
+    from aotpack.builder.numerics.reference import make_reference
 
-    from aotpack.builder.models.numerics import seeded_inputs
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # Beyond it ORT rounds to int8 what it multiplies with quantised weights: no reference is off by 1e-2.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = ort.InferenceSession(
-        asked.model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    make_reference(
+        Path(asked.model),
+        Path(asked.output),
+        given=None if asked.given is None else Path(asked.given),
+        precisions=asked.precisions,
+        inputs=asked.inputs,
+        samples=asked.samples,
     )
-    for highest in _HIGHEST_INTEGERS:
-        inputs = seeded_inputs(asked.inputs, highest_integer=highest)
-        try:
-            outputs = session.run(None, inputs)
-            break
-        except Exception as error:
-            # Integers may be indices into something small.
-            if highest == _HIGHEST_INTEGERS[-1]:
-                raise CompileError(f"the portable model does not run on made-up inputs: {error}") from error
-    arrays: dict[str, Any] = {f"in:{name}": value for name, value in inputs.items()}
-    arrays |= {f"out:{index}": value for index, value in enumerate(outputs)}
-    np.savez(asked.output, **arrays)
     return Result()
 
 
 def _compare(asked: CompareRequest) -> Result:
-    import numpy as np
-
-    from aotpack.builder.models.numerics import difference
+    from aotpack.builder.numerics.compare import compare_with
     from aotpack.session import create
     from aotpack.toolchain import toolchains
 
@@ -325,17 +313,13 @@ def _compare(asked: CompareRequest) -> Result:
     toolchain.load()
     loaded = time.perf_counter()
     session = create(asked.variant, Path(asked.model), toolchain, emulate=asked.emulate)
-    with np.load(asked.reference) as stored:
-        names = [output.name for output in session.get_outputs()]
-        wanted: list[Array] = [stored[f"out:{index}"] for index in range(len(names))]
-        inputs = {key.removeprefix("in:"): stored[key] for key in stored.files if key.startswith("in:")}
-    known = {value.name for value in session.get_inputs()}
-    outputs = session.run(names, {name: value for name, value in inputs.items() if name in known})
-    seconds = time.perf_counter() - loaded
-    max_abs, error = difference(outputs, wanted)
-    return Result(
-        load_seconds=loaded - started, seconds=seconds, max_abs=_finite(max_abs), difference=_finite(error)
+    compared = (
+        None
+        if asked.reference is None
+        else compare_with(session, Path(asked.reference), precision=asked.precision)
     )
+    seconds = time.perf_counter() - loaded
+    return Result(load_seconds=loaded - started, seconds=seconds, compared=compared)
 
 
 def _measure(asked: MeasureRequest) -> Result:
@@ -350,11 +334,6 @@ def _measure(asked: MeasureRequest) -> Result:
         emulate=asked.emulate,
     )
     return Result(measurement=measurement)
-
-
-def _finite(value: float) -> float:
-    # JSON has no infinity and no NaN; no tolerance reaches this.
-    return min(value, sys.float_info.max) if value == value else sys.float_info.max
 
 
 if __name__ == "__main__":

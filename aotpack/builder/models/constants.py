@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aotpack.builder.models.external_data import is_external
 from aotpack.builder.models.model import import_model, load_graph, read_source, write_beside
 from aotpack.builder.models.names import Inliner
-from aotpack.builder.models.numerics import Array
 from aotpack.builder.models.shapes import tensor_info
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant
 from aotpack.errors import ShapeError, UnknownName, UsageError
@@ -27,6 +26,9 @@ from aotpack.manifest import TensorInfo
 
 if TYPE_CHECKING:
     import onnx
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 __all__ = ["fix_component", "fix_inputs", "with_constants"]
 

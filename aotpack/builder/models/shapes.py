@@ -96,6 +96,8 @@ def tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
     """Name, element type and shape of an input or output."""
     from onnx import TensorProto, helper
 
+    if not value.type.HasField("tensor_type"):
+        return TensorInfo(name=value.name, dtype=_type_text(value.type))
     tensor = value.type.tensor_type
     element = TensorProto.DataType.Name(tensor.elem_type).lower()
     try:
@@ -111,3 +113,23 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
         return None if is_anonymous(dim.dim_param) else str(dim.dim_param)
     # Exporters write 0 and -1 for "not known".
     return dim.dim_value if dim.dim_value > 0 else None
+
+
+def _type_text(kind: onnx.TypeProto) -> str:
+    """A type as ONNX Runtime writes it: ``seq(tensor(float))``, ``map(int64,tensor(float))``."""
+    from onnx import TensorProto
+
+    def element(number: int) -> str:
+        return str(TensorProto.DataType.Name(number)).lower()
+
+    if kind.HasField("tensor_type"):
+        return f"tensor({element(kind.tensor_type.elem_type)})"
+    if kind.HasField("sparse_tensor_type"):
+        return f"sparse_tensor({element(kind.sparse_tensor_type.elem_type)})"
+    if kind.HasField("sequence_type"):
+        return f"seq({_type_text(kind.sequence_type.elem_type)})"
+    if kind.HasField("optional_type"):
+        return f"optional({_type_text(kind.optional_type.elem_type)})"
+    if kind.HasField("map_type"):
+        return f"map({element(kind.map_type.key_type)},{_type_text(kind.map_type.value_type)})"
+    return "unknown"

@@ -210,7 +210,10 @@ def test_what_this_machine_knows_or_finds_out_is_not_believed(
         part = done["parts"][0]
         part["ep_string"] = "s" * 70_000
         part["coverage"] = {"nodes": 2**53 - 1, "compiled": 2**53 - 1, "partitions": 1}
-        part["measured"] = {"max_abs": 0.25, "error": 1e-9, "ran_on": "emulator"}
+        part["checked"] = {
+            "compared": {"samples": 99, "inputs": "given", "outputs": []},
+            "ran_on": "emulator",
+        }
 
     honest = tmp_path / "honest"
     honest.mkdir()
@@ -238,7 +241,10 @@ def test_a_difference_that_was_not_measured_there_is_measured_here(
             data = model.SerializeToString()
             changed = hashlib.sha256(data).hexdigest()
             done["parts"][0]["files"][0] = [name, changed]
-            done["parts"][0]["measured"] = {"max_abs": 0.0, "error": 0.0, "ran_on": "host"}
+            done["parts"][0]["checked"] = {
+                "compared": {"samples": 1, "inputs": "made", "outputs": []},
+                "ran_on": "host",
+            }
             files = {**files, changed: data}
         return json.dumps(done), files, missing
 

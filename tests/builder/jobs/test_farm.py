@@ -178,7 +178,9 @@ def test_a_cluster_that_goes_away_in_the_middle_is_failed_rows_and_nothing_half_
     package = tmp_path / "out" / "x.aotpack"
     package.write_bytes(b"what was there before")
     process = start(
-        *("build", small_model, "-o", package, "-t", "trouble-hang", "--executor", plain.address, "--json"),
+        *("build", small_model, "-o", package, "-t", "trouble-hang", "--executor", plain.address),
+        "--force",
+        "--json",
         path=(troublesome,),
         env={"AOTPACK_CACHE": str(tmp_path / "cache")},
     )

@@ -106,12 +106,12 @@ def test_a_prepared_copy_computes_what_its_source_does(
 ) -> None:
     import onnxruntime as ort
 
-    from aotpack.builder.models.numerics import seeded_inputs
+    from aotpack.builder.numerics.inputs import made_inputs
 
     source = imported(real_model("silero_vad_16k_sequence"), tmp_path)
     prepared, _ = prepare(source, {"input": (3, 576)}, tmp_path)
     assert prepared.path.parent == tmp_path
-    inputs = seeded_inputs(tensor_infos(read_graph(prepared.path)))
+    inputs = made_inputs(tensor_infos(read_graph(prepared.path)))
     assert inputs["input"].shape == (3, 576)
     ours, theirs = (ort.InferenceSession(path).run(None, inputs) for path in (prepared.path, source.path))
     assert all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))

@@ -1,0 +1,162 @@
+"""Inputs of the user's: ``.npz`` files of arrays by input name, one a sample, or folders of such files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aotpack.errors import UsageError
+
+if TYPE_CHECKING:
+    from aotpack.builder.numerics.values import Array
+    from aotpack.manifest import TensorInfo
+
+__all__ = ["as_input", "check_samples", "read_sample", "sample_files", "write_feeds", "write_samples"]
+
+#: More than this many tell nothing new, and each is run five times and more.
+_MOST_SAMPLES = 256
+
+
+def sample_files(paths: Iterable[Path]) -> list[Path]:
+    """The ``.npz`` files of `paths`; those of a folder in the order of their names.
+
+    Raises:
+        UsageError: one is not there, a folder has none, or there are too many.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(each for each in path.iterdir() if each.suffix == ".npz")
+            if not inside:
+                raise UsageError("holds no inputs", where=path, expected="files named *.npz")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UsageError("is not there", where=path, expected="a .npz file, or a folder of them")
+    if len(found) > _MOST_SAMPLES:
+        raise UsageError("are too many samples", found=len(found), expected=f"at most {_MOST_SAMPLES}")
+    return found
+
+
+def read_sample(path: Path, inputs: Sequence[TensorInfo], *, some: bool = False) -> dict[str, Array]:
+    """One file's arrays by input name, each of the type and rank of its input.
+
+    Args:
+        path: the ``.npz`` file. An element of a sequence is called ``name[0]``.
+        inputs: of the model.
+        some: not all inputs have to be there.
+
+    Raises:
+        UsageError: it cannot be read, or does not fit the inputs.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not hasattr(file, "files"):
+                raise ValueError("it holds one array without a name")
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        # zipfile's own errors are of these too.
+        raise UsageError(
+            "is no file of inputs", where=path, found=error, expected=".npz, nothing pickled"
+        ) from None
+    except Exception as error:
+        raise UsageError(
+            "is no file of inputs", where=path, found=type(error).__name__, expected=".npz"
+        ) from None
+    known = {info.name: info for info in inputs}
+    fitting: dict[str, Array] = {}
+    for name, array in arrays.items():
+        plain = name if name in known else name.rpartition("[")[0]
+        if plain not in known:
+            raise UsageError(
+                f"has an array {name!r}, which is no input",
+                where=path,
+                expected=", ".join(known) or "no inputs",
+            )
+        fitting[name] = as_input(array, known[plain], f"{path}: {name}", part=plain != name)
+    missing = [name for name in known if name not in fitting and f"{name}[0]" not in fitting]
+    if missing and not some:
+        raise UsageError(f"lacks inputs: {', '.join(missing)}", where=path)
+    return fitting
+
+
+def as_input(array: Array, info: TensorInfo, where: str, *, part: bool = False) -> Array:
+    """`array` as an input: of its type, if that loses no kind of number, and of a shape that fits.
+
+    Raises:
+        UsageError: it does not fit.
+    """
+    import numpy as np
+
+    if info.dtype in ("string", "object", "str"):
+        if array.dtype.kind not in "USO":
+            raise UsageError("is of the wrong type", where=where, found=array.dtype, expected="strings")
+        return array.astype(object)
+    try:
+        dtype = np.dtype(info.dtype)
+    except (TypeError, ValueError, SyntaxError):
+        # A sequence's element, or a type that numpy has no name for: the runtime will say.
+        return array
+    if array.dtype != dtype:
+        kinds = {"f": "f", "i": "iu", "u": "iu", "b": "b"}
+        if array.dtype.kind not in kinds.get(dtype.kind, ""):
+            raise UsageError("is of the wrong type", where=where, found=array.dtype, expected=dtype)
+        cast = array.astype(dtype)
+        if dtype.kind in "iu" and not np.array_equal(cast, array):
+            raise UsageError(
+                "has numbers that its type cannot hold", where=where, found=array.dtype, expected=dtype
+            )
+        array = cast
+    if info.shape is not None and not part:
+        fits = len(info.shape) == array.ndim and all(
+            not isinstance(dim, int) or dim <= 0 or dim == size
+            for dim, size in zip(info.shape, array.shape, strict=True)
+        )
+        if not fits:
+            wanted = [dim if dim is not None else "?" for dim in info.shape]
+            raise UsageError("is of the wrong shape", where=where, found=list(array.shape), expected=wanted)
+    return array
+
+
+def check_samples(paths: Iterable[Path], inputs: Sequence[TensorInfo]) -> str | None:
+    """A digest of the user's inputs, None if there are none; each is read and held to the model's inputs.
+
+    Raises:
+        UsageError: one does not fit.
+    """
+    files = sample_files(paths)
+    digest = hashlib.sha256()
+    for path in files:
+        for name, array in sorted(read_sample(path, inputs).items()):
+            digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
+            digest.update(str(array.tolist()).encode() if array.dtype == object else array.tobytes())
+    return digest.hexdigest() if files else None
+
+
+def write_samples(paths: Iterable[Path], inputs: Sequence[TensorInfo], output: Path) -> None:
+    """Write the user's inputs as `aotpack.builder.numerics.reference.make_reference` reads them.
+
+    Raises:
+        UsageError: one does not fit.
+    """
+    files = sample_files(paths)
+    write_feeds(((path.name, read_sample(path, inputs)) for path in files), output)
+
+
+def write_feeds(samples: Iterable[tuple[str, Mapping[str, Any]]], output: Path) -> None:
+    """Write samples, each with a name for errors."""
+    from aotpack.builder.numerics.values import ArrayWriter
+
+    names: list[str] = []
+    with ArrayWriter(output) as writer:
+        for index, (name, arrays) in enumerate(samples):
+            names.append(name)
+            for key, array in arrays.items():
+                writer.put(f"{index}/in/{key}", array)
+        writer.put_json("names", names)
+        writer.put_json("count", len(names))
