@@ -2,7 +2,8 @@
 
 ``<temporary folder>/aotpack-<purpose>-<random>`` holds a file ``.aotpack-scratch``, which its process has
 locked. A process that was killed leaves the folder without the lock, and the next one that needs a folder
-removes it. A folder without that file, or of another user, is never touched: anybody may call a folder so.
+removes it. A folder of another user, or one that holds files but not that one, is never touched: any program
+may give a folder such a name.
 """
 
 from __future__ import annotations
@@ -62,13 +63,18 @@ def _create(purpose: str) -> tuple[Path, int]:
     try:
         root = Path(tempfile.gettempdir())
         _sweep(root)
-        folder = Path(tempfile.mkdtemp(prefix=f"aotpack-{purpose}-", dir=root))
-        fd = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        if sys.platform != "win32":
-            # A file system without locks; nothing is swept from it then.
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=f"aotpack-{purpose}-", dir=root))
+            fd = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            if sys.platform == "win32":
+                return folder, fd
+            # A file system without locks refuses; nothing is swept from it then.
             with contextlib.suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return folder, fd
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            # A sweep may have come between the making and the locking.
+            if os.fstat(fd).st_nlink:
+                return folder, fd
+            os.close(fd)
     except OSError as error:
         raise OutputError(
             f"no temporary folder can be written: {error.strerror or error}",
@@ -92,30 +98,28 @@ def _remove_if_dead(folder: Path) -> None:
     mark = folder / MARK
     if not os.path.lexists(mark):
         if time.time() - status.st_mtime > _STALE:
-            # Which fails if there is anything in it.
+            # This fails if there is anything in it.
             folder.rmdir()
         return
     if sys.platform == "win32":
-        # An open file cannot be removed there, which is all that is asked.
+        # This fails while its process has it open.
         mark.unlink()
         _remove(folder)
         return
     fd = open_regular(mark, os.O_RDWR)
     try:
-        # A process makes the mark and locks it at once; one that came in between is alive.
-        if time.time() - os.fstat(fd).st_mtime > 1:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(folder)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(folder)
     finally:
         os.close(fd)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, its mark last: what is left, for want of time or of rights, is known by it."""
-    for entry in list(os.scandir(folder)):
-        if entry.name != MARK:
-            discard(Path(entry.path))
-    if {*os.listdir(folder)} <= {MARK}:
+    """Remove a folder, its mark last, so that the next sweep knows what could not be removed."""
+    for path in list(folder.iterdir()):
+        if path.name != MARK:
+            discard(path)
+    if all(path.name == MARK for path in folder.iterdir()):
         with contextlib.suppress(FileNotFoundError):
             (folder / MARK).unlink()
         folder.rmdir()

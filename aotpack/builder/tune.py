@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.supervise import run_worker
