@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from aotpack.package import Package
 from aotpack.policy import Policy
 from aotpack.probing import probe
 from aotpack.records import RecordEntry, RecordFile, files_digest
+from aotpack.scratch import scratch_folder
 from aotpack.selection import Candidate, select
 from aotpack.target import PORTABLE
 from aotpack.toolchain import toolchains
@@ -85,10 +85,10 @@ def check(
             raise UnknownName("output with a tolerance", name, outputs)
     machine = probe()
     found: list[Checked] = []
-    with Workers() as workers, tempfile.TemporaryDirectory(prefix="aotpack-check-") as scratch:
+    with Workers() as workers, scratch_folder("check") as scratch:
         for index, each in enumerate(components):
             work = _Component(
-                package, each, Path(scratch) / str(index), workers, limits or Limits(seconds=300.0), machine
+                package, each, scratch / str(index), workers, limits or Limits(seconds=300.0), machine
             )
             held_to = _HeldTo(tolerance, tolerances)
             for checked in work.check(policy or Policy(), inputs, held_to, runs, machine_name):

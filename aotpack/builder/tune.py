@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from aotpack.model_check import Allowance
 from aotpack.package import Package
 from aotpack.policy import Policy
 from aotpack.probing import probe
+from aotpack.scratch import scratch_folder
 from aotpack.selection import Candidate, select
 from aotpack.shapes import is_fixed
 from aotpack.toolchain import toolchains
@@ -138,8 +138,8 @@ def measure_variant(
         seconds=_MEASURED_SECONDS,
         emulate=candidate.verdict.code is Code.EMULATED,
     )
-    with tempfile.TemporaryDirectory(prefix="aotpack-tune-") as scratch:
-        outcome = run_worker(request, Path(scratch), environment={}, limits=limits)
+    with scratch_folder("tune") as scratch:
+        outcome = run_worker(request, scratch, environment={}, limits=limits)
     if outcome.failure is None and outcome.result is not None and outcome.result.measurement is not None:
         return outcome.result.measurement
     failure = " ".join((outcome.failure or "it gave no result").split())

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ import typer
 
 from aotpack._size import parse_size
 from aotpack.cli import output
+from aotpack.scratch import scratch_folder
 
 __all__ = ["init"]
 
@@ -57,8 +57,8 @@ def init(
         # Whoever wants a single chip of a generation names it.
         if target.generation is None and known[target.toolchain].why_not_compile(target, machine) is None
     ]
-    with tempfile.TemporaryDirectory(prefix="aotpack-init-") as scratch, Workers() as workers:
-        guess = guess_inputs(model, Path(scratch), workers, limits)
+    with scratch_folder("init") as scratch, Workers() as workers:
+        guess = guess_inputs(model, scratch, workers, limits)
     text = draft(model, guess, name=package_name(model), folder=out.parent, targets=usable)
     try:
         with out.open("w" if force else "x", encoding="utf-8") as file:
