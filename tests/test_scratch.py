@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -60,32 +61,31 @@ def test_it_is_empty_and_gone_after_the_block(root: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_live_one_has_is_not(root: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", _HELD],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment({"TMPDIR": str(root)}),
-            cwd=ROOT,
-        )
-        for _ in range(2)
-    ]
-    folders = []
-    for process in processes:
-        with process:
-            assert process.stdout is not None
-            folders.append(Path(process.stdout.readline().strip()))
-            if process is processes[0]:
-                process.kill()
-                continue
-            os.utime(folders[0] / MARK, (1, 1))
-            os.utime(folders[1] / MARK, (1, 1))
-            with scratch_folder("other") as folder:
-                assert names(root) == {folders[1].name, folder.name}
-            process.kill()
-    assert (folders[1] / "large" / "file").exists()
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", _HELD],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=environment({"TMPDIR": str(root)}),
+                    cwd=ROOT,
+                )
+            )
+            for _ in range(2)
+        ]
+        for process in processes:
+            stack.callback(process.kill)
+        # Both have made theirs, and so have swept, before one of them is killed.
+        first, second = (Path(process.stdout.readline().strip()) for process in processes if process.stdout)
+        processes[0].kill()
+        processes[0].wait()
+        with scratch_folder("other") as folder:
+            assert names(root) == {second.name, folder.name}
+        assert not first.exists()
+    assert (second / "large" / "file").exists()
     with scratch_folder("other"):
-        assert not folders[1].exists()
+        assert not second.exists()
 
 
 def test_nothing_else_is_removed(root: Path) -> None:
