@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from aotpack.package import Package
 from aotpack.policy import Policy
 from aotpack.probing import probe
 from aotpack.records import RecordEntry, RecordFile, files_digest
+from aotpack.scratch import scratch_folder
 from aotpack.selection import Candidate, select
 from aotpack.target import PORTABLE
 from aotpack.toolchain import toolchains
@@ -89,13 +89,13 @@ def check(
             raise UnknownName("output with a tolerance", name, outputs)
     machine, libraries = probe(), checked_libraries(custom_ops)
     found: list[Checked] = []
-    with Workers() as workers, tempfile.TemporaryDirectory(prefix="aotpack-check-") as scratch:
+    with Workers() as workers, scratch_folder("check") as scratch:
         check_loadable(libraries, workers)
         for index, each in enumerate(components):
             work = _Component(
                 package,
                 each,
-                Path(scratch) / str(index),
+                scratch / str(index),
                 workers,
                 limits or Limits(seconds=300.0),
                 machine,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
@@ -25,6 +24,7 @@ from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.model_files import check_packaged_model
 from aotpack.package import Package, open_package
 from aotpack.probing import probe
+from aotpack.scratch import scratch_folder
 from aotpack.target import PORTABLE, Precision, Target, catalogue
 from aotpack.toolchain import toolchains
 
@@ -62,14 +62,14 @@ def refresh(
     with Workers() as workers:
         check_loadable(libraries, workers)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="aotpack-refresh-") as scratch:
+    with scratch_folder("refresh") as scratch:
         latest = package
         with open_package(package) as opened:
             stale = [item for item in examine(opened.manifest, machine or probe()) if item.state == "stale"]
             for index, component in enumerate(opened.manifest.components):
                 mine = [item for item in stale if item.component == component.name]
                 if mine:
-                    folder = Path(scratch) / str(index)
+                    folder = scratch / str(index)
                     folder.mkdir()
                     latest, built = _rebuild(opened, component, mine, latest, folder, on_event, libraries)
                     rows.extend(built)

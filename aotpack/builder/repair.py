@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +18,7 @@ from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.package import Package, open_package
 from aotpack.policy import Policy
 from aotpack.probing import probe
+from aotpack.scratch import scratch_folder
 from aotpack.shapes import is_fixed
 from aotpack.source.local import LocalVariants
 from aotpack.target import PORTABLE, Target, catalogue
@@ -87,8 +87,8 @@ def compile_here(
 
     def _compile(target: Target) -> tuple[Variant, Path]:
         needs_fixed = toolchains()[target.toolchain].needs_fixed_shapes
-        with tempfile.TemporaryDirectory(prefix="aotpack-here-") as scratch:
-            output = Path(scratch) / "here.aotpack"
+        with scratch_folder("here") as scratch:
+            output = scratch / "here.aotpack"
             build(
                 model,
                 targets=[target.name],
@@ -154,8 +154,8 @@ def compiled_shapes(package: Package, variant: Variant) -> dict[str, tuple[int, 
             if is_fixed(shape)
         }
     # Packages of earlier releases do not say it.
-    with tempfile.TemporaryDirectory(prefix="aotpack-shapes-") as scratch:
-        model = Path(scratch) / "model.onnx"
+    with scratch_folder("shapes") as scratch:
+        model = scratch / "model.onnx"
         package.reader.copy_file(variant.files[0], model)
         return shapes_of(model)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.package import Package
 from aotpack.policy import Policy
 from aotpack.probing import probe
+from aotpack.scratch import scratch_folder
 from aotpack.selection import Candidate, select
 from aotpack.shapes import is_fixed
 from aotpack.toolchain import toolchains
@@ -159,8 +159,8 @@ def measure_variant(
         emulate=candidate.verdict.code is Code.EMULATED,
         custom_ops=tuple(map(str, custom_ops)),
     )
-    with tempfile.TemporaryDirectory(prefix="aotpack-tune-") as scratch:
-        outcome = run_worker(request, Path(scratch), environment={}, limits=limits)
+    with scratch_folder("tune") as scratch:
+        outcome = run_worker(request, scratch, environment={}, limits=limits)
     if outcome.failure is None and outcome.result is not None and outcome.result.measurement is not None:
         return outcome.result.measurement
     failure = " ".join((outcome.failure or "it gave no result").split())

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,6 +25,7 @@ from aotpack.cli.build_progress import build_progress
 from aotpack.cli.options import AsJson, Block, CustomOps, Force, KvHeads, Lowering, MaskedRows
 from aotpack.custom_ops import checked_libraries
 from aotpack.errors import BuildFailed, OutputError, UnknownName, UsageError
+from aotpack.scratch import scratch_folder
 from aotpack.target import Precision
 
 if TYPE_CHECKING:
@@ -208,8 +208,8 @@ def build(
         if extract is not None:
             from aotpack.builder.models.subgraphs import with_subgraphs
 
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="aotpack-flex-"))
-            spec = with_subgraphs(spec, Path(scratch))
+            scratch = stack.enter_context(scratch_folder("flex"))
+            spec = with_subgraphs(spec, scratch)
         built = run_build(
             spec, as_json, executor=executor, keep_going=keep_going, page=report, explain=explain_rebuild
         )

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ import typer
 from aotpack._size import parse_size
 from aotpack.cli import output
 from aotpack.cli.options import CustomOps
+from aotpack.scratch import scratch_folder
 
 __all__ = ["init"]
 
@@ -62,9 +62,9 @@ def init(
         # Whoever wants a single chip of a generation names it.
         if target.generation is None and known[target.toolchain].why_not_compile(target, machine) is None
     ]
-    with tempfile.TemporaryDirectory(prefix="aotpack-init-") as scratch, Workers() as workers:
+    with scratch_folder("init") as scratch, Workers() as workers:
         check_loadable(libraries, workers)
-        guess = guess_inputs(model, Path(scratch), workers, limits, libraries)
+        guess = guess_inputs(model, scratch, workers, limits, libraries)
     text = draft(
         model,
         guess,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import RegisterRequest
 from aotpack.builder.spec import Limits
 from aotpack.errors import UsageError
+from aotpack.scratch import scratch_folder
 
 __all__ = ["check_loadable"]
 
@@ -28,9 +28,9 @@ def check_loadable(libraries: Sequence[Path], workers: Workers) -> None:
     if not libraries:
         return
     request = RegisterRequest(custom_ops=tuple(map(str, libraries)))
-    with tempfile.TemporaryDirectory(prefix="aotpack-ops-") as scratch:
+    with scratch_folder("ops") as scratch:
         limits = default_limits(Limits(seconds=_SECONDS))
-        outcome = workers.run(request, Path(scratch), environment={}, limits=limits)
+        outcome = workers.run(request, scratch, environment={}, limits=limits)
     if outcome.failure is not None:
         where = "custom_ops: "
         said = outcome.failure

@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import Field
 
 from aotpack._values import Value
-from aotpack.builder.numerics.hints import hints_of
+from aotpack.builder.numerics.hints import hints_of, probabilities_of
 from aotpack.builder.numerics.inputs import find_inputs, made_inputs, session_inputs
 from aotpack.builder.numerics.measure import Comparison, Noise, compare_all
 from aotpack.builder.numerics.values import Array, ArrayFile, ArrayWriter, feeds_of, is_text, leaves
@@ -74,6 +74,8 @@ class ReferenceMeta(Value):
     random: tuple[str, ...] = ()
     #: Those whose sizes depend on the data.
     varies: tuple[str, ...] = ()
+    #: Outputs, by name, that are probabilities (`aotpack.builder.numerics.hints.probabilities_of`).
+    probabilities: tuple[str, ...] = ()
     #: Those that cannot be compared, and why.
     unknown: dict[str, str] = Field(default={})
     #: Precision and output to its noise.
@@ -104,6 +106,8 @@ def make_reference(
     Raises:
         CompileError: it does not load, or refuses its inputs; the message says which.
     """
+    import onnx
+
     started = time.monotonic()
     run = _Run(model, custom_ops=custom_ops)
     infos = list(inputs if inputs is not None else session_inputs(run.session.get_inputs()))
@@ -145,6 +149,7 @@ def make_reference(
         random=tuple(sorted(random)),
         varies=tuple(sorted(varies - random)),
         unknown=unknown,
+        probabilities=tuple(sorted(probabilities_of(onnx.load(model, load_external_data=False)))),
     )
     del run, found
     moved = functools.partial(_moved_run, model, custom_ops)
