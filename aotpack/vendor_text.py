@@ -19,7 +19,8 @@ _SHOWN, _LIST_FROM = 3, 8
 _ORT = re.compile(r"\[ONNXRuntimeError\] : \d{1,3} : [A-Z_]{1,40} : ")
 #: A position in source code, and the signature of the function that ONNX Runtime prints after it.
 _POSITION = re.compile(
-    r"(?:[A-Za-z]:)?[\w.+\-/\\]{0,300}[/\\][\w.+-]{1,100}\.(?:cc|cpp|cxx|c|hpp|hh|h|cu):\d{1,7}:?"
+    # A drive's letter stands alone: that of "failed:/src/x.cc:12" is the end of a word.
+    r"(?:(?<![A-Za-z])[A-Za-z]:)?[\w.+\-/\\]{0,300}[/\\][\w.+-]{1,100}\.(?:cc|cpp|cxx|c|hpp|hh|h|cu):\d{1,7}:?"
     r"(?: [\w:<>*&, ]{1,200}::[\w~]{1,100}\([^()]{0,300}\)(?: const)?)? ?"
 )
 #: Items without spaces, as names of nodes and tensors are.

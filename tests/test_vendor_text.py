@@ -31,6 +31,11 @@ NODES = ", ".join(f"/model/layers.{index}/self_attn/MatMul_{index}" for index in
         ),
         ("1, 2, 3", "1, 2, 3"),
         (
+            "Load model from m.onnx failed:/src/core/graph.cc:12 No such graph",
+            "Load model from m.onnx failed:No such graph",
+        ),
+        ("At C:\\src\\core\\graph.cc:12 there is no graph", "At there is no graph"),
+        (
             f"These nodes are not supported: {NODES}. Sorry.",
             "These nodes are not supported: /model/layers.0/self_attn/MatMul_0, "
             "/model/layers.1/self_attn/MatMul_1, /model/layers.2/self_attn/MatMul_2, … (400 in all) Sorry.",

@@ -201,5 +201,30 @@ def write_optimised(
         ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
     except Exception as error:
         raise CompileError(str(error), where=where) from error
+    _drop_constants_written_twice(output)
     sidecars = [(data, folder / data)] if (folder / data).exists() else []
     return Compiled(files=((MODEL_NAME, output), *sidecars), ep_string=None)
+
+
+def _drop_constants_written_twice(path: Path) -> None:
+    """Take out of a model that ONNX Runtime wrote the Constant nodes that are initializers of their graph too.
+
+    With its weights beside it, it writes both of graphs that are nested in nested graphs
+    (`Graph::ToGraphProtoWithExternalInitializers`, 1.32), and then refuses the model.
+    """
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    waiting, changed = [model.graph], False
+    while waiting:
+        graph = waiting.pop()
+        known = {tensor.name for tensor in graph.initializer}
+        for index in reversed(range(len(graph.node))):
+            node = graph.node[index]
+            if node.op_type == "Constant" and not node.domain and node.output[0] in known:
+                del graph.node[index]
+                changed = True
+        for attribute in (each for node in graph.node for each in node.attribute):
+            waiting += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+    if changed:
+        path.write_bytes(model.SerializeToString(deterministic=True))

@@ -38,7 +38,7 @@ _SET_ASIDE = 65536
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` with its functions inlined and their inner names kept apart; `model` itself if it has none.
 
-    Functions beside operators that runtimes know are left as they are, as are those that ONNX cannot inline.
+    Functions beside operators that runtimes know are left as they are.
 
     Raises:
         ModelError: functions call each other in a circle, or would take more than a model can hold.
@@ -52,30 +52,14 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [(each.domain, each.name) for each in model.functions if _is_operator(each.domain)]
     aside = _set_aside(model)
     try:
-        inlined: onnx.ModelProto = inliner.inline_selected_functions(model, kept, exclude=True)
+        complete = _Calls(model).complete()
+        inlined: onnx.ModelProto = inliner.inline_selected_functions(complete, kept, exclude=True)
     except Exception as error:
         raise ModelError(f"its functions cannot be inlined: {error}") from None
     finally:
         _restore(model, aside)
     _restore(inlined, aside)
-    if any(not _is_operator(each.domain) for each in inlined.functions):
-        inlined = _converted(inlined, kept)
     return inlined
-
-
-def _converted(model: onnx.ModelProto, kept: list[tuple[str, str]]) -> onnx.ModelProto:
-    """What is left are functions of another opset than the model's: converted to that, where ONNX can."""
-    from onnx import inliner
-
-    if kept:
-        # The converting inliner takes no selection.
-        return model
-    try:
-        converted: onnx.ModelProto = inliner.inline_local_functions(model, convert_version=True)
-    except Exception:
-        # Not a failure: they stay, and a runtime that takes them as they are may still run the model.
-        return model
-    return converted
 
 
 def _is_operator(domain: str) -> bool:
@@ -98,6 +82,85 @@ def _restore(model: onnx.ModelProto, aside: dict[str, bytes]) -> None:
             tensor.raw_data = aside[tensor.name]
 
 
+class _Calls:
+    """A model whose functions ONNX's inliner puts in place as ONNX Runtime does.
+
+    The inliner knows nothing of default values, and leaves out what a call does not say: LeakyRelu would get
+    its own default in place of the function's. So every call is made to say all attributes. One without a
+    value and without a default is absent in the function's body, and what is called with it there falls back
+    to a default in turn.
+
+    The operators of a function are those of the model's opset, whatever the function itself imports: that is
+    what a session on the model computes.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = type(model)()
+        self._model.CopyFrom(model)
+        self._functions = {_function_key(each): each for each in self._model.functions}
+        #: As they are before their calls are completed.
+        self._originals = {_function_key(each): each for each in model.functions}
+        #: A function, and those of its attributes that are absent, to the name of what is to be called.
+        self._made: dict[tuple[_Key, frozenset[str]], str] = {}
+        self._names = {key[1] for key in self._functions}
+
+    def complete(self) -> onnx.ModelProto:
+        versions = {opset.domain: opset.version for opset in self._model.opset_import}
+        for function in self._model.functions:
+            for opset in function.opset_import:
+                opset.version = versions.get(opset.domain, opset.version)
+        for node in all_nodes(self._model.graph):
+            self._complete(node)
+        return self._model
+
+    def _complete(self, node: onnx.NodeProto) -> None:
+        key = _key(node)
+        function = self._functions.get(key)
+        if function is None or _is_operator(function.domain):
+            return
+        said = {attribute.name for attribute in node.attribute}
+        node.attribute.extend(each for each in function.attribute_proto if each.name not in said)
+        absent = (frozenset(function.attribute) - said) & _attributes_read(function)
+        if (key, absent) not in self._made:
+            self._made[key, absent] = self._make(key, absent)
+        node.op_type = self._made[key, absent]
+
+    def _make(self, key: _Key, absent: frozenset[str]) -> str:
+        """The name of a function like `key` with complete calls, in which `absent` are said nowhere.
+
+        Its calls are as deep as functions are called, which `_Expansion` bounds, and there are no more such
+        functions than calls of any.
+        """
+        function, name = self._functions[key], key[1]
+        if absent:
+            while name in self._names:
+                name += "_"
+            self._names.add(name)
+            copy = self._model.functions.add()
+            copy.CopyFrom(self._originals[key])
+            del copy.opset_import[:]
+            copy.opset_import.extend(self._functions[key].opset_import)
+            copy.name = name
+            copy.attribute[:] = [each for each in copy.attribute if each not in absent]
+            function = copy
+        for node in all_nodes(function):
+            kept = [each for each in node.attribute if each.ref_attr_name not in absent]
+            if len(kept) < len(node.attribute):
+                del node.attribute[:]
+                node.attribute.extend(kept)
+            self._complete(node)
+        return name
+
+
+def _attributes_read(function: onnx.FunctionProto) -> set[str]:
+    """The attributes of a function that its nodes refer to."""
+    return {attribute.ref_attr_name for node in all_nodes(function) for attribute in node.attribute}
+
+
+def _function_key(function: onnx.FunctionProto) -> _Key:
+    return function.domain, function.name, function.overload
+
+
 class _Expansion:
     """What a model becomes when its functions are inlined, found out without doing it."""
 
@@ -105,7 +168,7 @@ class _Expansion:
         self._model = model
         self._functions: dict[_Key, onnx.FunctionProto] = {}
         for function in model.functions:
-            key = (function.domain, function.name, function.overload)
+            key = _function_key(function)
             if key in self._functions:
                 raise ModelError(f"has the function {shortened('.'.join(key[:2]))} twice")
             self._functions[key] = function
