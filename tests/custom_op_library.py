@@ -1,7 +1,7 @@
 """A library of one custom operator, compiled by the C compiler that is here.
 
-``test.ops`` ``Step`` adds a number to each element of a float tensor. ONNX Runtime's headers are in no package
-on the index, and of its C API this needs a few functions by their place in ``OrtApi``, which never changes
+``test.ops`` ``Step`` adds a number to each element of a float tensor. The Python package of ONNX Runtime has
+no C headers. What this needs of the API are a few functions by their place in ``OrtApi``, which never changes
 (onnxruntime_c_api.h: functions are only ever added at its end).
 """
 
