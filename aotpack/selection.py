@@ -99,6 +99,7 @@ def select(
     policy: Policy | None = None,
     measured: Mapping[str, Measured] | None = None,
     shapes: Wanted | None = None,
+    custom_ops: bool = False,
 ) -> Selection:
     """Rank the variants of `component` for `machine`.
 
@@ -111,6 +112,7 @@ def select(
         measured: by variant id, what `aotpack tune` found out on this machine.
         shapes: what the inputs will be like: input name to its shape, or symbolic dimension to its one size.
             Variants that were compiled for other shapes are refused.
+        custom_ops: libraries of custom operators are given when it is loaded.
 
     Raises:
         UnknownName: the policy asks for a variant that the component does not have, or a shape names no
@@ -130,7 +132,9 @@ def select(
             if verdict.grade is Grade.UNSUPPORTED
             else policy.narrow(variant, wanted.narrow(variant, verdict), measured.get(variant.id)),
         )
-        for variant, verdict in _judged(component, machine, toolchains, here=here, emulate=policy.emulate)
+        for variant, verdict in _judged(
+            component, machine, toolchains, here=here, emulate=policy.emulate, custom_ops=custom_ops
+        )
     ]
     # Ranks, as to compare grades themselves takes several times as long.
     ranked = [(variant, verdict, verdict.grade.rank) for variant, verdict in narrowed]
@@ -148,7 +152,13 @@ def select(
 
 
 def _judged(
-    component: Component, machine: Machine, toolchains: Mapping[str, Rules], *, here: bool, emulate: bool
+    component: Component,
+    machine: Machine,
+    toolchains: Mapping[str, Rules],
+    *,
+    here: bool,
+    emulate: bool,
+    custom_ops: bool,
 ) -> list[tuple[Variant, Verdict]]:
     """Each variant with its verdict, before anybody's wishes."""
     judged: list[tuple[Variant, Verdict]] = []
@@ -176,13 +186,13 @@ def _judged(
             key = (number, variant.toolchain, variant.ep, variant.device, variant.id)
             verdict = None
         if verdict is None:
-            verdict = judge(variant, machine, rules, here=here, emulate=emulate)
+            verdict = judge(variant, machine, rules, here=here, emulate=emulate, custom_ops=custom_ops)
             verdicts[key] = verdict
         judged.append((variant, verdict))
     # A toolchain that failed on one variant is believed in none, whatever the order.
     if any(getattr(rules, "failure", None) for rules in toolchains.values()):
         judged = [
-            (variant, judge(variant, machine, rules, here=here, emulate=emulate))
+            (variant, judge(variant, machine, rules, here=here))
             if getattr(rules := toolchains.get(variant.toolchain), "failure", None)
             else (variant, verdict)
             for variant, verdict in judged
@@ -246,6 +256,7 @@ def _asked_for(variant: Variant) -> tuple[object, ...]:
         requires.isa,
         requires.onnxruntime,
         requires.ep,
+        requires.custom_ops,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from aotpack.errors import UsageError
 from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.model_files import check_packaged_model
 from aotpack.package import open_package
+from aotpack.scratch import scratch_folder
 from aotpack.shapes import Wanted
 from aotpack.target import PORTABLE
 
@@ -52,7 +52,7 @@ def add(
     """
     target = output or package
     check_writable(target, force=force)
-    with open_package(package) as opened, tempfile.TemporaryDirectory(prefix="aotpack-add-") as scratch:
+    with open_package(package) as opened, scratch_folder("add") as scratch:
         grown = opened.component(component)
         portable = next((variant for variant in grown.variants if variant.target == PORTABLE), None)
         if portable is None:
@@ -62,8 +62,8 @@ def add(
                 hint="build it again with `aotpack build`",
             )
         check_packaged_model(opened.reader, portable, Allowance(domains=ANY_DOMAIN))
-        model, *_ = opened.extract(portable.id, Path(scratch) / "portable", component=grown.name)
-        built = Path(scratch) / "added.aotpack"
+        model, *_ = opened.extract(portable.id, scratch / "portable", component=grown.name)
+        built = scratch / "added.aotpack"
         report = build(
             model,
             targets=targets,

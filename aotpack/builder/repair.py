@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,6 +9,7 @@ from types import MappingProxyType
 from aotpack.builder.build import build
 from aotpack.builder.models.model import load_graph
 from aotpack.builder.models.shapes import tensor_infos
+from aotpack.custom_ops import NO_LIBRARIES, Libraries
 from aotpack.errors import AotpackError, BuildFailed
 from aotpack.events import EventCode, LoadListener
 from aotpack.machine import Machine
@@ -18,6 +18,7 @@ from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.package import Package, open_package
 from aotpack.policy import Policy
 from aotpack.probing import probe
+from aotpack.scratch import scratch_folder
 from aotpack.shapes import is_fixed
 from aotpack.source.local import LocalVariants
 from aotpack.target import PORTABLE, Target, catalogue
@@ -35,6 +36,7 @@ def compile_here(
     policy: Policy,
     tell: LoadListener,
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    custom_ops: Libraries = NO_LIBRARIES,
 ) -> Work:
     """What compiles `component` for this machine and keeps the variant in the cache, when it is called.
 
@@ -47,6 +49,7 @@ def compile_here(
         policy: which devices and EPs are taken, in which order.
         tell: is told what is done.
         shapes: to compile for. Without any, toolchains that need fixed ones take those of another variant.
+        custom_ops: libraries of its custom operators.
     """
     compiled_from = package.component(component)
     digest, name, cache = package.digest, package.manifest.name, package.cache
@@ -84,8 +87,8 @@ def compile_here(
 
     def _compile(target: Target) -> tuple[Variant, Path]:
         needs_fixed = toolchains()[target.toolchain].needs_fixed_shapes
-        with tempfile.TemporaryDirectory(prefix="aotpack-here-") as scratch:
-            output = Path(scratch) / "here.aotpack"
+        with scratch_folder("here") as scratch:
+            output = scratch / "here.aotpack"
             build(
                 model,
                 targets=[target.name],
@@ -94,9 +97,19 @@ def compile_here(
                 shapes=shapes or (fixed if needs_fixed else {}),
                 portable=False,
                 compress=None,
+                custom_ops=custom_ops.paths,
             )
             with open_package(output) as built:
-                kept = local.keep(digest, component, machine, policy, built.reader, built.component(), shapes)
+                kept = local.keep(
+                    digest,
+                    component,
+                    machine,
+                    policy,
+                    built.reader,
+                    built.component(),
+                    shapes,
+                    custom_ops.digests,
+                )
         reason = "It was compiled for this machine and kept in the cache."
         tell(EventCode.RECOMPILED, reason, target=target.name, variant=kept[0].id)
         return kept
@@ -141,8 +154,8 @@ def compiled_shapes(package: Package, variant: Variant) -> dict[str, tuple[int, 
             if is_fixed(shape)
         }
     # Packages of earlier releases do not say it.
-    with tempfile.TemporaryDirectory(prefix="aotpack-shapes-") as scratch:
-        model = Path(scratch) / "model.onnx"
+    with scratch_folder("shapes") as scratch:
+        model = scratch / "model.onnx"
         package.reader.copy_file(variant.files[0], model)
         return shapes_of(model)
 

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +18,7 @@ from aotpack.cli import output
 from aotpack.cli.build import run_build, show_report, targets_of
 from aotpack.cli.options import AsJson, Block, Force, KvHeads, Lowering, MaskedRows, NewPackage
 from aotpack.errors import OutputError, UsageError
+from aotpack.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from aotpack.documents import FlexNodeDocument
@@ -100,11 +100,11 @@ def build(
             for before, each in models.items()
             for size, fixed in buckets(each, name, sizes)
         }
-    with tempfile.TemporaryDirectory(prefix="aotpack-flex-") as scratch:
+    with scratch_folder("flex") as scratch:
         spec = BuildSpec(
             name="attention",
             output=out,
-            components=attention_components(models, Path(scratch), settings),
+            components=attention_components(models, scratch, settings),
             targets=tuple(targets_of(target, flex=own)),
             force=force,
         )

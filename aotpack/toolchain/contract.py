@@ -191,6 +191,7 @@ _ATTRIBUTES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "environment": (_are_variables, f"a tuple of at most {_MAX_VARIABLES} names of environment variables"),
     "needs_fixed_shapes": (_is_bool, "True or False"),
     "shares_weights": (_is_bool, "True or False"),
+    "takes_custom_ops": (_is_bool, "True or False"),
     "widens": (_are_texts, "a mapping of names of element types"),
     "package_options": (_are_settings, "a mapping of names to aotpack.settings.Setting"),
     "package_config": (_are_settings, "a mapping of names to aotpack.settings.Setting"),

@@ -237,15 +237,27 @@ class GuardedToolchain(Toolchain):
         """As the third party's."""
         self.inner.load()
 
-    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+    def compile(
+        self, target: Target, model: Path, folder: Path, *, custom_ops: Sequence[Path] = ()
+    ) -> Compiled:
         """As the third party's."""
-        return self.inner.compile(target, model, folder)
+        if not custom_ops:
+            # Those that take none need not have the parameter.
+            return self.inner.compile(target, model, folder)
+        return self.inner.compile(target, model, folder, custom_ops=custom_ops)
 
     def compile_together(
-        self, target: Target, models: Sequence[Path], folders: Sequence[Path]
+        self,
+        target: Target,
+        models: Sequence[Path],
+        folders: Sequence[Path],
+        *,
+        custom_ops: Sequence[Path] = (),
     ) -> tuple[Compiled, ...]:
         """As the third party's."""
-        return self.inner.compile_together(target, models, folders)
+        if not custom_ops:
+            return self.inner.compile_together(target, models, folders)
+        return self.inner.compile_together(target, models, folders, custom_ops=custom_ops)
 
     def compiled_string(self, target: Target, model: Path) -> str | None:
         """As the third party's."""

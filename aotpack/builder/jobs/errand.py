@@ -12,7 +12,6 @@ import functools
 import hashlib
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from aotpack.builder.jobs.supervise import Workers
 from aotpack.errors import FarmError
 from aotpack.manifest import SessionSettings, Variant
 from aotpack.paths import path_issue
+from aotpack.scratch import scratch_folder
 from aotpack.source.cache import Cache
 from aotpack.version import VERSION
 
@@ -121,8 +121,7 @@ def run_errand(errand: Errand, *sent: Mapping[str, bytes]) -> Answer:
     for files in sent:
         for digest, data in files.items():
             store.put(digest, data)
-    with tempfile.TemporaryDirectory(prefix="aotpack-task-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder("task") as folder:
         missing = tuple(
             digest for digest in sorted(errand.needed()) if not store.link(digest, folder / "needed" / digest)
         )
