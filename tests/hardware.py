@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import shutil
-from pathlib import Path
 
 import archspec.cpu
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from aotpack.probing import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
+from samples.software_gpu import environment
 
 __all__ = ["EMULATOR", "INTEL", "browser", "compilable", "needs", "software_gpu", "why_not"]
 
@@ -56,16 +55,12 @@ def needs(target: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(why is not None, reason=f"{target}: {why}")
 
 
-#: Where Chromium and Chrome keep SwiftShader, a Vulkan driver that computes on the CPU.
-_DRIVERS = ("/usr/lib/chromium", "/usr/lib64/chromium-browser", "/opt/google/chrome")
-
-
 def software_gpu() -> dict[str, str]:
     """The environment in which the WebGPU EP has a device, a GPU in software. Skips where there is none."""
-    drivers = [path for folder in _DRIVERS for path in Path(folder).glob("vk_swiftshader_icd.json")]
-    if not drivers or ctypes.util.find_library("vulkan") is None:
+    found = environment()
+    if found is None:
         pytest.skip("no GPU in software: it needs Debian's packages chromium and libvulkan1")
-    return {"ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER": "1", "VK_ICD_FILENAMES": str(drivers[0])}
+    return found
 
 
 def browser() -> str:

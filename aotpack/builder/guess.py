@@ -12,6 +12,7 @@ from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import ReferenceRequest
 from aotpack.builder.models.constants import fix_component
+from aotpack.builder.models.custom_domains import custom_domains
 from aotpack.builder.models.model import read_graph, read_model
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.spec import ComponentSpec, Constant, Limits
@@ -52,7 +53,13 @@ class Guess:
     runs: bool
 
 
-def guess_inputs(model: Path, folder: Path, workers: Workers, limits: Limits | None = None) -> Guess:
+def guess_inputs(
+    model: Path,
+    folder: Path,
+    workers: Workers,
+    limits: Limits | None = None,
+    custom_ops: tuple[Path, ...] = (),
+) -> Guess:
     """Sizes that `model` runs with: each 1 or, where that is too small, as few larger ones as will do.
 
     Args:
@@ -61,18 +68,27 @@ def guess_inputs(model: Path, folder: Path, workers: Workers, limits: Limits | N
         workers: run it.
         limits: of all attempts together in time, and of each in memory; by default 30 seconds, and 4 GiB with
             20 times the size of the model.
+        custom_ops: libraries of its custom operators.
 
     Raises:
         ModelError: it cannot be read.
     """
-    constants = _choosing(read_graph(model))
+    graph = read_graph(model)
+    constants = _choosing(graph)
     component = ComponentSpec(name="main", model=model, shapes={}, constants=constants)
     if constants:
         component = fix_component(component, folder)
     attempts = _Attempts(
-        component.model, tensor_infos(read_graph(component.model)), folder, workers, _limited(model, limits)
+        component.model,
+        tensor_infos(read_graph(component.model)),
+        folder,
+        workers,
+        _limited(model, limits),
+        custom_ops,
     )
-    for sizes in _candidates(attempts.inputs):
+    # Without their libraries no size runs.
+    runnable = custom_ops or not custom_domains(graph)
+    for sizes in _candidates(attempts.inputs) if runnable else ():
         if attempts.runs(sizes):
             # The least is an edge at which compilers err more often, such as a spectrum of one frame.
             doubled = {dimension: 2 * size for dimension, size in sizes.items()}
@@ -83,8 +99,15 @@ def guess_inputs(model: Path, folder: Path, workers: Workers, limits: Limits | N
 
 class _Attempts:
     def __init__(
-        self, model: Path, inputs: tuple[TensorInfo, ...], folder: Path, workers: Workers, limits: Limits
+        self,
+        model: Path,
+        inputs: tuple[TensorInfo, ...],
+        folder: Path,
+        workers: Workers,
+        limits: Limits,
+        custom_ops: tuple[Path, ...],
     ) -> None:
+        self._custom_ops = tuple(map(str, custom_ops))
         self.inputs = inputs
         self._model = model.absolute()
         self._folder = folder
@@ -107,6 +130,7 @@ class _Attempts:
             output=str(folder / "outputs.npz"),
             samples=1,
             precisions=(),
+            custom_ops=self._custom_ops,
         )
         outcome = self._workers.run(
             request, folder, environment={}, limits=Limits(seconds=left, memory=self._memory)
