@@ -185,7 +185,7 @@ def write_optimised(
 
 
 def _drop_constants_written_twice(path: Path) -> None:
-    """Take out of a model that ONNX Runtime wrote the Constant nodes that are initializers of their graph too.
+    """Take out of a model that ONNX Runtime wrote the Constants that are initializers of their graph too.
 
     With its weights beside it, it writes both of graphs that are nested in nested graphs
     (`Graph::ToGraphProtoWithExternalInitializers`, 1.32), and then refuses the model.
