@@ -156,6 +156,10 @@ class Coverage(Value):
     left_on_cpu: _Counts = {}
 
 
+#: Of errors, tolerances and seconds.
+_Magnitude = Annotated[float, Field(ge=0)]
+
+
 class OutputNumerics(Value):
     """One output of a variant beside the same output of the portable model."""
 
@@ -164,15 +168,15 @@ class OutputNumerics(Value):
     #: ``relative``: the largest root mean square of a slice's difference, over the slice's scale.
     #: ``unequal``: the share that differs of the elements that are not the most common value.
     measure: Literal["relative", "unequal"] | None = None
-    error: float | None = None
+    error: _Magnitude | None = None
     #: What `error` was held to; above the tolerance of the build where only the output's own noise allows it.
-    tolerance: float | None = None
+    tolerance: _Magnitude | None = None
     #: The largest absolute difference.
-    max_abs: float | None = None
-    cosine: float | None = None
+    max_abs: _Magnitude | None = None
+    cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
     #: The error that moving inputs and weights by the precision's rounding makes in the portable model
     #: itself.
-    noise: float | None = None
+    noise: _Magnitude | None = None
     #: What there is to know of it.
     remark: Text | None = None
     #: Why it was not compared; there are no numbers then.
@@ -188,9 +192,9 @@ class Numerics(Value):
     """
 
     #: max |variant - portable| over all outputs.
-    max_abs: float | None = None
-    error: float | None = None
-    tolerance: float | None = None
+    max_abs: _Magnitude | None = None
+    error: _Magnitude | None = None
+    tolerance: _Magnitude | None = None
     #: ``host``, ``isa-emulation`` or ``emulator``.
     ran_on: Text
     #: How many inputs it was run on.
@@ -219,9 +223,9 @@ class Record(Value):
     #: Of what ran it: package names to versions.
     versions: _Options = {}
     #: In seconds; the last is the median of `runs` runs.
-    load_seconds: float | None = None
-    first_run_seconds: float | None = None
-    run_seconds: float | None = None
+    load_seconds: _Magnitude | None = None
+    first_run_seconds: _Magnitude | None = None
+    run_seconds: _Magnitude | None = None
     runs: Count = 0
     #: Highest resident memory of the process, in bytes.
     peak_memory: Count | None = None

@@ -18,10 +18,20 @@ from aotpack._values import Sha256, Text, Value, parse_value
 from aotpack.errors import UsageError
 from aotpack.manifest import MAX_RECORDS, MAX_VARIANTS, Component, Record, Variant
 
-__all__ = ["RecordEntry", "RecordFile", "files_digest", "joined", "read_records", "with_records"]
+__all__ = [
+    "RecordEntry",
+    "RecordFile",
+    "files_digest",
+    "joined",
+    "other_variants",
+    "read_records",
+    "with_records",
+]
 
 #: Bytes of a file of records; an entry takes one or two thousand.
 MAX_RECORDS_SIZE = 16 * 1024 * 1024
+#: What `aotpack check` writes: a variant runs on its device, or in its vendor's emulator.
+_RAN_ON = ("host", "emulator")
 
 
 class RecordEntry(Value):
@@ -60,13 +70,36 @@ def read_records(path: Path) -> RecordFile:
     """
     text = read_input(path, MAX_RECORDS_SIZE, expected="a file of records", error=UsageError)
     try:
-        return parse_value(RecordFile, text, limit=MAX_RECORDS_SIZE)
+        found = parse_value(RecordFile, text, limit=MAX_RECORDS_SIZE)
+        for index, entry in enumerate(found.entries):
+            numerics = entry.record.numerics
+            if numerics is not None and numerics.ran_on not in _RAN_ON:
+                expected = " or ".join(_RAN_ON)
+                raise ValueError(f"entries.{index}.record.numerics.ran_on: {expected} is expected")
     except ValueError as error:
         raise UsageError(
             f"not a file of records: {error}",
             where=path,
             hint="`aotpack check PACKAGE --record FILE` writes one",
         ) from None
+    return found
+
+
+def other_variants(components: Iterable[Component], files: Iterable[RecordFile]) -> tuple[str, ...]:
+    """The ``component/variant`` of entries that are of none of `components`' files, each once, in order."""
+    known = {
+        (component.name, variant.id, files_digest(variant))
+        for component in components
+        for variant in component.variants
+    }
+    return tuple(
+        dict.fromkeys(
+            f"{entry.component}/{entry.variant}"
+            for file in files
+            for entry in file.entries
+            if (entry.component, entry.variant, entry.files) not in known
+        )
+    )
 
 
 def with_records(components: Iterable[Component], files: Sequence[RecordFile]) -> tuple[Component, ...]:

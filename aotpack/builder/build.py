@@ -250,7 +250,7 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
             place = elsewhere
         results = Results(Cache()) if spec.reuse else None
         compiled = [part for job in planned.jobs for part in job.components]
-        precisions = {job.target.precision or "f32" for job in planned.jobs}
+        precisions = {"f32", *(job.target.precision or "f32" for job in planned.jobs)}
         sources = Sources(
             (*planned.components, *compiled), scratch, workers, limits, precisions, planned.custom_ops
         )

@@ -16,7 +16,7 @@ from aotpack.builder.models.low_bits import low_bit_types
 from aotpack.builder.models.model import read_graph
 from aotpack.builder.numerics.hints import rounds_to_integers
 from aotpack.builder.numerics.judge import Tolerances, judge, tolerance_key
-from aotpack.builder.numerics.samples import write_samples
+from aotpack.builder.numerics.samples import OtherSizes, read_sample, sample_files, write_samples
 from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
 from aotpack.builder.tune import inputs_of, materialise, measure_variant
@@ -143,6 +143,8 @@ class _Component:
         self._shapes = fixed_shapes(package, component)
         self._references: dict[tuple[TensorInfo, ...], Reference] = {}
         self._bfloat16 = self._rounds = False
+        #: Of variants that no sample of the user's fits.
+        self._other_sizes: list[OtherSizes] = []
         folder.mkdir()
 
     def check(
@@ -157,12 +159,17 @@ class _Component:
             policy=policy,
             custom_ops=bool(self._custom_ops),
         )
+        for sample in sample_files(inputs):
+            read_sample(sample, self._component.inputs)
         accepted = selection.accepted
-        precisions = {each.variant.precision or "f32" for each in accepted}
-        return [
+        precisions = {"f32", *(each.variant.precision or "f32" for each in accepted)}
+        found = [
             self._one(index, each, inputs, precisions, held_to, runs, name)
             for index, each in enumerate(accepted)
         ]
+        if self._other_sizes and len(self._other_sizes) == len(self._references):
+            raise self._other_sizes[0]
+        return found
 
     def _reference(
         self, infos: tuple[TensorInfo, ...], given: Sequence[Path], precisions: set[str]
@@ -189,7 +196,11 @@ class _Component:
         folder.mkdir()
         samples = folder / "given.npz" if given else None
         if samples is not None:
-            write_samples(given, infos, samples)
+            try:
+                write_samples(given, infos, samples)
+            except OtherSizes as error:
+                self._other_sizes.append(error)
+                return Reference(path=None, failure=str(error))
         return make_reference(
             model,
             folder,
@@ -216,7 +227,9 @@ class _Component:
     ) -> Checked:
         variant = candidate.variant
         infos = inputs_of(self._component, variant, self._shapes)
-        reference = self._reference(infos, given, precisions)
+        # The user's inputs have sizes where the variant leaves them open.
+        sizes = inputs_of(self._component, variant, {}) if given else infos
+        reference = self._reference(sizes, given, precisions)
         numerics, failure, good = self._numbers(index, candidate, reference, held_to)
         measured = None
         if good:

@@ -25,7 +25,7 @@ def page(report: BuildReport) -> str:
     parts += [*_matrix(rows), *_variants(rows)]
     if report.package:
         parts += sharing(rows)
-    parts += [*_notes(rows), *_outputs(rows), *_strings(rows), *_logs(rows)]
+    parts += [*_notes(rows), *_outputs(rows), *_machines(rows), *_strings(rows), *_logs(rows)]
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -47,7 +47,8 @@ def _facts(report: BuildReport) -> Iterable[str]:
         facts.insert(
             1, ("files in it", bytes_text(files), f"{100 * report.size / max(files, 1):.0f} % of it stored")
         )
-    facts.append(("took", f"{report.seconds:.1f} s", ""))
+    if report.seconds:
+        facts.append(("took", f"{report.seconds:.1f} s", ""))
     yield '<dl class="facts">'
     for name, value, more in facts:
         told = f" <small>{html_text(more)}</small>" if more else ""
@@ -119,7 +120,7 @@ def _variant(row: Row, number: int, widest: int, style: str) -> str:
         _cell("adds", bytes_text(row.adds), "n"),
         f'<td class="share"><span class="bar">{bar}</span></td>',
         _cell("files", bytes_text(row.size), "n"),
-        _cell("took", "" if row.cached else f"{row.seconds:.1f} s", "n"),
+        _cell("took", "" if row.cached or not row.seconds else f"{row.seconds:.1f} s", "n"),
         _cell("nodes", counted, "n"),
         _cell("error", numerics.error_text if numerics else "", "n"),
         _cell("on", numerics.ran_on) if numerics else _cell("", "not run"),
@@ -180,6 +181,40 @@ def _outputs(rows: Sequence[Row]) -> Iterable[str]:
                 + "</tr>"
             )
     yield "</tbody></table></div></details>"
+
+
+def _machines(rows: Sequence[Row]) -> Iterable[str]:
+    """What `aotpack check` found of variants on machines."""
+    if not any(row.records for row in rows):
+        return
+    yield "<h2>Machines</h2>\n<p>Where <code>aotpack check</code> ran variants.</p>"
+    yield '<div class="scroll"><table id="machines">\n<thead><tr><th>variant</th><th>machine</th>'
+    yield '<th>system</th><th>driver</th><th>versions</th><th>ran on</th><th class="n">error</th>'
+    yield '<th class="n">at most</th><th class="n">a run</th><th class="n">memory</th><th>to know</th>'
+    yield "</tr></thead>\n<tbody>"
+    for row in rows:
+        for record in row.records:
+            numerics, seconds = record.numerics, record.run_seconds
+            tolerance = numerics.tolerance if numerics else None
+            texts = [
+                f"{row.component}/{row.target}",
+                record.machine,
+                f"{record.os} {record.arch}",
+                record.driver or "",
+                ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+                numerics.ran_on if numerics else "",
+                numerics.error_text if numerics else "",
+                "" if tolerance is None else f"{tolerance:.1e}",
+                "" if seconds is None else f"{1e3 * seconds:.2f} ms",
+                bytes_text(record.peak_memory) if record.peak_memory else "",
+                record.failure or "",
+            ]
+            kinds = ["name", "name", "", "", "", "", "n", "n", "n", "n", ""]
+            cells = (
+                f'<td class="{kind}">{html_text(text)}</td>' for text, kind in zip(texts, kinds, strict=True)
+            )
+            yield f"<tr>{''.join(cells)}</tr>"
+    yield "</tbody></table></div>"
 
 
 def _strings(rows: Sequence[Row]) -> Iterable[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -384,13 +384,15 @@ def _read(spec: ComponentSpec) -> ComponentPlan:
         ),
         rounds=rounds_to_integers(graph) or bool(low_bit_types(graph)),
         custom_domains=custom_domains(graph),
-        samples_digest=_samples_digest(spec, graph),
+        samples_digest=_samples_digest(spec, model.inputs, tensor_infos(graph)),
     )
 
 
-def _samples_digest(spec: ComponentSpec, graph: onnx.ModelProto) -> str | None:
+def _samples_digest(
+    spec: ComponentSpec, inputs: Sequence[TensorInfo], sizes: Sequence[TensorInfo]
+) -> str | None:
     try:
-        return check_samples(spec.inputs, tensor_infos(graph))
+        return check_samples(spec.inputs, inputs, sizes)
     except UsageError as error:
         place = spec.places.get("inputs")
         raise error.at(place) if place else error from None

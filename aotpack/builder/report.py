@@ -8,7 +8,7 @@ from pydantic import Field
 
 from aotpack._path_text import PathText
 from aotpack._values import Value
-from aotpack.manifest import Coverage, Numerics
+from aotpack.manifest import Coverage, Numerics, Record
 
 __all__ = ["BuildReport", "Row"]
 
@@ -52,6 +52,8 @@ class Row(Value):
     peak_memory: int | None = None
     #: The machine that did it, if it was another one.
     machine: str | None = None
+    #: What `aotpack check` found on machines, of a variant of a package that is there.
+    records: tuple[Record, ...] = ()
     #: The end of what the vendor's library printed, if the row failed or nodes were left out.
     log: str | None = None
 

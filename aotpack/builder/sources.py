@@ -30,7 +30,7 @@ from aotpack.builder.numerics.samples import write_samples
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.spec import Limits
 from aotpack.custom_ops import NO_LIBRARIES, Libraries, missing_library, read_libraries
-from aotpack.errors import ModelError, OutputError
+from aotpack.errors import ModelError, OutputError, UsageError
 from aotpack.events import EventCode
 from aotpack.machine import Machine
 from aotpack.shapes import takes
@@ -237,30 +237,38 @@ class Sources:
 
             def make() -> Reference:
                 announce(EventCode.REFERENCE, component.name)
-                given = folder / "given.npz" if component.spec.inputs else None
-                if given is not None:
-                    write_samples(component.spec.inputs, tensor_infos(load_graph(runnable.model.path)), given)
-                reference = make_reference(
-                    runnable.model.path,
-                    folder,
-                    self._workers,
-                    self._limits,
-                    given=given,
-                    precisions=self._precisions,
-                    custom_ops=self._custom_ops.paths,
-                )
+                reference = self._made_reference(component, runnable.model.path, folder)
                 announce(EventCode.REFERENCE_DONE, component.name)
                 return reference
 
             self._references[key] = place.refer(make)
         return self._references[key]
 
+    def _made_reference(self, component: ComponentPlan, model: Path, folder: Path) -> Reference:
+        given = folder / "given.npz" if component.spec.inputs else None
+        if given is not None:
+            try:
+                write_samples(component.spec.inputs, tensor_infos(load_graph(model)), given)
+            except UsageError as error:
+                # They fit the component: this target alone has other sizes, or a file changed.
+                return Reference(path=None, failure=str(error))
+        return make_reference(
+            model,
+            folder,
+            self._workers,
+            self._limits,
+            given=given,
+            precisions=self._precisions,
+            custom_ops=self._custom_ops.paths,
+        )
+
     def _comparable(self, component: ComponentPlan) -> ComponentPlan:
         """`component`, or the same with sizes where it leaves some open: it has to be run with some.
 
         Those that another target is compiled for mean something to the model, and 1 for each may not.
         """
-        if not component.open:
+        if not component.open or component.spec.inputs:
+            # The user's inputs have sizes.
             return component
         fixed = (each for each in self._components if each.name == component.name and not each.open)
         return next((each for each in fixed if takes(component.inputs, each.inputs)), component)

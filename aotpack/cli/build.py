@@ -24,7 +24,7 @@ from aotpack.cli import output
 from aotpack.cli.build_progress import build_progress
 from aotpack.cli.options import AsJson, Block, CustomOps, Force, KvHeads, Lowering, MaskedRows
 from aotpack.custom_ops import checked_libraries
-from aotpack.errors import BuildFailed, OutputError, UnknownName, UsageError
+from aotpack.errors import BuildFailed, UnknownName, UsageError
 from aotpack.scratch import scratch_folder
 from aotpack.target import Precision
 
@@ -214,7 +214,7 @@ def build(
             spec, as_json, executor=executor, keep_going=keep_going, page=report, explain=explain_rebuild
         )
     show_report(built, as_json, explain=explain_rebuild)
-    _write_page(built, report)
+    output.write_page(built, report)
 
 
 def run_build(
@@ -239,7 +239,7 @@ def run_build(
         except BuildFailed as error:
             stack.close()
             show_report(error.report, as_json, explain=explain)
-            _write_page(error.report, page)
+            output.write_page(error.report, page)
             raise
 
 
@@ -269,17 +269,6 @@ def targets_of(
         )
         for name in names
     ]
-
-
-def _write_page(report: BuildReport, path: Path | None) -> None:
-    if path is None:
-        return
-    from aotpack.builder.page import page
-
-    try:
-        path.write_text(page(report), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(error.strerror or str(error), where=path) from None
 
 
 def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) -> None:

@@ -4,11 +4,15 @@
 
     aotpack inspect m.aotpack
     aotpack inspect m.aotpack --json
+    aotpack inspect m.aotpack --report page.html
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from aotpack.cli import output
 from aotpack.cli.options import AsJson, PackagePath
@@ -25,7 +29,14 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 
-def inspect(package: PackagePath, as_json: AsJson = False) -> None:
+def inspect(
+    package: PackagePath,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a page to look at, too.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what is in a package; only its manifest is read."""
     from aotpack.package import open_package
     from aotpack.refusals import refused
@@ -33,6 +44,10 @@ def inspect(package: PackagePath, as_json: AsJson = False) -> None:
     with open_package(package) as opened:
         manifest = opened.manifest
         found = refused(manifest.components)
+        if report is not None:
+            from aotpack.builder.packaged_report import packaged_report
+
+            output.write_page(packaged_report(package, manifest), report)
         if not as_json:
             _show(opened, {(each.component, each.variant): each for each in found})
         elif found:
@@ -140,7 +155,8 @@ def _show_checks(variant: Variant) -> None:
 
 def _show_numerics(numerics: Numerics, first: str) -> None:
     whose = "given" if numerics.inputs == "given" else "made-up"
-    output.print_text(f"{first}{numerics.ran_on}, on {numerics.samples} samples of {whose} inputs")
+    count = f"{numerics.samples} {'sample' if numerics.samples == 1 else 'samples'}"
+    output.print_text(f"{first}{numerics.ran_on}, on {count} of {whose} inputs")
     for each in numerics.outputs:
         if each.not_compared is not None:
             told = f"not compared: {each.not_compared}"

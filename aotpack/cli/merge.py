@@ -40,13 +40,16 @@ def merge(
 
     from aotpack.container.reader import PackageReader
     from aotpack.edit import merge as merge_packages
-    from aotpack.records import read_records
+    from aotpack.records import other_variants, read_records
 
     found = [read_records(path) for path in records or []]
     with ExitStack() as stack:
         readers = [stack.enter_context(PackageReader.open(path)) for path in packages]
         progress = stack.enter_context(output.progress("merging"))
-        merge_packages(
+        manifest = merge_packages(
             readers, out, name=name, version=version, records=found, progress=progress, force=force
         )
+    if others := other_variants(manifest.components, found):
+        told = f"{', '.join(others[:3])}{', …' if len(others) > 3 else ''}"
+        output.note(f"records of other files were left out: {told}")
     output.print_written(out, as_json)

@@ -87,10 +87,18 @@ def compare_with(session: _Session, reference: Path, *, precision: str | None) -
             if time.monotonic() - started > _SECONDS:
                 break
         measured = {
-            key: each.measured(noise_of(file, meta, precision or "f32", key), precision)
-            for key, each in comparisons.items()
+            key: _measured(each, file, meta, key, precision or "f32") for key, each in comparisons.items()
         }
     return Compared(samples=samples, inputs=meta.inputs, outputs=tuple(_ordered(meta, missing, measured)))
+
+
+def _measured(
+    comparison: Comparison, file: ArrayFile, meta: ReferenceMeta, key: str, precision: str
+) -> Measured:
+    found = comparison.measured(noise_of(file, meta, precision, key), precision)
+    if precision == "f32" or found.not_compared is not None:
+        return found
+    return found.model_copy(update={"strict": comparison.measured(noise_of(file, meta, "f32", key), "f32")})
 
 
 def _ordered(

@@ -66,6 +66,10 @@ class Tolerances:
             return said
         return (UNEQUAL if measured.measure == "unequal" else TOLERANCES)[self._precision]
 
+    def held(self, measured: Measured) -> Measured:
+        """What of an output is held to its tolerance: a user's is not widened by what the precision does."""
+        return measured if self._said(measured) is None else measured.strict or measured
+
     def overall(self, measured: Measured) -> float:
         """For one output as a whole."""
         said = self._said(measured)
@@ -89,7 +93,7 @@ def judge(compared: Compared, tolerances: Tolerances, ran_on: str) -> tuple[Nume
     """
     outputs: list[OutputNumerics] = []
     off: list[tuple[float, str]] = []
-    for each in compared.outputs:
+    for each in map(tolerances.held, compared.outputs):
         if each.not_compared is not None or each.measure is None:
             outputs.append(OutputNumerics(name=each.name, not_compared=each.not_compared))
             continue

@@ -98,6 +98,9 @@ class Measured(Value):
     #: Of rows whose number depends on the data: how many there were, and in the reference.
     rows: tuple[Count, Count] | None = None
     not_compared: Text | None = None
+    #: The same where nothing but what rounding in float32 does is excused: what a tolerance of the user's is
+    #: held against. None: the variant computes in float32.
+    strict: Measured | None = None
 
 
 @dataclass(slots=True)
@@ -153,6 +156,8 @@ class Comparison:
         self._missing: list[float] = []
         self._rows: tuple[int, int] | None = None
         self._fault: Worst | None = None
+        #: A number where there is an infinity, or the other way round.
+        self._lost: Worst | None = None
         self._discrete: bool | None = None
         #: All samples are of probabilities.
         self._simplex = True
@@ -237,12 +242,14 @@ class Comparison:
             lost |= infinite & ~((np.sign(mine) == np.sign(wanted)) & (np.abs(mine) >= _HUGE_IN_HALF))
             undefined = np.isnan(wanted) & ~np.isnan(mine)
             self._undefined += int(undefined.sum())
-            self._comparable += int((finite | infinite).sum())
+            self._comparable += int(finite.sum())
             self._elements += wanted.size
-            if lost.any():
+            if lost.any() and self._lost is None:
                 at = tuple(int(i) for i in np.argwhere(lost)[0])
                 place = tuple(i + start for i, start in zip(at, first, strict=True))
-                self._blame(sample, place, _shown(ours[at]), _shown(theirs[at]))
+                self._lost = Worst(
+                    sample=sample, index=place, found=_shown(ours[at]), expected=_shown(theirs[at])
+                )
             apart = np.where(numbers, mine - wanted, 0.0)
             values = np.where(numbers, wanted, 0.0)
             mine = np.where(numbers, mine, 0.0)
@@ -326,9 +333,11 @@ class Comparison:
             precision: that the variant computes in; ``f16`` has a least step.
         """
         noise = noise or Noise()
-        if self._fault is not None:
+        # Where there is no number at all, what an infinity becomes in another precision says nothing.
+        fault = self._fault or (self._lost if self._comparable else None)
+        if fault is not None:
             measure: Literal["relative", "unequal"] = "unequal" if self._discrete else "relative"
-            return Measured(name=self._name, measure=measure, error=INFINITE, worst=self._fault)
+            return Measured(name=self._name, measure=measure, error=INFINITE, worst=fault)
         if not self._comparable and not self._missing:
             why = "it is empty" if not self._elements else "the portable model gives no finite number for it"
             return Measured(name=self._name, not_compared=why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,22 @@ if TYPE_CHECKING:
     from aotpack.builder.numerics.values import Array
     from aotpack.manifest import TensorInfo
 
-__all__ = ["as_input", "check_samples", "read_sample", "sample_files", "write_feeds", "write_samples"]
+__all__ = [
+    "OtherSizes",
+    "as_input",
+    "check_samples",
+    "read_sample",
+    "sample_files",
+    "write_feeds",
+    "write_samples",
+]
 
 #: More than this many tell nothing new, and each is run five times and more.
 _MOST_SAMPLES = 256
+
+
+class OtherSizes(UsageError):
+    """An array has the rank of its input, and other sizes."""
 
 
 def sample_files(paths: Iterable[Path]) -> list[Path]:
@@ -55,14 +67,17 @@ def read_sample(path: Path, inputs: Sequence[TensorInfo], *, some: bool = False)
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise ValueError("it holds one array without a name")
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("one array without a name")
+        with loaded as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError) as error:
         # zipfile's own errors are of these too.
+        # numpy takes whatever it does not know for a pickle, and says how to load that.
+        found = "neither .npz nor .npy, or pickled objects" if "pickle" in str(error) else error
         raise UsageError(
-            "is no file of inputs", where=path, found=error, expected=".npz, nothing pickled"
+            "is no file of inputs", where=path, found=found, expected=".npz, nothing pickled"
         ) from None
     except Exception as error:
         raise UsageError(
@@ -89,7 +104,8 @@ def as_input(array: Array, info: TensorInfo, where: str, *, part: bool = False) 
     """`array` as an input: of its type, if that loses no kind of number, and of a shape that fits.
 
     Raises:
-        UsageError: it does not fit.
+        OtherSizes: it is of other sizes.
+        UsageError: it does not fit otherwise.
     """
     import numpy as np
 
@@ -113,39 +129,70 @@ def as_input(array: Array, info: TensorInfo, where: str, *, part: bool = False) 
             )
         array = cast
     if info.shape is not None and not part:
-        fits = len(info.shape) == array.ndim and all(
-            not isinstance(dim, int) or dim <= 0 or dim == size
+        same_rank = len(info.shape) == array.ndim
+        if not same_rank or any(
+            isinstance(dim, int) and 0 < dim != size
             for dim, size in zip(info.shape, array.shape, strict=True)
-        )
-        if not fits:
+        ):
             wanted = f"[{', '.join('?' if dim is None else str(dim) for dim in info.shape)}]"
-            raise UsageError("is of the wrong shape", where=where, found=list(array.shape), expected=wanted)
+            kind = OtherSizes if same_rank else UsageError
+            raise kind("is of the wrong shape", where=where, found=list(array.shape), expected=wanted)
     return array
 
 
-def check_samples(paths: Iterable[Path], inputs: Sequence[TensorInfo]) -> str | None:
-    """A digest of the user's inputs, None if there are none; each is read and held to the model's inputs.
+def check_samples(
+    paths: Iterable[Path], inputs: Sequence[TensorInfo], sizes: Sequence[TensorInfo]
+) -> str | None:
+    """A digest of those of the user's inputs that have the sizes of a component; None if there are no inputs.
+
+    Args:
+        paths: files and folders.
+        inputs: of the model; each sample has to fit them.
+        sizes: of the same inputs, with the component's sizes fixed; one sample at least has to fit them.
 
     Raises:
-        UsageError: one does not fit.
+        UsageError: one does not fit the model, or none the component.
     """
     files = sample_files(paths)
-    digest = hashlib.sha256()
     for path in files:
-        for name, array in sorted(read_sample(path, inputs).items()):
+        read_sample(path, inputs)
+    digest = hashlib.sha256()
+    for _, arrays in _of_these_sizes(files, sizes):
+        for name, array in sorted(arrays.items()):
             digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
             digest.update(str(array.tolist()).encode() if array.dtype == object else array.tobytes())
     return digest.hexdigest() if files else None
 
 
-def write_samples(paths: Iterable[Path], inputs: Sequence[TensorInfo], output: Path) -> None:
-    """Write the user's inputs as `aotpack.builder.numerics.reference.make_reference` reads them.
+def write_samples(paths: Iterable[Path], sizes: Sequence[TensorInfo], output: Path) -> None:
+    """Write those of the user's inputs that fit `sizes`, for `numerics.reference.make_reference`.
 
     Raises:
-        UsageError: one does not fit.
+        UsageError: none fits.
     """
-    files = sample_files(paths)
-    write_feeds(((path.name, read_sample(path, inputs)) for path in files), output)
+    write_feeds(((path.name, arrays) for path, arrays in _of_these_sizes(sample_files(paths), sizes)), output)
+
+
+def _of_these_sizes(
+    files: Iterable[Path], sizes: Sequence[TensorInfo]
+) -> Iterator[tuple[Path, dict[str, Array]]]:
+    """The samples that are not of other sizes. A folder may hold those of several buckets and targets.
+
+    Raises:
+        OtherSizes: all are.
+    """
+    other: OtherSizes | None = None
+    fits = False
+    for path in files:
+        try:
+            arrays = read_sample(path, sizes)
+        except OtherSizes as error:
+            other = other or error
+            continue
+        fits = True
+        yield path, arrays
+    if other is not None and not fits:
+        raise other
 
 
 def write_feeds(samples: Iterable[tuple[str, Mapping[str, Any]]], output: Path) -> None:

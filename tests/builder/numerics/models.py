@@ -56,7 +56,7 @@ def compared(
 ) -> Compared:
     """`variant` run beside `original`, as in a build."""
     reference = folder / "reference.npz"
-    make_reference(save(original, folder / "original.onnx"), reference, precisions=[precision])
+    make_reference(save(original, folder / "original.onnx"), reference, precisions=["f32", precision])
     session = ort.InferenceSession(save(variant, folder / "variant.onnx"), providers=["CPUExecutionProvider"])
     return compare_with(session, reference, precision=precision)
 

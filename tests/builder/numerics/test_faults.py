@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.builder.numerics.models import FLOAT, fault, info, model, weights
+from aotpack.builder.numerics.judge import Tolerances, judge
+from tests.builder.numerics.models import FLOAT, compared, fault, info, model, weights
 
 PRECISIONS = ("f32", "f16", "bf16")
 
@@ -62,6 +63,20 @@ def test_a_bias_of_a_hundredth_of_a_small_channel_is_seen_in_float32(tmp_path: P
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_same_model_has_no_fault(precision: str, tmp_path: Path) -> None:
     assert fault(detector(), detector(), tmp_path, precision=precision) is None
+
+
+def test_a_tolerance_of_the_users_is_not_widened_by_the_precision(tmp_path: Path) -> None:
+    """What rounding to bfloat16 does is no reason to refuse a variant, unless less was asked for."""
+    found = compared(detector(), detector(one=1.01), tmp_path, precision="bf16")
+    assert judge(found, Tolerances("bf16"), "host")[1] is None
+    for said in (Tolerances("bf16", overall=1e-3), Tolerances("bf16", outputs={"y": 1e-3})):
+        numerics, fault_found = judge(found, said, "host")
+        assert fault_found is not None
+        assert "index 7 of axis 1" in fault_found
+        assert numerics.tolerance == 1e-3
+    # What rounding in float32 does is one still.
+    same = compared(detector(), detector(), tmp_path, precision="bf16")
+    assert judge(same, Tolerances("bf16", overall=1e-9), "host")[1] is None
 
 
 def after(name: str, inputs: list[str], **attributes: object) -> onnx.ModelProto:

@@ -117,6 +117,21 @@ def test_what_has_no_number_anywhere_is_not_compared(tmp_path: Path) -> None:
     assert y.not_compared == "the portable model gives no finite number for it"
 
 
+def test_infinities_alone_are_not_compared(tmp_path: Path) -> None:
+    """float16 has a finite number for some of them, and others another infinity."""
+    nodes = [helper.make_node("Abs", ["x"], ["h"]), helper.make_node("Div", ["h", "zero"], ["y"])]
+    zero = numpy_helper.from_array(np.zeros(1, np.float32), "zero")
+    made = model(nodes, [info("x", [4])], [info("y", [4])], [zero])
+    (y,) = compared(made, nothing_but_zeros(), tmp_path).outputs
+    assert (y.measure, y.not_compared) == (None, "the portable model gives no finite number for it")
+
+
+def nothing_but_zeros() -> onnx.ModelProto:
+    nodes = [helper.make_node("Mul", ["x", "zero"], ["h"]), helper.make_node("Abs", ["h"], ["y"])]
+    zero = numpy_helper.from_array(np.zeros(1, np.float32), "zero")
+    return model(nodes, [info("x", [4])], [info("y", [4])], [zero])
+
+
 def test_ids_alone_have_noise_behind_them(tmp_path: Path) -> None:
     """Integers cannot be moved, so weights are."""
     nodes = [
@@ -229,18 +244,38 @@ def test_files_that_are_none_are_told(tmp_path: Path) -> None:
             read_sample(tmp_path / name, INFOS)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no inputs"):
-        check_samples([tmp_path / "empty"], INFOS)
+        check_samples([tmp_path / "empty"], INFOS, INFOS)
     with pytest.raises(UsageError, match="is not there"):
-        check_samples([tmp_path / "gone"], INFOS)
+        check_samples([tmp_path / "gone"], INFOS, INFOS)
+
+
+def test_samples_of_other_sizes_are_for_other_buckets_and_targets(tmp_path: Path) -> None:
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for batch in (1, 2, 3):
+        np.savez(folder / f"{batch}.npz", x=np.full((batch, 4), batch, "f4"), n=1)
+    fixed = (INFOS[0].model_copy(update={"shape": (2, 4)}), INFOS[1])
+    digests = {check_samples([folder], INFOS, infos) for infos in (INFOS, fixed)}
+    assert len(digests) == 2
+    write_samples([folder], fixed, tmp_path / "given.npz")
+    with ArrayFile(tmp_path / "given.npz") as file:
+        assert (file.get_json("count"), file.get_json("names")) == (1, ["2.npz"])
+    other = (INFOS[0].model_copy(update={"shape": (9, 4)}), INFOS[1])
+    with pytest.raises(UsageError, match=r"found \[1, 4\]; expected \[9, 4\]"):
+        check_samples([folder], INFOS, other)
+    # One that no size of the model's makes fit is a mistake, whatever the others are.
+    np.savez(folder / "4.npz", x=np.zeros((2, 5), "f4"), n=1)
+    with pytest.raises(UsageError, match=r"4\.npz: x: is of the wrong shape"):
+        check_samples([folder], INFOS, fixed)
 
 
 def test_a_digest_changes_with_what_is_in_the_files(tmp_path: Path) -> None:
     digests = set()
     for value in (1.0, 2.0):
         np.savez(tmp_path / "a.npz", x=np.full((1, 4), value), n=1)
-        digests.add(check_samples([tmp_path / "a.npz"], INFOS))
+        digests.add(check_samples([tmp_path / "a.npz"], INFOS, INFOS))
     assert len(digests) == 2
-    assert check_samples([], INFOS) is None
+    assert check_samples([], INFOS, INFOS) is None
 
 
 def test_integers_that_lose_nothing_are_taken() -> None:
