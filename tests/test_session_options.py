@@ -194,7 +194,9 @@ def test_an_entry_that_takes_away_what_the_package_needs_is_refused(key: str, va
 
 def test_an_option_of_the_ep_that_a_blob_was_compiled_with_is_not_replaced_in_silence(path: Path) -> None:
     for given in both(entry("ep.qnnexecutionprovider.htp_arch", "68")):
-        with pytest.raises(UsageError, match=r"change ep\.qnnexecutionprovider\.htp_arch; found 68; expected 73"):
+        with pytest.raises(
+            UsageError, match=r"change ep\.qnnexecutionprovider\.htp_arch; found 68; expected 73"
+        ):
             loaded(path, "qnn-htp-v73", given)
 
 
