@@ -14,7 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from aotpack.custom_ops import read_libraries
-from aotpack.errors import NotAllowed, NothingToLoad, OutputError, ToolchainMissing, UsageError
+from aotpack.errors import (
+    NotAllowed,
+    NothingToLoad,
+    OutputError,
+    ToolchainError,
+    ToolchainMissing,
+    UsageError,
+)
 from aotpack.events import EventCode, LoadListener, Refusal
 from aotpack.load_options import LoadOptions
 from aotpack.model_check import ANY_DOMAIN, Allowance
@@ -116,7 +123,10 @@ class _Load:
         ]
         several = len(self.package.component_names) > 1
         where = f"{self.package.name}: component {self.selection.component}" if several else self.package.name
-        hint = "`aotpack select` explains each" if lacks_library else None
+        hint = None
+        if lacks_library:
+            given = "give the libraries to select(), too: it was made without them"
+            hint = given if self.options.custom_ops else "`aotpack select` explains each"
         raise NothingToLoad(where, [*self.refused, *left], hint=hint)
 
     def _tell(
@@ -282,4 +292,6 @@ def _toolchain_of(variant: Variant) -> Toolchain:
             where=f"toolchain {variant.toolchain}",
             hint=f"install the package that adds it; the variant's EP is {variant.ep}",
         )
+    if toolchain.failure is not None:
+        raise ToolchainError(toolchain.failure.removesuffix("."))
     return toolchain
