@@ -15,7 +15,7 @@ LONGEST = 300
 #: Items of a list that are shown, and how many make it a list.
 _SHOWN, _LIST_FROM = 3, 8
 
-#: The condition that OpenVINO found unmet, before its sentence. Most say ``false``.
+#: A condition that was not met, before the sentence that tells what it means. Most say ``false``.
 _CONDITION = re.compile(r"Check '[^']{0,300}' failed at [^\s:]{1,300}:\d{1,7}: ?")
 #: Before every message of ONNX Runtime.
 _ORT = re.compile(r"\[ONNXRuntimeError\] : \d{1,3} : [A-Z_]{1,40} : ")
