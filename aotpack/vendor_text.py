@@ -21,8 +21,7 @@ _CONDITION = re.compile(r"Check '[^']{0,300}' failed at [^\s:]{1,300}:\d{1,7}: ?
 _ORT = re.compile(r"\[ONNXRuntimeError\] : \d{1,3} : [A-Z_]{1,40} : ")
 #: A position in source code, and the signature of the function that ONNX Runtime prints after it.
 _POSITION = re.compile(
-    # Only where a path begins: from each letter of a long one, this would take minutes. A drive's letter stands
-    # alone: that of "failed:/src/x.cc:12" is the end of a word.
+    # Only where a path begins: from each letter of a long one, this would take minutes.
     r"(?<![\w.+\-/\\])(?:[A-Za-z]:)?[\w.+\-/\\]{0,300}[/\\][\w.+-]{1,100}\.(?:cc|cpp|cxx|c|hpp|hh|h|cu):\d{1,7}:?"
     r"(?: [\w:<>*&, ]{1,200}::[\w~]{1,100}\([^()]{0,300}\)(?: const)?)? ?"
 )
