@@ -38,6 +38,7 @@ from aotpack.custom_ops import GivenLibraries, checked_libraries
 from aotpack.errors import BuildFailed, OutputError, UsageError
 from aotpack.events import Event, EventCode, OnEvent
 from aotpack.manifest import Component, Manifest
+from aotpack.paths import name_issue
 from aotpack.probing import probe
 from aotpack.shapes import Wanted, checked_shapes
 from aotpack.source.cache import Cache
@@ -367,19 +368,14 @@ def refuse_input(output: Path, inputs: Iterable[Path]) -> None:
 
 
 def package_name(model: Path) -> str:
-    """A package's name out of a model's file name.
-
-    Raises:
-        UsageError: there is none in it.
-    """
+    """A package's name out of a model's file name; ``model`` if there is none in it, as in ``模型.onnx``."""
     kept = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._+-") else "-"
         for letter in model.stem
     )
-    name = kept.lstrip("._+-")[:128]
-    if not name:
-        raise UsageError("gives no name for the package", where=model, hint="give one with --name")
-    return name
+    name = kept.lstrip("._+-")[:120].rstrip("._+-")
+    # Such as CON, which is no file's name on Windows.
+    return name if name and name_issue(name) is None else f"model-{name}".rstrip("-")
 
 
 def _first_reason(report: BuildReport) -> str:

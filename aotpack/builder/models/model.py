@@ -21,6 +21,7 @@ from aotpack.builder.models.checks import check_model
 from aotpack.builder.models.external_data import DataRange, ModelFolder, is_external, lfs_issue, open_regular
 from aotpack.builder.models.inlining import inline_functions
 from aotpack.builder.models.low_bits import widen_weights
+from aotpack.builder.models.names import separate_names
 from aotpack.builder.models.shapes import fed_inputs, fix_shapes, open_dimensions, tensor_info, tensor_infos
 from aotpack.builder.models.traversal import all_nodes, all_tensors
 from aotpack.builder.models.weights import EXTERNAL_FROM, DataFile
@@ -284,9 +285,10 @@ def prepare(
     folder: Path,
     widen: Mapping[str, str] | None = None,
 ) -> tuple[ModelFiles, Mapping[tuple[str, str], int]]:
-    """A model like `model` that compilers take: shapes fixed, initializers constant, narrow types widened.
+    """A model like `model` that compilers take.
 
-    Gives its files, those of `model` itself if nothing has to change, and what `widen_weights` rewrote.
+    Shapes are fixed, initializers constant, narrow types widened, and no name is used in two graphs. Gives
+    its files, those of `model` itself if nothing has to change, and what `widen_weights` rewrote.
 
     Args:
         model: the model.
@@ -301,6 +303,7 @@ def prepare(
     """
     graph = load_graph(model.path)
     changed = _separate_initializers(graph)
+    changed |= separate_names(graph)
     open_before = open_dimensions(graph)
     low_bits = {narrow: wide for narrow, wide in (widen or {}).items() if narrow != BFLOAT16}
     with DataFile(folder / "widened.data") as data:

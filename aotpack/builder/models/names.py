@@ -11,7 +11,7 @@ from aotpack.builder.models.traversal import all_graphs, nested_graphs
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Inliner", "fresh", "rename"]
+__all__ = ["Inliner", "fresh", "rename", "separate_names"]
 
 
 def fresh(name: str, taken: set[str]) -> str:
@@ -41,6 +41,36 @@ def rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
                 for value in graph.output:
                     value.name = outer.get(value.name, value.name)
                 waiting.append((graph.node, outer))
+
+
+def separate_names(model: onnx.ModelProto) -> bool:
+    """Give each value that a nested graph makes a name that no other graph has, in place; say if any had.
+
+    ONNX lets the branches of an If use the same names inside. The QNN EP, which puts both into one graph,
+    takes no such model.
+    """
+    seen: set[str] = set()
+    taken = {name for graph in all_graphs(model) for name in _defined(graph)}
+    changed = False
+    # Outer graphs come first: a name stays what it is in the outermost one.
+    for graph in all_graphs(model):
+        own = set(_defined(graph))
+        new = {name: fresh(f"{name}_", taken) for name in sorted(own & seen)}
+        seen |= own | set(new.values())
+        if new:
+            changed = True
+            _rename_own(graph, new)
+    return changed
+
+
+def _rename_own(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    rename(graph.node, names)
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = names.get(value.name, value.name)
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = names.get(sparse.values.name, sparse.values.name)
+    for annotation in graph.quantization_annotation:
+        annotation.tensor_name = names.get(annotation.tensor_name, annotation.tensor_name)
 
 
 class Inliner:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from aotpack.builder.models.model import (
     read_model,
 )
 from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_infos
+from aotpack.builder.models.traversal import all_graphs
 from aotpack.errors import ModelError, ShapeError, UnknownName
 
 TEXT = """<ir_version: 10, opset_import: ["": 20]>
@@ -235,3 +237,45 @@ def test_a_named_pipe_is_no_model_and_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(ModelError):
         read_model(path)
+
+
+def test_values_of_nested_graphs_get_names_of_their_own(tmp_path: Path) -> None:
+    """The QNN EP takes no If whose branches share names."""
+    source = parser.parse_model("""<ir_version: 9, opset_import: ["": 18]>
+    g (float[2,4] x, bool c) => (float[2,4] y, float[a,b] z) {
+        y = If (c) <
+            then_branch = a () => (o) { t = Neg (x) o = Exp (t) },
+            else_branch = b () => (o) {
+                t = Abs (x)
+                o = If (c) <
+                    then_branch = d () => (t2) { t2 = Neg (t) }, else_branch = e () => (t2) { t2 = Exp (t) }
+                >
+            }
+        >
+        z = If (c) <
+            then_branch = a () => (o) { t = Exp (x) o = Neg (t) },
+            else_branch = b () => (k) <float[1] k = {1.0}> { }
+        >
+    }""")
+    files = ModelFiles(path=tmp_path / "model.onnx", nodes=count_nodes(source))
+    onnx.save(source, files.path)
+    (tmp_path / "out").mkdir()
+    prepared, _ = prepare(files, {}, tmp_path / "out")
+    graph = onnx.load(prepared.path)
+    made = [
+        name
+        for each in all_graphs(graph)
+        for name in (
+            *(value.name for value in (*each.input, *each.initializer)),
+            *(name for node in each.node for name in node.output),
+        )
+    ]
+    assert len(made) == len(set(made))
+    assert [value.name for value in graph.graph.output] == ["y", "z"]
+    for choice in (True, False):
+        feeds = {"x": np.ones((2, 4), np.float32), "c": np.array(choice)}
+        ours, theirs = (
+            ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["y"], feeds)[0]
+            for path in (prepared.path, files.path)
+        )
+        np.testing.assert_array_equal(ours, theirs)
