@@ -78,22 +78,23 @@ def expression(text: str) -> Expression | None:
     return Expression(text, frozenset(parser.names), value)
 
 
-def solve(wanted: Expression, value: int, sizes: Mapping[str, int]) -> tuple[str, int] | None:
-    """The only name in `wanted` without a size, and the size that makes the expression `value`.
+def solve(wanted: Expression, value: int, sizes: Mapping[str, int]) -> tuple[str, Fraction] | None:
+    """The only name in `wanted` without a size, and the number that makes the expression `value`.
 
-    None where several are missing, or where the expression does not grow evenly with the missing one.
+    The number is no size if no size does. None where several names are missing, or where the expression does
+    not grow evenly with the missing one.
     """
     missing = wanted.names - sizes.keys()
     if len(missing) != 1:
         return None
     (name,) = missing
-    first, second = (wanted.value({**sizes, name: trial}) for trial in (1, 2))
-    if first is None or second is None or first == second:
+    first, second, third = (wanted.value({**sizes, name: trial}) for trial in (1, 2, 3))
+    if first is None or second is None or third is None or not first - second == second - third != 0:
         return None
     size = 1 + Fraction(value - first, second - first)
-    if size.denominator != 1 or size < 1 or wanted.value({**sizes, name: int(size)}) != value:
+    if size.denominator == 1 and size >= 1 and wanted.value({**sizes, name: int(size)}) != value:
         return None
-    return name, int(size)
+    return name, size
 
 
 _Value = Callable[[Mapping[str, int]], Fraction]

@@ -11,6 +11,7 @@ import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from types import MappingProxyType
 
 from aotpack._text import clipped
@@ -32,6 +33,7 @@ __all__ = [
     "other_shapes",
     "parse_shape",
     "shape_text",
+    "symbols",
     "takes",
 ]
 
@@ -168,14 +170,19 @@ class _Binding:
         self._given: dict[str, tuple[int, ...]] = {}
         #: Symbol to its size and where that was said.
         self._sizes: dict[str, tuple[int, str]] = {}
-        self._symbols = [name for name in dimension_names(inputs) if name not in self._inputs]
+        self._symbols = [name for name in symbols(inputs) if name not in self._inputs]
+        #: Called like an input.
+        self._also_inputs = {name for name in symbols(inputs) if name in self._inputs}
         self._expressions = [found for text in self._symbols if (found := expression(text)) is not None]
 
     def take(self, name: str, shape: tuple[int, ...]) -> None:
         """What was said of an input or a symbolic dimension."""
         place = self._places.get(f"shapes.{name}")
         where = place or f"{self._what} {clipped(name, 80)}"
-        if name in self._inputs:
+        rank = len(self._inputs[name].shape or ()) if name in self._inputs else None
+        if name in self._also_inputs and len(shape) == 1 and rank != 1:
+            self._set(name, shape[0], where)
+        elif name in self._inputs:
             self._take_input(self._inputs[name], shape, where)
         elif name in self._symbols:
             if len(shape) != 1:
@@ -221,7 +228,7 @@ class _Binding:
         if value is None:
             found = None if known is None else solve(follows, known, sizes)
             if found is not None:
-                self._set(*found, self._sizes[text][1])
+                self._solved(text, *found)
             return
         where = next(self._sizes[name][1] for name in sorted(follows.names))
         if value < 1:
@@ -232,6 +239,17 @@ class _Binding:
                 f"makes {text!r} {known}", where=self._sizes[text][1], expected=f"{value}, since {said}"
             )
         self._set(text, value, where)
+
+    def _solved(self, text: str, name: str, size: Fraction) -> None:
+        """What a size of an expression says of the only name in it that has none."""
+        known, where = self._sizes[text]
+        if size.denominator != 1 or size < 0:
+            raise ShapeError(
+                f"makes {text!r} {known}", where=where, hint=f"no size of {name!r} does, beside the other sizes"
+            )
+        # A cache that is empty at first has a size of 0, which nobody compiles for: it stays open.
+        if size:
+            self._set(name, int(size), where)
 
     def result(self) -> Bound:
         """All that is known now."""
@@ -249,9 +267,14 @@ class _Binding:
 
 def dimension_names(inputs: Iterable[TensorInfo]) -> tuple[str, ...]:
     """All that a shape can be given for: inputs and symbolic dimensions, those in expressions too."""
+    inputs = tuple(inputs)
+    return tuple(dict.fromkeys((*(info.name for info in inputs), *symbols(inputs))))
+
+
+def symbols(inputs: Iterable[TensorInfo]) -> tuple[str, ...]:
+    """The symbolic dimensions of inputs, those in expressions too."""
     found: dict[str, None] = {}
     for info in inputs:
-        found[info.name] = None
         for size in info.shape or ():
             if isinstance(size, str):
                 found[size] = None

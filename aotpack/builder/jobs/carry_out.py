@@ -364,7 +364,8 @@ class _Work:
             return None, None, f"{what} ({runs.how}): {words}"
         self._check_seconds += outcome.result.seconds
         if reference.path is None:
-            return None, f"Not compared: {reference.failure}.", None
+            why = (reference.failure or "").rstrip(".")
+            return None, f"Not compared: {why}.", None
         if stamp_of(reference.path) != before:
             return None, None, "it changed what it was compared with"
         if outcome.result.compared is None:

@@ -45,6 +45,7 @@ def check_model(model: onnx.ModelProto, path: Path) -> bool:
         changed = _drop_unread(model)
         changed |= _as_utf8(model)
         _check_model(model)
+        changed |= _open_unknown_sizes(model.graph)
         for graph in all_graphs(model):
             changed |= _keep_last_initializers(graph)
         for tensor in all_tensors(model):
@@ -140,6 +141,20 @@ def _drop_unread(model: onnx.ModelProto) -> bool:
     had = bool(model.training_info)
     del model.training_info[:]
     return had
+
+
+def _open_unknown_sizes(graph: onnx.GraphProto) -> bool:
+    """Leave open the sizes of 0 and less of inputs and outputs.
+
+    Exporters write them for sizes that they do not know. ONNX Runtime takes nothing but empty tensors then.
+    """
+    changed = False
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:
+                dim.ClearField("dim_value")
+                changed = True
+    return changed
 
 
 def _keep_last_initializers(graph: onnx.GraphProto) -> bool:
