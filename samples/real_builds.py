@@ -130,7 +130,12 @@ def _inputs(model: Path, real: RealBuild, seed: int) -> dict[str, Any]:
         if "value" in how:
             made[info.name] = np.asarray(how["value"], dtype)
             continue
-        shape = real.shapes.get(info.name) or [dimension.dim_value for dimension in tensor.shape.dim]
+        shape = real.shapes.get(info.name) or [_size(each, real) for each in tensor.shape.dim]
         scaling = {key: how[key] for key in ("scale", "shift") if key in how}
         made[info.name] = make(how["like"], shape, seed, **scaling).astype(dtype)
     return made
+
+
+def _size(dimension: onnx.TensorShapeProto.Dimension, real: RealBuild) -> int:
+    """Of a fixed dimension, or of one that the build fixes by its name."""
+    return real.shapes[dimension.dim_param][0] if dimension.dim_param else int(dimension.dim_value)
