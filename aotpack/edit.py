@@ -184,7 +184,8 @@ def prune(
         if not names.isdisjoint(drop) or (keep and names.isdisjoint(keep)):
             return False
         return not machines or any(
-            judge(variant, machine, rules.get(variant.toolchain), here=False).grade is not Grade.UNSUPPORTED
+            judge(variant, machine, rules.get(variant.toolchain), here=False, custom_ops=True).grade
+            is not Grade.UNSUPPORTED
             for machine in machines
         )
 

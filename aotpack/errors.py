@@ -258,9 +258,10 @@ class NothingToLoad(AotpackError):
     Args:
         where: the package, and the component where there are several.
         refusals: one for each variant, in the order they were tried.
+        hint: what to do next, where that is not to build a variant for this machine.
     """
 
-    def __init__(self, where: object, refusals: Sequence[Refusal]) -> None:
+    def __init__(self, where: object, refusals: Sequence[Refusal], *, hint: str | None = None) -> None:
         variants: dict[str, list[str]] = {}
         for each in refusals:
             variants.setdefault(each.reason.removesuffix("."), []).append(each.variant)
@@ -271,6 +272,7 @@ class NothingToLoad(AotpackError):
             "no variant can be loaded on this machine",
             where=where,
             found=listed or "no variants at all",
-            hint="`aotpack select` explains each; build one for this machine with `aotpack build --target`",
+            hint=hint
+            or "`aotpack select` explains each; build one for this machine with `aotpack build --target`",
         )
         self.refusals = tuple(refusals)

@@ -93,15 +93,18 @@ def machines_of(texts: Sequence[str]) -> dict[str, Machine]:
 
 
 def cover(component: Component, machines: Mapping[str, Machine], policy: Policy | None = None) -> Coverage:
-    """What each of `machines` gets of `component` under a policy; nothing is asked of EPs here."""
+    """What each of `machines` gets of `component` under a policy; nothing is asked of EPs here.
+
+    Libraries of custom operators are no part of a machine: it counts as having them.
+    """
     rules = toolchains()
     selections = {
-        name: select(component, machine, rules, here=False, policy=policy)
+        name: select(component, machine, rules, here=False, policy=policy, custom_ops=True)
         for name, machine in machines.items()
     }
     offered = _with_every_target(component, rules)
     wishes = {
-        name: _better(select(offered, machine, rules, here=False, policy=policy))
+        name: _better(select(offered, machine, rules, here=False, policy=policy, custom_ops=True))
         for name, machine in machines.items()
     }
     return Coverage(component, selections, _in_turn(wishes, _targets(rules)), _missing(rules, machines))

@@ -10,8 +10,10 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, cast, get_args
 
+from aotpack.custom_ops import GivenLibraries, checked_libraries
 from aotpack.errors import UsageError
 from aotpack.events import OnEvent
 from aotpack.policy import Policy
@@ -39,7 +41,11 @@ SessionChange = Callable[["onnxruntime.SessionOptions"], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectOptions:
-    """How a variant is chosen."""
+    """How a variant is chosen.
+
+    Raises:
+        UsageError: there is no such library in `custom_ops`.
+    """
 
     #: What the user wants of the choice; None: `Policy()`.
     policy: Policy | None = None
@@ -49,6 +55,17 @@ class SelectOptions:
     #: that were compiled for other shapes are refused. Without a component, or with the name of one that has
     #: buckets, they choose among the buckets too.
     shapes: Wanted | None = None
+    #: Paths of the libraries of custom operators that the model needs, absolute once they were checked.
+    #: Without any, variants with such operators are refused. A session loads them into this process.
+    custom_ops: GivenLibraries = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "custom_ops", checked_libraries(self.custom_ops))
+
+    @property
+    def libraries(self) -> tuple[Path, ...]:
+        """`custom_ops` as it was checked."""
+        return cast("tuple[Path, ...]", self.custom_ops)
 
     @property
     def whole_policy(self) -> Policy:
@@ -63,6 +80,7 @@ class SelectKeywords(TypedDict, total=False):
     policy: Policy | None
     emulate: bool
     shapes: Wanted | None
+    custom_ops: GivenLibraries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +88,7 @@ class LoadOptions(SelectOptions):
     """How a variant is chosen, and how its session is made.
 
     Raises:
-        UsageError: `on_miss` is unknown.
+        UsageError: `on_miss` is unknown, or there is no such library in `custom_ops`.
     """
 
     #: What to do where nothing but the portable variant is left, or where the best one would be better
@@ -80,12 +98,13 @@ class LoadOptions(SelectOptions):
     on_miss: OnMiss = "portable"
     #: Called for every refusal and every recompilation.
     on_event: OnEvent | None = None
-    #: Of the session: threads, log level, arena, profiling, libraries of custom operators. Options that you
-    #: prepared, which are never changed and may serve any number of loads; or a function that changes those
-    #: that it is given. Neither can take away what the package needs (`aotpack.session_options`).
+    #: Of the session: threads, log level, arena, profiling. Options that you prepared, which are never
+    #: changed and may serve any number of loads; or a function that changes those that it is given. Neither
+    #: can take away what the package needs (`aotpack.session_options`).
     session_options: onnxruntime.SessionOptions | SessionChange | None = None
 
     def __post_init__(self) -> None:
+        SelectOptions.__post_init__(self)
         if self.on_miss not in get_args(OnMiss):
             raise UsageError(f"unknown on_miss {self.on_miss!r}", expected=", ".join(get_args(OnMiss)))
 

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from aotpack.custom_ops import read_libraries
 from aotpack.errors import NotAllowed, NothingToLoad, OutputError, ToolchainMissing, UsageError
 from aotpack.events import EventCode, LoadListener, Refusal
 from aotpack.load_options import LoadOptions
-from aotpack.model_check import Allowance
+from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.policy import Device, Policy
 from aotpack.probing import probe
 from aotpack.selection import Candidate, Selection, select
@@ -100,7 +101,12 @@ class _Load:
                 self._tell(EventCode.LAST_RESORT, candidate, reason, candidate.verdict.code)
             if loaded := self._try(candidate, self._files):
                 return loaded
-        if self.selection.policy.variant is None and (better := self._repair()):
+        # A variant that is compiled here would need the libraries, too.
+        lacks_library = any(
+            item.verdict.code is Code.CUSTOM_OPS_MISSING for item in self.selection.candidates
+        )
+        may_repair = self.selection.policy.variant is None and not lacks_library
+        if may_repair and (better := self._repair()):
             return better
         tried = {refusal.variant for refusal in self.refused}
         left = [
@@ -110,7 +116,8 @@ class _Load:
         ]
         several = len(self.package.component_names) > 1
         where = f"{self.package.name}: component {self.selection.component}" if several else self.package.name
-        raise NothingToLoad(where, [*self.refused, *left])
+        hint = "`aotpack select` explains each" if lacks_library else None
+        raise NothingToLoad(where, [*self.refused, *left], hint=hint)
 
     def _tell(
         self,
@@ -178,6 +185,7 @@ class _Load:
                         toolchain,
                         emulate=emulate,
                         session_options=self.options.session_options,
+                        custom_ops=self.options.libraries,
                     )
                 except Exception:
                     # Where a file was damaged, or a folder cannot be locked, others may have replaced it.
@@ -187,7 +195,9 @@ class _Load:
 
     def _files(self, variant: Variant) -> Held:
         component = self.package.component(self.selection.component)
-        allowance = Allowance.of(_toolchain_of(variant))
+        # Which domains the libraries have is for ONNX Runtime to find out.
+        domains = ANY_DOMAIN if self.options.custom_ops else frozenset[str]()
+        allowance = Allowance.of(_toolchain_of(variant), domains)
         return self.package.cache.hold(self.package.reader, component, variant, allowance)
 
     def _repair(self, miss: Candidate | None = None) -> Loaded | None:
@@ -198,14 +208,27 @@ class _Load:
         if policy is None:
             return None
         local = LocalVariants(self.package.cache)
-        place = (self.package.digest, self.selection.component, probe(), policy, self.selection.shapes)
+        libraries = read_libraries(self.options.libraries)
+        place = (
+            self.package.digest,
+            self.selection.component,
+            probe(),
+            policy,
+            self.selection.shapes,
+            libraries.digests,
+        )
         found = local.find(*place)
         if found is None:
             # Off the loading path, and imported only where something is to be compiled.
             from aotpack.builder.repair import compile_here
 
             work = compile_here(
-                self.package, self.selection.component, policy, self.tell, self.selection.shapes
+                self.package,
+                self.selection.component,
+                policy,
+                self.tell,
+                self.selection.shapes,
+                libraries,
             )
             if self.options.on_miss == "compile-in-background":
                 self.compiling = threading.Thread(target=work, name="aotpack-compile", daemon=True)
@@ -224,6 +247,7 @@ class _Load:
             here=True,
             policy=policy,
             shapes=self.selection.shapes,
+            custom_ops=bool(self.options.custom_ops),
         )
         best = judged.chosen
         if best is not None and best.variant is variant:

@@ -123,6 +123,8 @@ class Requirements(Value):
     #: Version specifiers (PEP 440).
     onnxruntime: Text | None = None
     ep: Text | None = None
+    #: Domains of operators that ONNX Runtime does not have: whoever loads it gives their libraries.
+    custom_ops: _Texts | None = None
 
 
 class Compatibility(Value):

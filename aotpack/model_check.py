@@ -3,8 +3,8 @@
 ONNX names files in two places: where the data of a tensor lies (``external_data``), and where the blob of
 an EPContext node lies (``ep_cache_context``). Both must be files of the variant. Other attributes of an
 EPContext node are held to what EPs read from it, and operators to domains whose kernels come with ONNX
-Runtime: an operator of another domain is code that somebody must have loaded. Numbers of fields are those
-of onnx.proto (ONNX 1.23, IR 14), the attributes those of EPContext in ONNX Runtime
+Runtime: an operator of another domain is code that whoever loads the package must bring along. Numbers of
+fields are those of onnx.proto (ONNX 1.23, IR 14), the attributes those of EPContext in ONNX Runtime
 (core/graph/contrib_ops/contrib_defs.cc) and of the EPs.
 """
 
@@ -156,7 +156,7 @@ EP_CONTEXT: Mapping[str, Callable[[_Attribute], str | None]] = {
 
 def check_model(
     data: ByteRange, model: str, files: Mapping[str, int], allowance: Allowance = NOTHING_MORE
-) -> None:
+) -> frozenset[str]:
     """Hold the ONNX of a variant to the files of the variant, and to operators that come with ONNX Runtime.
 
     Args:
@@ -165,6 +165,9 @@ def check_model(
         files: path to size in bytes of each file of the variant.
         allowance: what it may have beside that.
 
+    Returns:
+        The domains of the operators that neither ONNX Runtime nor a function of the model has.
+
     Raises:
         NotAllowed: it is not well-formed, names a file that is none of the variant's or bytes beyond its end,
             or has an operator that neither ONNX Runtime, nor a function of the model, nor `allowance` has.
@@ -172,7 +175,7 @@ def check_model(
     if PurePosixPath(model).suffix.lower() == ".ort":
         raise NotAllowed("is of ORT's own format by its name, which is not read", where=model)
     try:
-        _Check(data, PurePosixPath(model).parent, files, allowance).model()
+        return _Check(data, PurePosixPath(model).parent, files, allowance).model()
     except (FormatError, LimitExceeded) as error:
         raise NotAllowed(str(error), where=model) from None
     except NotAllowed as error:
@@ -224,7 +227,7 @@ class _Check:
         self._operators: set[tuple[str, str, str]] = set()
         self._functions: set[tuple[str, str, str]] = set()
 
-    def model(self) -> None:
+    def model(self) -> frozenset[str]:
         for item in self._fields(_MODEL, 0, self._reader.size, 0):
             match item.number:
                 case 7:
@@ -238,11 +241,14 @@ class _Check:
                         self._graph(graph, 2)
                 case 25:
                     self._function(item, 1)
-        for domain, operator, _ in sorted(self._operators - self._functions):
-            raise NotAllowed(
-                f"has the operator {shortened(operator)} of the domain {shortened(domain)}, which is no part "
-                "of ONNX Runtime"
-            )
+        foreign = sorted(self._operators - self._functions)
+        for domain, operator, _ in foreign:
+            if self._allowance.domains.isdisjoint((domain, "*")):
+                raise NotAllowed(
+                    f"has the operator {shortened(operator)} of the domain {shortened(domain)}, which is no "
+                    "part of ONNX Runtime: give its library (custom_ops=[LIBRARY], --custom-ops LIBRARY)"
+                )
+        return frozenset(domain for domain, _, _ in foreign)
 
     def _fields(self, known: _Fields, start: int, end: int, depth: int) -> Iterator[Field]:
         """The fields of a message that are looked at."""
@@ -306,7 +312,7 @@ class _Check:
             self._ep_context(name, attributes)
         if (domain, operator) in LOADS_CODE:
             raise NotAllowed(f"has the operator {operator} of {domain}, which runs code that it brings along")
-        if domain not in DOMAINS and self._allowance.domains.isdisjoint((domain, "*")):
+        if domain not in DOMAINS:
             self._note(self._operators, (domain, operator, overload))
 
     def _attribute(self, whole: Field, depth: int) -> _Parts:

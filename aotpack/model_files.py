@@ -17,7 +17,7 @@ __all__ = ["check_model_file", "check_packaged_model"]
 
 def check_model_file(
     path: Path, model: str, files: Mapping[str, int], allowance: Allowance = NOTHING_MORE
-) -> None:
+) -> frozenset[str]:
     """Check the ONNX of a variant, which lies at `path`.
 
     Args:
@@ -26,12 +26,15 @@ def check_model_file(
         files: path to size in bytes of each file of the variant.
         allowance: what it may have beside what every package may.
 
+    Returns:
+        As `aotpack.model_check.check_model`.
+
     Raises:
         NotAllowed: as for `aotpack.model_check.check_model`.
         OSError: it cannot be read.
     """
     with path.open("rb", buffering=0) as file:
-        check_model(_OnDisk(file, path.stat().st_size), model, files, allowance)
+        return check_model(_OnDisk(file, path.stat().st_size), model, files, allowance)
 
 
 def check_packaged_model(

@@ -149,6 +149,7 @@ class Package:
                     policy=replace(policy, variant=named) if policy.variant else policy,
                     measured=measured,
                     shapes=options.shapes,
+                    custom_ops=bool(options.custom_ops),
                 )
             )
         return best(selections)

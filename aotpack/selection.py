@@ -99,6 +99,7 @@ def select(
     policy: Policy | None = None,
     measured: Mapping[str, Measured] | None = None,
     shapes: Wanted | None = None,
+    custom_ops: bool = False,
 ) -> Selection:
     """Rank the variants of `component` for `machine`.
 
@@ -111,6 +112,7 @@ def select(
         measured: by variant id, what `aotpack tune` found out on this machine.
         shapes: what the inputs will be like: input name to its shape, or symbolic dimension to its one size.
             Variants that were compiled for other shapes are refused.
+        custom_ops: libraries of custom operators are given when it is loaded.
 
     Raises:
         UnknownName: the policy asks for a variant that the component does not have, or a shape names no
@@ -143,7 +145,7 @@ def select(
         key = (number, variant.toolchain, variant.ep, variant.device, looked_at)
         verdict = verdicts.get(key)
         if verdict is None:
-            verdict = judge(variant, machine, rules, here=here, emulate=policy.emulate)
+            verdict = judge(variant, machine, rules, here=here, emulate=policy.emulate, custom_ops=custom_ops)
             verdicts[key] = verdict
         if verdict.grade is not Grade.UNSUPPORTED:
             verdict = policy.narrow(variant, wanted.narrow(variant, verdict), measured.get(variant.id))
@@ -219,6 +221,7 @@ def _asked_for(variant: Variant) -> tuple[object, ...]:
         requires.isa,
         requires.onnxruntime,
         requires.ep,
+        requires.custom_ops,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ def create(
     *,
     emulate: bool = False,
     session_options: onnxruntime.SessionOptions | SessionChange | None = None,
+    custom_ops: Sequence[Path] = (),
 ) -> onnxruntime.InferenceSession:
     """A session on the files of `variant`.
 
@@ -36,15 +38,16 @@ def create(
         toolchain: registers the EP and names its device.
         emulate: use the vendor's emulator where there is no device.
         session_options: of the caller: prepared ones, or a function that changes ours.
+        custom_ops: libraries of custom operators, which are loaded into this process.
 
     Raises:
-        UsageError: `session_options` take away what the package needs.
+        UsageError: `session_options` take away what the package needs, or a library cannot be registered.
         ToolchainError: the EP is not there or has no device.
         Exception: whatever ORT raises when it cannot create the session.
     """
     import onnxruntime as ort
 
-    options = options_for(variant, model, toolchain, session_options, emulate=emulate)
+    options = options_for(variant, model, toolchain, session_options, emulate=emulate, custom_ops=custom_ops)
     session = ort.InferenceSession(os.fspath(model), options, enable_fallback=0)
     session.disable_fallback()
     return session

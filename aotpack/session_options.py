@@ -7,9 +7,11 @@ package needs, and the caller's own object is never changed: one may serve any n
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from aotpack.custom_ops import register
 from aotpack.errors import UsageError
 from aotpack.manifest import Variant
 
@@ -52,12 +54,13 @@ def options_for(
     given: onnxruntime.SessionOptions | SessionChange | None,
     *,
     emulate: bool,
+    custom_ops: Sequence[Path] = (),
 ) -> onnxruntime.SessionOptions:
     """Options for a session with `variant`.
 
-    Prepared options are used themselves where the variant adds nothing to them, as those on the CPU EP do.
+    Prepared options are used themselves where nothing is added to them, as for variants on the CPU EP.
     Otherwise a copy is used: of attributes, config entries, overrides of free dimensions and initializers.
-    ONNX Runtime does not copy libraries of custom operators.
+    ONNX Runtime does not copy libraries of custom operators, so these come in `custom_ops`.
 
     Args:
         variant: what the session will be of.
@@ -65,9 +68,11 @@ def options_for(
         toolchain: adds the EP.
         given: by the caller of the load: prepared options, or a function that changes ours in place.
         emulate: use the vendor's emulator where there is no device.
+        custom_ops: libraries of custom operators.
 
     Raises:
-        UsageError: what was given takes away what the package needs, is something else, or raised.
+        UsageError: what was given takes away what the package needs, is something else, or raised; or a
+            library cannot be registered.
         ToolchainError: the EP is not there or has no device.
     """
     import onnxruntime as ort
@@ -88,9 +93,11 @@ def options_for(
             found=type(given).__name__,
             expected="an onnxruntime.SessionOptions, or a function that changes the one that it is given",
         )
+    register(options, custom_ops)
     toolchain.add_provider(options, variant, emulate=emulate)
     needs_nothing = (
-        not variant.session.config
+        not custom_ops
+        and not variant.session.config
         and variant.session.graph_optimization == "default"
         # By this name ONNX Runtime would take its own format for ONNX, which is what was checked.
         and model.suffix.lower() != ".ort"

@@ -16,6 +16,7 @@ from packaging.version import Version
 
 from aotpack._remember import remember_last, remember_short
 from aotpack._text import clipped
+from aotpack.custom_ops import missing_library
 from aotpack.machine import Machine, contradiction
 from aotpack.manifest import Variant
 from aotpack.settings import settings_issue
@@ -84,6 +85,8 @@ class Code(StrEnum):
     OPTION_NOT_ALLOWED = "option-not-allowed"
     #: Its ONNX names a file outside the variant, or has an operator that a package may not have.
     MODEL_NOT_ALLOWED = "model-not-allowed"
+    #: It has operators that ONNX Runtime does not have, and whoever loads it gave no library of them.
+    CUSTOM_OPS_MISSING = "custom-ops-missing"
     #: The machine is emulated here, which is taken only when it is asked for.
     EMULATION_NOT_ASKED = "emulation-not-asked"
     EP_REFUSED = "ep-refused"
@@ -168,11 +171,18 @@ class Rules(Protocol):
 
 
 def judge(
-    variant: Variant, machine: Machine, rules: Rules | None, *, here: bool, emulate: bool = False
+    variant: Variant,
+    machine: Machine,
+    rules: Rules | None,
+    *,
+    here: bool,
+    emulate: bool = False,
+    custom_ops: bool = False,
 ) -> Verdict:
     """The verdict on one variant.
 
-    1. What it sets of the session: nothing but what its toolchain lets a package set.
+    1. What it sets of the session: nothing but what its toolchain lets a package set. What it needs of the
+       caller: libraries of its custom operators.
     2. Our own requirements: os, arch, isa, ORT version.
     3. The EP: installed, and of a version that is accepted.
     4. The EP's own check of the compatibility string if `machine` is this one, the toolchain's rules
@@ -184,6 +194,7 @@ def judge(
         rules: the variant's toolchain; None if no such toolchain is known here.
         here: `machine` is this computer, so its EPs can be asked.
         emulate: an emulated device counts as a device.
+        custom_ops: whoever loads it gives libraries of custom operators.
     """
     if rules is None:
         return Verdict(
@@ -193,10 +204,14 @@ def judge(
         )
     if (issue := settings_issue(variant.session, rules)) is not None:
         return Verdict(Grade.UNSUPPORTED, Code.OPTION_NOT_ALLOWED, issue)
+    requires = variant.compatibility.requires
+    if requires.custom_ops and not custom_ops:
+        needed = Comparison("custom operators", "no library", clipped(", ".join(requires.custom_ops)), False)
+        sentence = missing_library(requires.custom_ops)
+        return Verdict(Grade.UNSUPPORTED, Code.CUSTOM_OPS_MISSING, sentence, (needed,))
     installed = None if machine.eps is None else machine.eps.get(variant.ep)
     if machine.eps is not None and installed is None:
         return _without_ep(variant, machine, rules)
-    requires = variant.compatibility.requires
     items, failed = _requiring(machine)(
         (requires.os, requires.arch, requires.isa, requires.onnxruntime, requires.ep),
         variant.ep,

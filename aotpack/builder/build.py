@@ -20,6 +20,7 @@ from aotpack.builder.footprint import with_footprints
 from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.dask_farm import connect
 from aotpack.builder.jobs.elsewhere import Elsewhere
+from aotpack.builder.jobs.libraries import check_loadable
 from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.pools import Here, Place, jobs_at_once
 from aotpack.builder.jobs.supervise import Workers
@@ -33,6 +34,7 @@ from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant, Limits, Tar
 from aotpack.container.content import Content
 from aotpack.container.partial import check_is_package, check_writable
 from aotpack.container.writer import write
+from aotpack.custom_ops import GivenLibraries, checked_libraries
 from aotpack.errors import BuildFailed, OutputError, UsageError
 from aotpack.events import Event, EventCode, OnEvent
 from aotpack.manifest import Component, Manifest
@@ -74,6 +76,7 @@ def build(
     compress: int | None = 3,
     on_event: OnEvent | None = None,
     force: bool = False,
+    custom_ops: GivenLibraries = (),
 ) -> BuildReport:
     """Compile one ONNX model for many targets and pack what comes out.
 
@@ -108,6 +111,9 @@ def build(
         compress: zstd level of segments that shrink by it, or None.
         on_event: called for each step (`aotpack.events`), from worker threads, one call at a time.
         force: replace a file at `output` that is not a package, too.
+        custom_ops: paths of the libraries of custom operators that the model needs. They are loaded into the
+            worker processes, and are no part of the package: whoever loads it gives them as well. Not with
+            an `executor`.
 
     Raises:
         UsageError, ModelError: nothing was started.
@@ -135,6 +141,7 @@ def build(
         reuse=reuse,
         compress=compress,
         force=force,
+        custom_ops=checked_libraries(custom_ops),
     )
     return build_spec(spec, executor=executor, keep_going=keep_going, on_event=on_event)
 
@@ -218,8 +225,15 @@ def build_spec(
 
 def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: OnEvent) -> list[Finished]:
     limits = default_limits(spec.limits)
+    if spec.custom_ops and executor is not None:
+        raise UsageError(
+            "are not sent to other machines",
+            where="custom_ops",
+            hint="build on this machine, without an executor",
+        )
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers())
+        check_loadable(spec.custom_ops, workers)
         elsewhere = None if executor is None else _elsewhere(executor, workers)
         if elsewhere is not None:
             stack.callback(elsewhere.close)
@@ -237,7 +251,9 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
         results = Results(Cache()) if spec.reuse else None
         compiled = [part for job in planned.jobs for part in job.components]
         precisions = {job.target.precision or "f32" for job in planned.jobs}
-        sources = Sources((*planned.components, *compiled), scratch, workers, limits, precisions)
+        sources = Sources(
+            (*planned.components, *compiled), scratch, workers, limits, precisions, planned.custom_ops
+        )
         machine = probe() if elsewhere is None else None
         finished = do_all(planned, place, sources, results, scratch, tell, machine)
         if results is not None:

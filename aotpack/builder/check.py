@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from aotpack.builder.jobs.job import Reference, make_reference
+from aotpack.builder.jobs.libraries import check_loadable
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import CompareRequest
 from aotpack.builder.models.bfloat16 import BFLOAT16, computes_in_bfloat16
@@ -19,9 +20,10 @@ from aotpack.builder.numerics.samples import write_samples
 from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
 from aotpack.builder.tune import inputs_of, materialise, measure_variant
+from aotpack.custom_ops import GivenLibraries, checked_libraries
 from aotpack.errors import AotpackError, UnknownName
 from aotpack.machine import Gpu, Machine, Npu
-from aotpack.manifest import Component, Numerics, Record, TensorInfo
+from aotpack.manifest import Component, Numerics, Record, TensorInfo, Variant
 from aotpack.package import Package
 from aotpack.policy import Policy
 from aotpack.probing import probe
@@ -55,6 +57,7 @@ def check(
     runs: int = 20,
     limits: Limits | None = None,
     machine_name: str | None = None,
+    custom_ops: GivenLibraries = (),
     on_checked: Callable[[Checked], None] | None = None,
 ) -> tuple[RecordFile, bool]:
     """Check every variant that this machine can run, each in processes of its own.
@@ -69,6 +72,7 @@ def check(
         runs: timed, after the first one, at most.
         limits: of each process.
         machine_name: what the records call this machine; by default its processor, GPU or NPU.
+        custom_ops: paths of the libraries of custom operators that the models need.
         on_checked: is told each variant when it is done.
 
     Returns:
@@ -76,19 +80,26 @@ def check(
 
     Raises:
         UnknownName: a component or output does not exist.
-        UsageError: inputs do not fit.
+        UsageError: inputs do not fit, or a library of custom operators cannot be loaded.
     """
     components = package.manifest.components if component is None else (package.component(component),)
     outputs = {info.name for each in components for info in each.outputs}
     for name in tolerances:
         if name not in outputs:
             raise UnknownName("output with a tolerance", name, outputs)
-    machine = probe()
+    machine, libraries = probe(), checked_libraries(custom_ops)
     found: list[Checked] = []
     with Workers() as workers, scratch_folder("check") as scratch:
+        check_loadable(libraries, workers)
         for index, each in enumerate(components):
             work = _Component(
-                package, each, scratch / str(index), workers, limits or Limits(seconds=300.0), machine
+                package,
+                each,
+                scratch / str(index),
+                workers,
+                limits or Limits(seconds=300.0),
+                machine,
+                libraries,
             )
             held_to = _HeldTo(tolerance, tolerances)
             for checked in work.check(policy or Policy(), inputs, held_to, runs, machine_name):
@@ -120,6 +131,7 @@ class _Component:
         workers: Workers,
         limits: Limits,
         machine: Machine,
+        custom_ops: tuple[Path, ...],
     ) -> None:
         self._package = package
         self._component = component
@@ -127,6 +139,7 @@ class _Component:
         self._workers = workers
         self._limits = limits
         self._machine = machine
+        self._custom_ops = custom_ops
         self._shapes = fixed_shapes(package, component)
         self._references: dict[tuple[TensorInfo, ...], Reference] = {}
         self._bfloat16 = self._rounds = False
@@ -136,7 +149,14 @@ class _Component:
         self, policy: Policy, inputs: Sequence[Path], held_to: _HeldTo, runs: int, name: str | None
     ) -> list[Checked]:
         """All that the policy accepts, in its order."""
-        selection = select(self._component, self._machine, toolchains(), here=True, policy=policy)
+        selection = select(
+            self._component,
+            self._machine,
+            toolchains(),
+            here=True,
+            policy=policy,
+            custom_ops=bool(self._custom_ops),
+        )
         accepted = selection.accepted
         precisions = {each.variant.precision or "f32" for each in accepted}
         return [
@@ -159,7 +179,7 @@ class _Component:
         if portable is None:
             return Reference(path=None, failure="the package has no portable variant to compare with")
         try:
-            model = materialise(self._package, self._component, portable) / portable.files[0].path
+            model = self._files_of(portable) / portable.files[0].path
         except AotpackError as error:
             return Reference(path=None, failure=str(error))
         graph = read_graph(model)
@@ -171,8 +191,18 @@ class _Component:
         if samples is not None:
             write_samples(given, infos, samples)
         return make_reference(
-            model, folder, self._workers, self._limits, given=samples, precisions=precisions, inputs=infos
+            model,
+            folder,
+            self._workers,
+            self._limits,
+            given=samples,
+            precisions=precisions,
+            inputs=infos,
+            custom_ops=self._custom_ops,
         )
+
+    def _files_of(self, variant: Variant) -> Path:
+        return materialise(self._package, self._component, variant, custom_ops=bool(self._custom_ops))
 
     def _one(
         self,
@@ -197,6 +227,7 @@ class _Component:
                 infos,
                 runs,
                 self._limits,
+                self._custom_ops,
             )
             good = measured.failure is None
             failure = failure or measured.failure
@@ -237,7 +268,7 @@ class _Component:
         folder = self._folder / f"variant-{index}"
         folder.mkdir()
         try:
-            files = materialise(self._package, self._component, variant)
+            files = self._files_of(variant)
         except AotpackError as error:
             return None, str(error), False
         request = CompareRequest(
@@ -246,6 +277,7 @@ class _Component:
             reference=None if reference.path is None else str(reference.path),
             precision=variant.precision,
             emulate=emulated,
+            custom_ops=tuple(map(str, self._custom_ops)),
         )
         outcome = self._workers.run(request, folder, environment={}, limits=self._limits)
         if outcome.failure is not None or outcome.result is None:

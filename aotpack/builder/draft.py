@@ -14,7 +14,15 @@ from aotpack.target import PORTABLE, Target
 __all__ = ["draft"]
 
 
-def draft(model: Path, guess: Guess, *, name: str, folder: Path, targets: Iterable[Target]) -> str:
+def draft(
+    model: Path,
+    guess: Guess,
+    *,
+    name: str,
+    folder: Path,
+    targets: Iterable[Target],
+    custom_ops: Iterable[Path] = (),
+) -> str:
     """A build file for one model, as TOML.
 
     Args:
@@ -23,22 +31,25 @@ def draft(model: Path, guess: Guess, *, name: str, folder: Path, targets: Iterab
         name: of the package.
         folder: where the file will be, for the path of the model.
         targets: those to list.
+        custom_ops: libraries of its custom operators.
 
     Raises:
         ModelError: it cannot be read.
     """
     source = read_model(model)
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in source.source.opsets.items())
+    libraries = [_quoted(_relative(each, folder)) for each in custom_ops]
     lines = [
         _comment(f"{model.name}: {source.nodes} nodes, {source.source.size:,} bytes, opset {opsets}."),
         *(_comment(f"  in  {info.name}: {info.dtype} {_sizes(info.shape)}") for info in source.inputs),
         *(_comment(f"  out {info.name}: {info.dtype} {_sizes(info.shape)}") for info in source.outputs),
         f"name = {_quoted(name)}",
         'version = "0"',
+        *([f"custom_ops = [{', '.join(libraries)}]"] if libraries else []),
         "",
         "[[component]]",
         'name = "main"',
-        f"model = {_quoted(Path(os.path.relpath(model, folder)).as_posix())}",
+        f"model = {_quoted(_relative(model, folder))}",
     ]
     if guess.constants:
         lines += [
@@ -57,6 +68,10 @@ def draft(model: Path, guess: Guess, *, name: str, folder: Path, targets: Iterab
         if target.name != PORTABLE:
             lines += ["", _comment(target.title), "[[target]]", f"target = {_quoted(target.name)}"]
     return "\n".join(lines) + "\n"
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _table(name: str, values: Mapping[str, str]) -> str:

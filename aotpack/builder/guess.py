@@ -52,7 +52,13 @@ class Guess:
     runs: bool
 
 
-def guess_inputs(model: Path, folder: Path, workers: Workers, limits: Limits | None = None) -> Guess:
+def guess_inputs(
+    model: Path,
+    folder: Path,
+    workers: Workers,
+    limits: Limits | None = None,
+    custom_ops: tuple[Path, ...] = (),
+) -> Guess:
     """Sizes that `model` runs with: each 1 or, where that is too small, as few larger ones as will do.
 
     Args:
@@ -61,6 +67,7 @@ def guess_inputs(model: Path, folder: Path, workers: Workers, limits: Limits | N
         workers: run it.
         limits: of all attempts together in time, and of each in memory; by default 30 seconds, and 4 GiB with
             20 times the size of the model.
+        custom_ops: libraries of its custom operators.
 
     Raises:
         ModelError: it cannot be read.
@@ -70,7 +77,12 @@ def guess_inputs(model: Path, folder: Path, workers: Workers, limits: Limits | N
     if constants:
         component = fix_component(component, folder)
     attempts = _Attempts(
-        component.model, tensor_infos(read_graph(component.model)), folder, workers, _limited(model, limits)
+        component.model,
+        tensor_infos(read_graph(component.model)),
+        folder,
+        workers,
+        _limited(model, limits),
+        custom_ops,
     )
     for sizes in _candidates(attempts.inputs):
         if attempts.runs(sizes):
@@ -83,8 +95,15 @@ def guess_inputs(model: Path, folder: Path, workers: Workers, limits: Limits | N
 
 class _Attempts:
     def __init__(
-        self, model: Path, inputs: tuple[TensorInfo, ...], folder: Path, workers: Workers, limits: Limits
+        self,
+        model: Path,
+        inputs: tuple[TensorInfo, ...],
+        folder: Path,
+        workers: Workers,
+        limits: Limits,
+        custom_ops: tuple[Path, ...],
     ) -> None:
+        self._custom_ops = tuple(map(str, custom_ops))
         self.inputs = inputs
         self._model = model.absolute()
         self._folder = folder
@@ -107,6 +126,7 @@ class _Attempts:
             output=str(folder / "outputs.npz"),
             samples=1,
             precisions=(),
+            custom_ops=self._custom_ops,
         )
         outcome = self._workers.run(
             request, folder, environment={}, limits=Limits(seconds=left, memory=self._memory)

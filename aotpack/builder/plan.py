@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aotpack.builder.flex_settings import FlexSettings
 from aotpack.builder.models.bfloat16 import BFLOAT16, computes_in_bfloat16
+from aotpack.builder.models.custom_domains import custom_domains
 from aotpack.builder.models.low_bits import QDQ_DOMAINS, low_bit_types
 from aotpack.builder.models.model import SourceModel, read_graph, read_source
 from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_infos
@@ -18,6 +19,7 @@ from aotpack.builder.models.traversal import all_nodes
 from aotpack.builder.numerics.hints import rounds_to_integers
 from aotpack.builder.numerics.samples import check_samples
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
+from aotpack.custom_ops import NO_LIBRARIES, Libraries, read_libraries
 from aotpack.errors import UnknownName, UsageError
 from aotpack.manifest import TensorInfo
 from aotpack.settings import settings_issue
@@ -54,6 +56,8 @@ class ComponentPlan:
     quantised: bool
     #: It has quantised weights or activations of any form.
     rounds: bool
+    #: Domains of its operators that ONNX Runtime does not have.
+    custom_domains: tuple[str, ...] = ()
     #: Of the user's inputs; None: they are made up.
     samples_digest: str | None = None
 
@@ -93,6 +97,8 @@ class Job:
     built_with: Mapping[str, str]
     #: Element types to rewrite, and into which, for this target alone.
     widen: Mapping[str, str]
+    #: Libraries of custom operators, for each session that is made of it.
+    custom_ops: Libraries = NO_LIBRARIES
 
     @functools.cached_property
     def ingredients(self) -> dict[str, Any]:
@@ -121,6 +127,7 @@ class Job:
             "session": self.toolchain.session_settings(self.target).model_dump(mode="json"),
             "built_with": dict(self.built_with),
             "widen": dict(self.widen),
+            **({"custom_ops": list(self.custom_ops.digests)} if self.custom_ops.digests else {}),
         }
 
     @functools.cached_property
@@ -133,7 +140,8 @@ class Job:
         """Of the inputs that its variants are compared on; None: they are not compared."""
         if not self.check:
             return None
-        return ingredients_digest([VERSION, *(part.samples_digest for part in self.components)])
+        samples = [part.samples_digest for part in self.components]
+        return ingredients_digest([VERSION, *samples, *self.custom_ops.digests])
 
     def variant_id(self, component: ComponentPlan) -> str:
         """The target, and a digest of all that went in: a rebuild that changes nothing keeps it."""
@@ -148,6 +156,8 @@ class Plan:
     spec: BuildSpec
     components: tuple[ComponentPlan, ...]
     jobs: tuple[Job, ...]
+    #: Libraries of custom operators.
+    custom_ops: Libraries = NO_LIBRARIES
 
 
 def ingredients_digest(ingredients: object) -> str:
@@ -178,6 +188,7 @@ def plan(
     _check_names(targets, components)
     _check_tolerances(spec, targets, components)
     _check_flex(targets, components)
+    custom_ops = read_libraries(spec.custom_ops)
     jobs: list[Job] = []
     for wanted, target in targets:
         toolchain = toolchains[target.toolchain]
@@ -200,10 +211,11 @@ def plan(
                 widen={}
                 if target.name == PORTABLE
                 else toolchain.widened(frozenset().union(*(part.narrow for part in group))),
+                custom_ops=custom_ops,
             )
             for group in groups
         ]
-    return Plan(spec=spec, components=components, jobs=tuple(jobs))
+    return Plan(spec=spec, components=components, jobs=tuple(jobs), custom_ops=custom_ops)
 
 
 def _targets(spec: BuildSpec, toolchains: Mapping[str, Toolchain]) -> list[tuple[TargetSpec, Target]]:
@@ -362,6 +374,7 @@ def _read(spec: ComponentSpec) -> ComponentPlan:
             node.op_type == "DequantizeLinear" and node.domain in QDQ_DOMAINS for node in all_nodes(graph)
         ),
         rounds=rounds_to_integers(graph) or bool(low_bit_types(graph)),
+        custom_domains=custom_domains(graph),
         samples_digest=_samples_digest(spec, graph),
     )
 

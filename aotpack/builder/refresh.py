@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import cast
 
 from aotpack.builder.build import build
+from aotpack.builder.jobs.libraries import check_loadable
+from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.repair import compiled_shapes
 from aotpack.builder.report import BuildReport, Row
 from aotpack.builder.spec import TargetSpec
 from aotpack.container.partial import check_writable
+from aotpack.custom_ops import GivenLibraries, checked_libraries
 from aotpack.doctor import Finding, examine
 from aotpack.edit import adopt, prune
 from aotpack.errors import BuildFailed, UsageError
@@ -35,6 +38,7 @@ def refresh(
     machine: Machine | None = None,
     on_event: OnEvent | None = None,
     force: bool = False,
+    custom_ops: GivenLibraries = (),
 ) -> BuildReport:
     """Write a package in which the variants that `aotpack.doctor.examine` calls stale are compiled anew.
 
@@ -47,12 +51,16 @@ def refresh(
         machine: whose runtimes make a variant stale; by default this computer's.
         on_event: as for `aotpack.build`.
         force: replace a file at `output` that is not a package, too.
+        custom_ops: as for `aotpack.build`.
 
     Raises:
-        UsageError: a component with stale variants has no portable one.
+        UsageError: a component with stale variants has no portable one, or a library cannot be loaded.
         PackageError, OutputError: the package is damaged, or `output` cannot be written.
     """
     check_writable(output, force=force)
+    libraries = checked_libraries(custom_ops)
+    with Workers() as workers:
+        check_loadable(libraries, workers)
     rows: list[Row] = []
     with scratch_folder("refresh") as scratch:
         latest = package
@@ -63,7 +71,7 @@ def refresh(
                 if mine:
                     folder = scratch / str(index)
                     folder.mkdir()
-                    latest, built = _rebuild(opened, component, mine, latest, folder, on_event)
+                    latest, built = _rebuild(opened, component, mine, latest, folder, on_event, libraries)
                     rows.extend(built)
         seconds = sum(row.seconds for row in rows)
         if latest != package or output != package:
@@ -83,6 +91,7 @@ def _rebuild(
     latest: Path,
     folder: Path,
     on_event: OnEvent | None,
+    custom_ops: tuple[Path, ...],
 ) -> tuple[Path, list[Row]]:
     """The package with what could be rebuilt, and a row for each stale variant."""
     portable = next((variant for variant in component.variants if variant.target == PORTABLE), None)
@@ -98,7 +107,8 @@ def _rebuild(
     for index, finding in enumerate(stale):
         variant = finding.variant
         built = folder / f"built-{index}.aotpack"
-        report = _build(model, variant, built, component, compiled_shapes(opened, variant), on_event)
+        shapes = compiled_shapes(opened, variant)
+        report = _build(model, variant, built, component, shapes, on_event, custom_ops)
         # A build of one model calls its component otherwise.
         named = [row.model_copy(update={"component": component.name}) for row in report.rows]
         if report.package is None:
@@ -122,6 +132,7 @@ def _build(
     component: Component,
     shapes: dict[str, tuple[int, ...]],
     on_event: OnEvent | None,
+    custom_ops: tuple[Path, ...],
 ) -> BuildReport:
     wanted = {info.name for info in component.inputs}
     try:
@@ -133,6 +144,7 @@ def _build(
             name=component.name,
             portable=False,
             on_event=on_event,
+            custom_ops=custom_ops,
         )
     except BuildFailed as error:
         return error.report

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from aotpack.builder.build import build
 from aotpack.builder.models.model import load_graph
 from aotpack.builder.models.shapes import tensor_infos
+from aotpack.custom_ops import NO_LIBRARIES, Libraries
 from aotpack.errors import AotpackError, BuildFailed
 from aotpack.events import EventCode, LoadListener
 from aotpack.machine import Machine
@@ -35,6 +36,7 @@ def compile_here(
     policy: Policy,
     tell: LoadListener,
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    custom_ops: Libraries = NO_LIBRARIES,
 ) -> Work:
     """What compiles `component` for this machine and keeps the variant in the cache, when it is called.
 
@@ -47,6 +49,7 @@ def compile_here(
         policy: which devices and EPs are taken, in which order.
         tell: is told what is done.
         shapes: to compile for. Without any, toolchains that need fixed ones take those of another variant.
+        custom_ops: libraries of its custom operators.
     """
     compiled_from = package.component(component)
     digest, name, cache = package.digest, package.manifest.name, package.cache
@@ -94,9 +97,19 @@ def compile_here(
                 shapes=shapes or (fixed if needs_fixed else {}),
                 portable=False,
                 compress=None,
+                custom_ops=custom_ops.paths,
             )
             with open_package(output) as built:
-                kept = local.keep(digest, component, machine, policy, built.reader, built.component(), shapes)
+                kept = local.keep(
+                    digest,
+                    component,
+                    machine,
+                    policy,
+                    built.reader,
+                    built.component(),
+                    shapes,
+                    custom_ops.digests,
+                )
         reason = "It was compiled for this machine and kept in the cache."
         tell(EventCode.RECOMPILED, reason, target=target.name, variant=kept[0].id)
         return kept

@@ -29,6 +29,7 @@ from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.numerics.samples import write_samples
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.spec import Limits
+from aotpack.custom_ops import NO_LIBRARIES, Libraries, missing_library
 from aotpack.errors import ModelError, OutputError
 from aotpack.events import EventCode
 from aotpack.machine import Machine
@@ -58,6 +59,7 @@ class Sources:
         workers: start the references.
         limits: of a worker.
         precisions: that the variants compute in.
+        custom_ops: libraries of custom operators.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class Sources:
         workers: Workers,
         limits: Limits,
         precisions: Iterable[str] = ("f32",),
+        custom_ops: Libraries = NO_LIBRARIES,
     ) -> None:
+        self._custom_ops = custom_ops
         self._precisions = tuple(precisions)
         self._folder = folder
         self._workers = workers
@@ -108,6 +112,7 @@ class Sources:
             parts=tuple(parts),
             limits=self._limits,
             check_key=job.check_key,
+            custom_ops=job.custom_ops.paths,
         )
 
     def recheck(
@@ -139,6 +144,7 @@ class Sources:
             parts=parts,
             limits=self._limits,
             check_key=job.check_key,
+            custom_ops=job.custom_ops.paths,
         )
         return lambda: recheck(task, made, references, folder, self._workers, machine)
 
@@ -234,6 +240,7 @@ class Sources:
                     self._limits,
                     given=given,
                     precisions=self._precisions,
+                    custom_ops=self._custom_ops.paths,
                 )
                 announce(EventCode.REFERENCE_DONE, component.name)
                 return reference
@@ -285,6 +292,9 @@ def _note(widened: Mapping[tuple[str, str], int], widen: Mapping[str, str]) -> s
 def refusal(job: Job) -> str | None:
     """Why a job cannot be done, as far as its model and target say; None if they do not."""
     for component in job.components:
+        # A compiler that never asks ONNX Runtime may know them.
+        if component.custom_domains and not job.custom_ops.paths and job.toolchain.takes_custom_ops:
+            return missing_library(component.custom_domains).removesuffix(".")
         if job.target.integers_only and not component.quantised:
             return (
                 f"its NPU computes in integers alone, and {component.name} is not quantised: "

@@ -11,6 +11,7 @@ from typing import Literal
 
 from aotpack._values import check_title
 from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
+from aotpack.custom_ops import checked_libraries
 from aotpack.errors import UsageError
 from aotpack.paths import name_issue
 from aotpack.shapes import checked_shapes, parse_shape
@@ -151,8 +152,11 @@ class BuildSpec:
     compress: int | None = 3
     #: Replace a file at `output` that is not a package, too.
     force: bool = False
+    #: Libraries of custom operators, which are no part of the package.
+    custom_ops: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "custom_ops", checked_libraries(self.custom_ops))
         check_title(name=self.name, version=self.version, license_=self.license)
         for kind, names in (
             ("component", [component.name for component in self.components]),

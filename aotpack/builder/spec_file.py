@@ -33,6 +33,7 @@ from aotpack._values import MAX_KEYS, MAX_TITLE, NAME_RULE, Count, Name, Value
 from aotpack.builder.flex_settings import FlexSettings
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
 from aotpack.builder.toml_places import TomlPlaces, parse_toml
+from aotpack.custom_ops import checked_libraries
 from aotpack.errors import UsageError
 from aotpack.manifest import MAX_COMPONENTS, MAX_VARIANTS
 from aotpack.shapes import MAX_DIMENSION
@@ -182,6 +183,8 @@ class BuildFile(Value):
     min_compiled: Annotated[float, Field(ge=0, le=1)] | None = None
     #: zstd level where it pays; 0: never.
     compress: Annotated[int, Field(ge=0, le=22)] = 3
+    #: Libraries of custom operators that the models need; they are no part of the package.
+    custom_ops: Annotated[tuple[_FilePath, ...], Field(max_length=MAX_KEYS)] = ()
     limits: LimitsTable = LimitsTable()
     component: Annotated[tuple[ComponentTable, ...], Field(min_length=1, max_length=MAX_COMPONENTS)]
     target: Annotated[tuple[TargetTable, ...], Field(max_length=MAX_VARIANTS)] = ()
@@ -245,7 +248,15 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
         min_compiled=file.min_compiled,
         limits=Limits(seconds=file.limits.seconds or limits.seconds, memory=file.limits.memory),
         compress=file.compress or None,
+        custom_ops=_libraries(file, path, places),
     )
+
+
+def _libraries(file: BuildFile, path: Path, places: TomlPlaces) -> tuple[Path, ...]:
+    try:
+        return checked_libraries(path.parent / each for each in file.custom_ops)
+    except UsageError as error:
+        raise error.at(places.of(("custom_ops",))) from None
 
 
 def _components(

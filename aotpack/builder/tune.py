@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from aotpack.builder.jobs.allowed import default_limits
-from aotpack.builder.jobs.supervise import run_worker
+from aotpack.builder.jobs.libraries import check_loadable
+from aotpack.builder.jobs.supervise import Workers, run_worker
 from aotpack.builder.jobs.worker import MeasureRequest
 from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
+from aotpack.custom_ops import GivenLibraries, checked_libraries
 from aotpack.errors import NotAllowed
 from aotpack.machine import Machine
 from aotpack.manifest import Component, TensorInfo, Variant
-from aotpack.model_check import Allowance
+from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.package import Package
 from aotpack.policy import Policy
 from aotpack.probing import probe
@@ -37,6 +39,7 @@ def tune(
     policy: Policy | None = None,
     runs: int = 50,
     limits: Limits | None = None,
+    custom_ops: GivenLibraries = (),
     on_measured: Callable[[Measurement], None] | None = None,
 ) -> Tuning:
     """Measure what fits, and keep it in the cache for this machine and package.
@@ -51,6 +54,7 @@ def tune(
         policy: which variants are measured: those that it accepts.
         runs: of each variant after the first one, at most.
         limits: of each process; by default 300 seconds, and memory as for `aotpack.build`.
+        custom_ops: paths of the libraries of custom operators that the model needs.
         on_measured: is told each measurement when it is done.
 
     Returns:
@@ -58,11 +62,15 @@ def tune(
 
     Raises:
         OutputError: the cache cannot be written.
+        UsageError: a library of custom operators cannot be loaded.
     """
+    libraries = checked_libraries(custom_ops)
+    with Workers() as workers:
+        check_loadable(libraries, workers)
     limits = default_limits(limits or Limits(seconds=300.0))
     tuned = package.component(component)
     machine, policy, store = probe(), policy or Policy(), TuningStore(package.cache.root)
-    selection = select(tuned, machine, toolchains(), here=True, policy=policy)
+    selection = select(tuned, machine, toolchains(), here=True, policy=policy, custom_ops=bool(libraries))
     shapes = fixed_shapes(package, tuned)
     known = dict(store.read(package.digest, tuned.name, machine))
     tuning = _tuning(package, tuned, machine, known)
@@ -74,6 +82,7 @@ def tune(
             inputs_of(tuned, candidate.variant, shapes),
             runs,
             limits or Limits(seconds=300.0),
+            libraries,
         )
         known[candidate.id] = measurement
         tuning = _tuning(package, tuned, machine, known)
@@ -96,14 +105,23 @@ def _tuning(
     )
 
 
-def materialise(package: Package, component: Component, variant: Variant) -> Path:
+def materialise(
+    package: Package, component: Component, variant: Variant, *, custom_ops: bool = False
+) -> Path:
     """The folder with the files of a variant, as a session may load them.
+
+    Args:
+        package: an open package.
+        component: one of its components.
+        variant: one of the component's.
+        custom_ops: the session has libraries of custom operators.
 
     Raises:
         NotAllowed: its ONNX asks for what it may not.
         PackageError, OutputError: as for `Cache.materialise`.
     """
-    allowance = Allowance.of(toolchains().get(variant.toolchain))
+    domains = ANY_DOMAIN if custom_ops else frozenset[str]()
+    allowance = Allowance.of(toolchains().get(variant.toolchain), domains)
     return package.cache.materialise(package.reader, component, variant, allowance)
 
 
@@ -114,6 +132,7 @@ def measure_variant(
     inputs: tuple[TensorInfo, ...],
     runs: int,
     limits: Limits,
+    custom_ops: Sequence[Path] = (),
 ) -> Measurement:
     """Time one variant in a process of its own. What goes wrong is in what it gives.
 
@@ -124,10 +143,11 @@ def measure_variant(
         inputs: what it is run on (`fixed_inputs`).
         runs: after the first one, at most.
         limits: of the process.
+        custom_ops: libraries of custom operators.
     """
     variant = candidate.variant
     try:
-        folder = materialise(package, component, variant)
+        folder = materialise(package, component, variant, custom_ops=bool(custom_ops))
     except NotAllowed as error:
         return Measurement(variant=variant.id, target=variant.target, failure=str(error))
     request = MeasureRequest(
@@ -137,6 +157,7 @@ def measure_variant(
         runs=runs,
         seconds=_MEASURED_SECONDS,
         emulate=candidate.verdict.code is Code.EMULATED,
+        custom_ops=tuple(map(str, custom_ops)),
     )
     with scratch_folder("tune") as scratch:
         outcome = run_worker(request, scratch, environment={}, limits=limits)

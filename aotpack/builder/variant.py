@@ -11,14 +11,15 @@ from pydantic import ValidationError
 
 from aotpack._text import printable
 from aotpack.builder.jobs.job import NOT_ASKED, Done, PartDone
-from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, refused_by_loaders
+from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, seen_by_loaders
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered
 from aotpack.builder.numerics.judge import Tolerances, judge, tolerance_key
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
+from aotpack.custom_ops import missing_library
 from aotpack.errors import AotpackError
-from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
+from aotpack.manifest import Compatibility, Coverage, Numerics, Requirements, Variant
 from aotpack.policy import DEFAULT_MIN_COMPILED, share_compiled
 from aotpack.target import PORTABLE
 from aotpack.toolchain.plugin import MODEL_NAME
@@ -62,13 +63,15 @@ def portable(job: Job, lowered: Mapping[str, Lowered]) -> Done:
     for component in job.components:
         mine = lowered[component.name]
         model = mine.model
-        runs = BFLOAT16 not in component.narrow
+        unchecked = NO_BFLOAT16 if BFLOAT16 in component.narrow else None
+        if component.custom_domains and not job.custom_ops.paths:
+            unchecked = f"Not run here: {missing_library(component.custom_domains)}"
         parts.append(
             PartDone(
                 component=component.name,
                 files=tuple(zip((MODEL_NAME, *model.data), map(str, model.files()), strict=True)),
                 coverage=Coverage(nodes=component.model.nodes, compiled=0, partitions=0),
-                unchecked=None if runs else NO_BFLOAT16,
+                unchecked=unchecked,
                 flex=mine.records,
             )
         )
@@ -143,6 +146,10 @@ def _finish(
         # The model is what it is: its session in ONNX Runtime computes otherwise than the graph without
         # fusions.
         off = f"ONNX Runtime's own optimisations change what it computes: {off}."
+    seen = seen_by_loaders(done.session, part.files, job.toolchain)
+    if seen.issue is not None:
+        return failed(job, component, done, seen.issue, why)
+    requires = {**dict(done.requires), "custom_ops": seen.domains or None}
     variant = Variant(
         id=job.variant_id(component),
         target=target.name,
@@ -152,7 +159,7 @@ def _finish(
         precision=target.precision,
         shapes=component.shapes(target),
         specificity=target.specificity,
-        compatibility=Compatibility(ep_string=part.ep_string, requires=done.requires),
+        compatibility=Compatibility(ep_string=part.ep_string, requires=Requirements(**requires)),
         session=done.session,
         built_with=done.built_with if target.name != PORTABLE else {},
         coverage=part.coverage,
@@ -161,8 +168,6 @@ def _finish(
         flex=part.flex,
     )
     check_variant(variant, [name for name, _ in part.files])
-    if issue := refused_by_loaders(variant, part.files, job.toolchain):
-        return failed(job, component, done, issue, why)
     share = share_compiled(part.coverage)
     left_out = _left_out(part, job, done.remarks)
     if job.min_compiled is not None and share < job.min_compiled:

@@ -16,7 +16,7 @@ import typer
 
 from aotpack.cli.build import show_report, targets_of
 from aotpack.cli.build_progress import build_progress
-from aotpack.cli.options import AsJson, ComponentName, Force, PackagePath
+from aotpack.cli.options import AsJson, ComponentName, CustomOps, Force, PackagePath
 from aotpack.errors import BuildFailed
 
 __all__ = ["add"]
@@ -39,12 +39,14 @@ def add(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
     ] = False,
+    custom_ops: CustomOps = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile a package's portable ONNX for more targets."""
     from aotpack.builder.add import add as add_targets
     from aotpack.builder.spec import parse_shapes
+    from aotpack.custom_ops import checked_libraries
 
     shapes, own_shapes = parse_shapes(shape or [], target)
     with ExitStack() as stack:
@@ -57,6 +59,7 @@ def add(
                 shapes=shapes,
                 keep_going=keep_going,
                 force=force,
+                custom_ops=checked_libraries(custom_ops or (), where="--custom-ops"),
                 on_event=build_progress(stack),
             )
         except BuildFailed as error:

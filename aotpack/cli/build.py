@@ -22,7 +22,8 @@ from aotpack.builder.flex_settings import FlexSettings, parse_flex
 from aotpack.builder.spec import Limits, TargetSpec
 from aotpack.cli import output
 from aotpack.cli.build_progress import build_progress
-from aotpack.cli.options import AsJson, Block, Force, KvHeads, Lowering, MaskedRows
+from aotpack.cli.options import AsJson, Block, CustomOps, Force, KvHeads, Lowering, MaskedRows
+from aotpack.custom_ops import checked_libraries
 from aotpack.errors import BuildFailed, OutputError, UnknownName, UsageError
 from aotpack.scratch import scratch_folder
 from aotpack.target import Precision
@@ -133,6 +134,7 @@ def build(
     lowering: Lowering = None,
     block: Block = None,
     kv_heads: KvHeads = None,
+    custom_ops: CustomOps = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -189,6 +191,7 @@ def build(
         "min_compiled": min_compiled,
         "portable": None if portable else False,
         "jobs": jobs,
+        "custom_ops": checked_libraries(custom_ops, where="--custom-ops") if custom_ops else None,
         "limits": Limits(
             seconds=spec.limits.seconds if time_limit is None else time_limit,
             memory=spec.limits.memory if memory is None else memory,

@@ -16,7 +16,7 @@ import typer
 
 from aotpack.cli import output
 from aotpack.cli.choice import takes_policy
-from aotpack.cli.options import AsJson, PackagePath
+from aotpack.cli.options import AsJson, CustomOps, PackagePath
 from aotpack.errors import CheckFailed, OutputError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def check(
     name: Annotated[
         str | None, typer.Option(help="Of this machine, in the records.", show_default="its device's")
     ] = None,
+    custom_ops: CustomOps = None,
     as_json: AsJson = False,
     *,
     policy: Policy,
@@ -61,6 +62,7 @@ def check(
     """Run variants on this machine, and compare their numbers."""
     from aotpack.builder.check import check as check_package
     from aotpack.builder.spec import Limits, parse_tolerances
+    from aotpack.custom_ops import checked_libraries
     from aotpack.package import open_package
 
     overall, of_outputs = parse_tolerances(tolerance or [])
@@ -75,6 +77,7 @@ def check(
             runs=runs,
             limits=Limits(seconds=time_limit),
             machine_name=name,
+            custom_ops=checked_libraries(custom_ops or (), where="--custom-ops"),
             on_checked=_tell,
         )
         left = sum(len(each.variants) for each in opened.manifest.components) - len(found.entries)

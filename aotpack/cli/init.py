@@ -15,6 +15,7 @@ import typer
 
 from aotpack._size import parse_size
 from aotpack.cli import output
+from aotpack.cli.options import CustomOps
 from aotpack.scratch import scratch_folder
 
 __all__ = ["init"]
@@ -33,20 +34,24 @@ def init(
         str | None,
         typer.Option(metavar="SIZE", help="For each attempt.", show_default="4G and more for large ones"),
     ] = None,
+    custom_ops: CustomOps = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a build file for a model, with sizes that it runs with."""
     from aotpack.builder.build import package_name, refuse_input
     from aotpack.builder.draft import draft
     from aotpack.builder.guess import guess_inputs
+    from aotpack.builder.jobs.libraries import check_loadable
     from aotpack.builder.jobs.supervise import Workers
     from aotpack.builder.spec import Limits
+    from aotpack.custom_ops import checked_libraries
     from aotpack.errors import OutputError
     from aotpack.probing import probe
     from aotpack.target import catalogue
     from aotpack.toolchain import toolchains
 
     refuse_input(out, [model])
+    libraries = checked_libraries(custom_ops or (), where="--custom-ops")
     memory = None if memory_limit is None else parse_size(memory_limit, "--memory-limit")
     limits = Limits(seconds=30.0 if time_limit is None else time_limit, memory=memory)
     machine, known = probe(), toolchains()
@@ -58,8 +63,16 @@ def init(
         if target.generation is None and known[target.toolchain].why_not_compile(target, machine) is None
     ]
     with scratch_folder("init") as scratch, Workers() as workers:
-        guess = guess_inputs(model, scratch, workers, limits)
-    text = draft(model, guess, name=package_name(model), folder=out.parent, targets=usable)
+        check_loadable(libraries, workers)
+        guess = guess_inputs(model, scratch, workers, limits, libraries)
+    text = draft(
+        model,
+        guess,
+        name=package_name(model),
+        folder=out.parent,
+        targets=usable,
+        custom_ops=libraries,
+    )
     try:
         with out.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)

@@ -11,6 +11,7 @@ __all__ = [
     "AsJson",
     "Block",
     "ComponentName",
+    "CustomOps",
     "Emulate",
     "Force",
     "KvHeads",
@@ -35,6 +36,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (schemas/) inst
 ComponentName = Annotated[
     str | None,
     typer.Option("--component", metavar="NAME", help="By default the first one.", show_default=False),
+]
+#: ``--custom-ops``.
+CustomOps = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--custom-ops",
+        metavar="LIBRARY",
+        help="Of custom operators of the model; again for each.",
+        show_default=False,
+    ),
 ]
 #: ``--masked-rows`` of FlexAttention.
 MaskedRows = Annotated[

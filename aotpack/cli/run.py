@@ -23,7 +23,7 @@ import typer
 
 from aotpack.cli import output
 from aotpack.cli.choice import Shapes, shapes_of, takes_policy
-from aotpack.cli.options import AsJson, OneComponent, PackagePath
+from aotpack.cli.options import AsJson, CustomOps, OneComponent, PackagePath
 from aotpack.errors import UnknownName, UsageError
 from aotpack.vendor_text import brief
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from aotpack.documents import ComponentRunDocument
     from aotpack.load_options import LoadOptions, OnMiss
     from aotpack.loading import Loaded
-    from aotpack.manifest import TensorInfo
+    from aotpack.manifest import Component, TensorInfo
     from aotpack.package import Package
     from aotpack.policy import Policy
     from aotpack.selection import Selection
@@ -73,6 +73,7 @@ def run(
         int | None,
         typer.Option(min=1, help="Its threads for operators side by side.", show_default="one by one"),
     ] = None,
+    custom_ops: CustomOps = None,
     as_json: AsJson = False,
     *,
     policy: Policy,
@@ -81,6 +82,8 @@ def run(
 
     Inputs that are not given are made up.
     """
+    from aotpack.builder.numerics.samples import as_input
+    from aotpack.custom_ops import checked_libraries
     from aotpack.documents import RunDocument
     from aotpack.load_options import LoadOptions
     from aotpack.package import open_package
@@ -89,15 +92,18 @@ def run(
         policy=policy,
         on_miss=cast("OnMiss", on_miss),
         session_options=functools.partial(_set_threads, threads, inter_threads),
+        custom_ops=checked_libraries(custom_ops or (), where="--custom-ops"),
     )
     arrays = dict(_read(text) for text in given or [])
     with open_package(package) as opened:
-        infos = {info.name: info for each in opened.manifest.components for info in each.inputs}
+        infos = _all_inputs(opened.manifest.components)
         if inputs is not None:
             arrays = {**_read_file(inputs, list(infos.values())), **arrays}
-        for name in arrays:
+        for name, array in arrays.items():
             if name not in infos:
                 raise UnknownName("input", name, infos)
+            if not isinstance(array, list):
+                as_input(array, infos[name], f"input {name}")
         own = {name: array.shape for name, array in arrays.items() if getattr(array, "size", 0)}
         shapes = {**shapes_of(shape), **own}
         options = replace(options, shapes=shapes)
@@ -120,6 +126,23 @@ def run(
         output.note("compiling for this machine, for the next load")
     for thread in compiling:
         thread.join()
+
+
+def _all_inputs(components: Sequence[Component]) -> dict[str, TensorInfo]:
+    """The inputs of all components by name; a size that is another in another component is left open."""
+    found: dict[str, TensorInfo] = {}
+    for info in (info for component in components for info in component.inputs):
+        other = found.setdefault(info.name, info)
+        if other.shape == info.shape:
+            continue
+        same_rank = other.shape is not None and info.shape is not None and len(other.shape) == len(info.shape)
+        shape = (
+            tuple(a if a == b else None for a, b in zip(other.shape or (), info.shape or (), strict=True))
+            if same_rank
+            else None
+        )
+        found[info.name] = info.model_copy(update={"shape": shape})
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import typer
 
 from aotpack.cli import output
 from aotpack.cli.choice import MachineName, Shapes, machine_of, shapes_of, takes_policy
-from aotpack.cli.options import AsJson, OneComponent, PackagePath
+from aotpack.cli.options import AsJson, CustomOps, OneComponent, PackagePath
 
 if TYPE_CHECKING:
     from aotpack.policy import Policy
@@ -40,6 +40,7 @@ def select(
     require_compiled: Annotated[
         bool, typer.Option("--require-compiled", help="The portable variant is not enough.")
     ] = False,
+    custom_ops: CustomOps = None,
     as_json: AsJson = False,
     *,
     policy: Policy,
@@ -49,12 +50,17 @@ def select(
     Exit status: 0 if each component has a variant that is known to fit, 3 if one has none; with
     --require-compiled, 3 also if one has no other than the portable variant.
     """
+    from aotpack.custom_ops import checked_libraries
     from aotpack.documents import SelectionDocument
     from aotpack.load_options import SelectOptions
     from aotpack.package import open_package
 
     with open_package(package) as opened:
-        options = SelectOptions(policy=policy, shapes=shapes_of(shape))
+        options = SelectOptions(
+            policy=policy,
+            shapes=shapes_of(shape),
+            custom_ops=checked_libraries(custom_ops or (), where="--custom-ops"),
+        )
         selections = opened.select_all(options, component=component, machine=machine_of(machine))
     names = [selection.component for selection in selections]
     if as_json:

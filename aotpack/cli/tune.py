@@ -15,7 +15,7 @@ import typer
 from aotpack._size import parse_size
 from aotpack.cli import output
 from aotpack.cli.choice import takes_policy
-from aotpack.cli.options import AsJson, ComponentName, PackagePath
+from aotpack.cli.options import AsJson, ComponentName, CustomOps, PackagePath
 
 if TYPE_CHECKING:
     from aotpack.policy import Policy
@@ -36,6 +36,7 @@ def tune(
             metavar="SIZE", help="For each variant's process.", show_default="90 % of the machine's"
         ),
     ] = None,
+    custom_ops: CustomOps = None,
     as_json: AsJson = False,
     *,
     policy: Policy,
@@ -43,6 +44,7 @@ def tune(
     """Measure every variant that fits here, for `select --measured`."""
     from aotpack.builder.spec import Limits
     from aotpack.builder.tune import tune as tune_package
+    from aotpack.custom_ops import checked_libraries
     from aotpack.package import open_package
 
     memory = None if memory_limit is None else parse_size(memory_limit, "--memory-limit")
@@ -53,6 +55,7 @@ def tune(
             policy=policy,
             runs=runs,
             limits=Limits(seconds=time_limit, memory=memory),
+            custom_ops=checked_libraries(custom_ops or (), where="--custom-ops"),
             on_measured=lambda item: output.note(f"measured {item.variant}"),
         )
     if as_json:

@@ -3,7 +3,8 @@
 Their files lie in the cache like those of any other variant. A note beside them,
 ``<cache>/compiled/<key>.json``, holds the variant and says where. Its key is made of the package's digest,
 the component, the machine's key, so that another driver, EP or onnxruntime makes the variant stale, of the
-devices and EPs that the policy took, and of the shapes that were asked for.
+devices and EPs that the policy took, of the shapes that were asked for, and of the libraries of custom
+operators that were given.
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ class LocalVariants:
         machine: Machine,
         policy: Policy,
         shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+        libraries: tuple[str, ...] = (),
     ) -> tuple[Variant, Path] | None:
         """The variant for this machine and the folder of its files; None if there is none that is whole."""
-        found = self.hold(digest, component, machine, policy, shapes)
+        found = self.hold(digest, component, machine, policy, shapes, libraries)
         if found is None:
             return None
         variant, held = found
@@ -66,9 +68,10 @@ class LocalVariants:
         machine: Machine,
         policy: Policy,
         shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+        libraries: tuple[str, ...] = (),
     ) -> tuple[Variant, Held] | None:
         """The variant for this machine and its files, which nobody removes meanwhile; None as for `find`."""
-        path = self._path(digest, component, machine, policy, shapes)
+        path = self._path(digest, component, machine, policy, shapes, libraries)
         try:
             note = _Note.model_validate_json(read_note(path))
         except (OSError, ValidationError):
@@ -89,6 +92,7 @@ class LocalVariants:
         built: PackageReader,
         compiled: Component,
         shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+        libraries: tuple[str, ...] = (),
     ) -> tuple[Variant, Path]:
         """Take the only variant of a component in, in place of an earlier one.
 
@@ -100,6 +104,7 @@ class LocalVariants:
             built: the package that was made here, and
             compiled: its component.
             shapes: that were asked for.
+            libraries: sha256 of each library of custom operators that was given.
 
         Raises:
             OutputError: the cache cannot be written.
@@ -108,7 +113,7 @@ class LocalVariants:
         named = compiled.model_copy(update={"name": component})
         folder = self._cache.materialise(built, named, variant)
         note = _Note(key=folder.parent.name, variant=variant)
-        path = self._path(digest, component, machine, policy, shapes)
+        path = self._path(digest, component, machine, policy, shapes, libraries)
         try:
             write_note(self._cache.root, path, note.model_dump_json())
         except OSError as error:
@@ -122,10 +127,13 @@ class LocalVariants:
         machine: Machine,
         policy: Policy,
         shapes: Mapping[str, tuple[int, ...]],
+        libraries: tuple[str, ...],
     ) -> Path:
         eps = "any" if policy.eps is None else ",".join(sorted(policy.eps))
         said: tuple[str, ...] = (digest, component, machine.key(), ",".join(policy.device_order), eps)
         if shapes:
             said += (json.dumps(shapes, sort_keys=True),)
+        if libraries:
+            said += ("custom_ops", *libraries)
         key = hashlib.sha256("\n".join(said).encode()).hexdigest()
         return self._cache.root / COMPILED / f"{key}.json"

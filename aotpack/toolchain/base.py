@@ -69,6 +69,9 @@ class Toolchain(Protocol):
     #: Element types that the compiler refuses, of weights or, for BFLOAT16, at all, and those it takes that
     #: hold each exactly. A type that maps to itself needs its zero points written out.
     widens: Mapping[str, str] = MappingProxyType({})
+    #: Whether `compile` and `compile_together` take libraries of custom operators (``custom_ops``). One that
+    #: does not compiles models with such operators without them, or refuses them.
+    takes_custom_ops: bool = False
     #: Whether it can store weights that several models have in common once.
     shares_weights: bool = False
     #: Provider options that a package may set, with the form of each value and the reason. A variant with
@@ -155,12 +158,16 @@ class Toolchain(Protocol):
     def flex_capabilities(self, target: Target) -> Capabilities:
         """What `target` runs of attention, for the lowering of FlexAttention nodes. Imports onnx."""
 
-    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+    def compile(
+        self, target: Target, model: Path, folder: Path, *, custom_ops: Sequence[Path] = ()
+    ) -> Compiled:
         """Compile `model` into the empty `folder`. Called in a process of its own, which it may take down.
 
         Both paths are relative to the current folder, and the same in every build: some EPs put a digest of
         the model's path into their blobs. The model is a copy or is read-only. Of what is written, regular
         files in `folder` are taken; see docs/security.md.
+        `custom_ops` are libraries for the sessions that it makes, passed where `takes_custom_ops` and there
+        are some (`aotpack.custom_ops.register`).
 
         Raises:
             CompileError: the vendor's compiler refused the model, in the vendor's words.
@@ -168,7 +175,12 @@ class Toolchain(Protocol):
         """
 
     def compile_together(
-        self, target: Target, models: Sequence[Path], folders: Sequence[Path]
+        self,
+        target: Target,
+        models: Sequence[Path],
+        folders: Sequence[Path],
+        *,
+        custom_ops: Sequence[Path] = (),
     ) -> tuple[Compiled, ...]:
         """As `compile`, for models whose variants share their weights. Only where `shares_weights`."""
         raise CompileError("cannot share weights", where=self.ep)

@@ -6,7 +6,7 @@ what it has to say of them is what they need.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -75,7 +75,9 @@ class InTreeToolchain(Toolchain):
         """There is nothing to load."""
         self._refuse()
 
-    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+    def compile(
+        self, target: Target, model: Path, folder: Path, *, custom_ops: Sequence[Path] = ()
+    ) -> Compiled:
         """It cannot."""
         self._refuse()
 

@@ -55,6 +55,7 @@ class OpenVinoToolchain(PluginToolchain):
     module = "onnxruntime_ep_openvino"
     extra = "openvino"
     environment = (CAP, FORMER_CAP)
+    takes_custom_ops = True
     package_options = OPTIONS
     # Its frontend refuses 2-bit types (FACTS.md, 6).
     widens = MappingProxyType({"INT2": "INT4", "UINT2": "UINT4"})

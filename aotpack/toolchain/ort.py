@@ -6,11 +6,12 @@ can be done ahead of time is the graph, and its weights stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from aotpack.custom_ops import register
 from aotpack.errors import CompileError, ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
@@ -38,6 +39,7 @@ class OrtToolchain(Toolchain):
     ep = "CPUExecutionProvider"
     environment = ()
     needs_fixed_shapes = False
+    takes_custom_ops = True
     package_config = COMPILED_CONFIG
     # Its CPU EP casts it and does nothing else with it.
     widens = MappingProxyType({"BFLOAT16": "FLOAT"})
@@ -132,13 +134,16 @@ class OrtToolchain(Toolchain):
             ),
         )
 
-    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+    def compile(
+        self, target: Target, model: Path, folder: Path, *, custom_ops: Sequence[Path] = ()
+    ) -> Compiled:
         """Optimise the graph, to the highest level that does not depend on the CPU (extended)."""
         import onnxruntime as ort
 
         if target.name == PORTABLE:
             raise CompileError("the portable variant is the source itself", where=target.name)
         options = ort.SessionOptions()
+        register(options, custom_ops)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         # 4, its default, rounds what is multiplied with quantised weights to int8; 1 computes in f32.
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")

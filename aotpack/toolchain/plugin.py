@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from aotpack._remember import MAX_LENGTH
+from aotpack.custom_ops import register
 from aotpack.errors import CompileError, ToolchainError, ToolchainMissing
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
@@ -202,26 +203,36 @@ class PluginToolchain(Toolchain):
 
         return Capabilities()
 
-    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+    def compile(
+        self, target: Target, model: Path, folder: Path, *, custom_ops: Sequence[Path] = ()
+    ) -> Compiled:
         """Compile with ORT's ModelCompiler, the blob in a file of its own.
 
         With ModelCompiler's default optimisation level some EPs refuse most real models, and an
         embedded blob loads many times slower (FACTS.md, 1 and 3).
         """
-        self.compile_to(folder / MODEL_NAME, target, model)
+        self.compile_to(folder / MODEL_NAME, target, model, custom_ops=custom_ops)
         return self.compiled_in(target, folder)
 
     def compile_to(
-        self, output: Path, target: Target, model: Path, config: Mapping[str, str] = MappingProxyType({})
+        self,
+        output: Path,
+        target: Target,
+        model: Path,
+        config: Mapping[str, str] = MappingProxyType({}),
+        *,
+        custom_ops: Sequence[Path] = (),
     ) -> None:
-        """Write the compiled `model`, with these session config entries.
+        """Write the compiled `model`, with these session config entries and libraries.
 
         Raises:
             CompileError: the EP refused it.
+            UsageError: a library cannot be registered.
         """
         import onnxruntime as ort
 
         options = self.compile_options(target)
+        register(options, custom_ops)
         options.log_severity_level = self.compile_log_severity
         for key, value in config.items():
             options.add_session_config_entry(key, value)

@@ -44,6 +44,7 @@ class QnnToolchain(PluginToolchain):
     extra = "qnn"
     needs_fixed_shapes = True
     shares_weights = True
+    takes_custom_ops = True
     # It segfaulted in a process that had compiled before (FACTS.md, 1).
     ask_in_worker = True
     # It refuses 2-bit types (FACTS.md, 6) and bfloat16, and computes something else with INT4 weights without
@@ -92,7 +93,12 @@ class QnnToolchain(PluginToolchain):
         return settings.model_copy(update={"config": {**_SHARE, **settings.config}})
 
     def compile_together(
-        self, target: Target, models: Sequence[Path], folders: Sequence[Path]
+        self,
+        target: Target,
+        models: Sequence[Path],
+        folders: Sequence[Path],
+        *,
+        custom_ops: Sequence[Path] = (),
     ) -> tuple[Compiled, ...]:
         """Compile all `models` into one blob, which lies beside each of them.
 
@@ -101,7 +107,7 @@ class QnnToolchain(PluginToolchain):
         """
         for index, (model, folder) in enumerate(zip(models, folders, strict=True)):
             stop = {"ep.stop_share_ep_contexts": "1"} if index == len(models) - 1 else {}
-            self.compile_to(folder / MODEL_NAME, target, model, {**_SHARE, **stop})
+            self.compile_to(folder / MODEL_NAME, target, model, {**_SHARE, **stop}, custom_ops=custom_ops)
         blobs = [path for folder in folders for path in folder.iterdir() if path.name != MODEL_NAME]
         for blob in blobs:
             for folder in folders:

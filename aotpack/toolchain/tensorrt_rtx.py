@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from importlib import metadata, util
 from pathlib import Path
 from types import MappingProxyType
@@ -141,7 +141,9 @@ class TensorRtRtxToolchain(PluginToolchain):
         """Load the builder."""
         _builder()
 
-    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+    def compile(
+        self, target: Target, model: Path, folder: Path, *, custom_ops: Sequence[Path] = ()
+    ) -> Compiled:
         """Build one engine for the target's compute capabilities, and wrap it."""
         engine = self._engine(target, model, folder)
         ep_string = engine[:HEADER_SIZE].hex()

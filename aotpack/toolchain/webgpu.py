@@ -7,10 +7,11 @@ ahead of time is the graph, in a layout that only this release of the EP and of 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from aotpack.custom_ops import register
 from aotpack.machine import Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
 from aotpack.ort_release import ort_minor
@@ -36,6 +37,7 @@ class WebGpuToolchain(PluginToolchain):
     module = "onnxruntime_ep_webgpu"
     extra = "webgpu"
     environment = (_SOFTWARE, _DRIVERS)
+    takes_custom_ops = True
     # None of its kernels computes in it.
     widens = MappingProxyType({"BFLOAT16": "FLOAT"})
 
@@ -68,11 +70,14 @@ class WebGpuToolchain(PluginToolchain):
         """The graph is taken as it is."""
         return SessionSettings(provider_options=target.provider_options, graph_optimization="disabled")
 
-    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+    def compile(
+        self, target: Target, model: Path, folder: Path, *, custom_ops: Sequence[Path] = ()
+    ) -> Compiled:
         """Optimise the graph for the device, to the highest level."""
         import onnxruntime as ort
 
         options = self._options(target.provider_options, target.device)
+        register(options, custom_ops)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         return write_optimised(model, options, folder, where=f"{self.ep} optimising for {target.name}")
 

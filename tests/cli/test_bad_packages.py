@@ -197,7 +197,10 @@ def test_extract_into_the_folder_that_one_is_in(
         ("input=x.npy", "x.npy"),
         ("input={folder}/text.npy", "cannot be read"),
         ("nput={folder}/right.npy", "unknown input 'nput' (did you mean input?)"),
-        ("input={folder}/wrong.npy", "is of the wrong shape; found [7, 7, 7]; expected [1, 576]"),
+        (
+            "input={folder}/wrong.npy",
+            "is of the wrong shape; found [7, 7, 7]; expected [sequence_length, 576]",
+        ),
     ],
 )
 def test_inputs_that_cannot_be_used_are_usage_errors(

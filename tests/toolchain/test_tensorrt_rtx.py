@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from aotpack.builder.build import build
+from aotpack.builder.report import BuildReport
 from aotpack.container.reader import PackageReader
 from aotpack.events import Event, EventCode
 from aotpack.package import open_package
@@ -129,27 +130,25 @@ def test_what_the_ep_does_not_load_on_is_no_target(
     assert says in done.error
 
 
-def test_the_portable_model_is_run_only_where_something_is_compared_with_it(
+def test_an_engine_that_cannot_run_here_is_not_compared_and_the_portable_model_runs_for_itself(
     small_model: Path, tmp_path: Path
 ) -> None:
-    told: dict[str, list[Event]] = {}
-    for target in ("tensorrt-rtx-sm89", "ort-cpu"):
-        events = told.setdefault(target, [])
-        build(
-            small_model,
-            targets=[target],
-            output=tmp_path / "x.aotpack",
-            reuse=False,
-            on_event=events.append,
+    def built(*, check: bool) -> tuple[BuildReport, list[Event]]:
+        events: list[Event] = []
+        target, output = "tensorrt-rtx-sm89", tmp_path / "x.aotpack"
+        report = build(
+            small_model, targets=[target], output=output, reuse=False, check=check, on_event=events.append
         )
-    of_references = {
-        target: [event for event in events if event.code is EventCode.REFERENCE]
-        for target, events in told.items()
-    }
-    assert of_references["ort-cpu"]
-    assert bool(of_references["tensorrt-rtx-sm89"]) == (
-        toolchains()["tensorrt-rtx"].how_to_run(find("tensorrt-rtx-sm89"), probe()).how is not None
-    )
+        return report, [event for event in events if event.code is EventCode.REFERENCE]
+
+    report, references = built(check=True)
+    assert references
+    engine, portable = report.rows
+    assert portable.numerics is not None
+    assert portable.numerics.ran_on == "host"
+    if toolchains()["tensorrt-rtx"].how_to_run(find("tensorrt-rtx-sm89"), probe()).how is None:
+        assert engine.numerics is None or engine.numerics.error is None
+    assert built(check=False)[1] == []
 
 
 def test_branches_that_fixed_shapes_decide_are_no_hindrance(

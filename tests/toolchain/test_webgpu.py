@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -88,7 +89,9 @@ def test_real_models_run_on_it_and_match(
     row = done.document("build-report")["rows"][0]
     assert row["coverage"]["compiled"] == row["coverage"]["nodes"] > 0
     assert row["numerics"]["ran_on"] == "emulator"
-    assert row["numerics"]["error"] < 1e-5
+    assert row["numerics"]["error"] <= row["numerics"]["tolerance"]
+    # Both give probabilities.
+    assert row["numerics"]["max_abs"] < 1e-5
 
 
 def test_numbers_that_its_kernels_get_wrong_are_refused(
@@ -101,15 +104,20 @@ def test_numbers_that_its_kernels_get_wrong_are_refused(
         env=gpu,
     )
     assert done.status == 1
-    assert "its numbers are off: an error of 0.9" in done.error
+    refused = re.search(
+        r"its numbers are off: output '[hc]n', .* an error of (\S+) of its own scale", done.error
+    )
+    assert refused, done.error
+    assert float(refused[1]) > 0.5
     assert "the tolerance is 0.001" in done.error
 
 
 @pytest.mark.skipif(bool(probe().gpus), reason="there is a GPU here")
-def test_without_a_gpu_it_says_what_to_set_before_anything_runs(small_model: Path, tmp_path: Path) -> None:
+def test_without_a_gpu_it_says_what_to_set_at_once(small_model: Path, tmp_path: Path) -> None:
     off = {"ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER": "", "VK_ICD_FILENAMES": ""}
     build = ("build", small_model, "-o", tmp_path / "x.aotpack", "-t", "webgpu", "--no-reuse")
     done = aotpack(*build, env=off)
     assert done.status == 1
     assert "set ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1, and VK_ICD_FILENAMES" in done.error
-    assert "running main" not in done.err
+    # The portable model is run all the same, for a row of its own.
+    assert done.err.index("FAILED main/webgpu") < done.err.index("running main")

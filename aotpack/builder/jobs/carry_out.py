@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from aotpack._text import shortened
 from aotpack.builder.jobs.job import NOT_ASKED, Checked, Done, PartDone, References, Task, TaskPart
-from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, refused_by_loaders
+from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, seen_by_loaders
 from aotpack.builder.jobs.model_copies import FileStamp, GivenModel, ModelCopies, stamp_of
 from aotpack.builder.jobs.redaction import Redaction
 from aotpack.builder.jobs.supervise import Outcome, Workers
@@ -246,8 +246,13 @@ class _Work:
         compiled = folder / "compiled"
         compiled.mkdir()
         largest = _LARGEST_OF_NO_MODEL + _LARGEST_BY_SIZE * sum(each.size for each in given)
+        libraries = task.custom_ops if self._toolchain.takes_custom_ops else ()
         request = CompileRequest(
-            toolchain=self._toolchain.name, target=task.target, parts=parts, folder=compiled.name
+            toolchain=self._toolchain.name,
+            target=task.target,
+            parts=parts,
+            folder=compiled.name,
+            custom_ops=tuple(map(str, libraries)),
         )
         with ResultFolder(compiled) as results:
             outcome = self._run(request, step, dict(task.target.environment), largest)
@@ -307,8 +312,9 @@ class _Work:
             variant = self._variant(asked, part, done)
             check_variant(variant, [name for name, _ in part.files])
             # Before an EP gets to see it, for it may name files of this machine.
-            if issue := refused_by_loaders(variant, part.files, self._toolchain):
-                return done.model_copy(update={"failure": issue})
+            seen = seen_by_loaders(variant.session, part.files, self._toolchain)
+            if seen.issue is not None:
+                return done.model_copy(update={"failure": seen.issue})
             checked, why_not, failure = self._compare(index, variant, part, runs, compiled)
             if failure is not None:
                 return done.model_copy(update={"failure": failure})
@@ -348,6 +354,7 @@ class _Work:
             reference=None if reference.path is None else str(reference.path),
             precision=target.precision,
             emulate=runs.how == "emulator",
+            custom_ops=tuple(map(str, self._task.custom_ops)),
         )
         environment = dict(target.environment) if runs.how != "host" else {}
         outcome = self._run(request, step, environment)

@@ -79,6 +79,8 @@ class Task:
     limits: Limits
     #: What its variants are compared on (`Done.check_key`); None: they are not compared.
     check_key: str | None = ""
+    #: Libraries of custom operators, on this machine.
+    custom_ops: tuple[Path, ...] = ()
 
 
 class Checked(Value):
@@ -144,6 +146,7 @@ def make_reference(
     inputs: tuple[TensorInfo, ...] | None = None,
     given: Path | None = None,
     precisions: Iterable[str] = ("f32",),
+    custom_ops: Iterable[Path] = (),
 ) -> Reference:
     """Run the portable model, in a worker.
 
@@ -155,6 +158,7 @@ def make_reference(
         inputs: of the model, with more of their sizes fixed than it says itself.
         given: samples of the user's (`aotpack.builder.numerics.samples`); None: they are made up.
         precisions: that the variants compute in.
+        custom_ops: libraries of its custom operators.
 
     Raises:
         BuildStopped: nobody wants it any more.
@@ -166,6 +170,7 @@ def make_reference(
         inputs=inputs,
         given=None if given is None else str(given),
         precisions=tuple(sorted(set(precisions))),
+        custom_ops=tuple(map(str, custom_ops)),
     )
     outcome = workers.run(request, folder, environment={}, limits=limits)
     return Reference(path=None if outcome.failure else output, failure=outcome.failure)

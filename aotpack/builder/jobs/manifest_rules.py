@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from aotpack._text import shortened
 from aotpack.errors import CompileError, FormatError, NotAllowed
-from aotpack.manifest import PAGE_SIZE, Component, File, Manifest, Segment, Source, Variant
+from aotpack.manifest import PAGE_SIZE, Component, File, Manifest, Segment, SessionSettings, Source, Variant
 from aotpack.model_check import ANY_DOMAIN, Allowance
 from aotpack.model_files import check_model_file
 from aotpack.parsing import parse
 from aotpack.settings import settings_issue
 
-__all__ = ["check_variant", "first_issue", "refused_by_loaders"]
+__all__ = ["SeenByLoaders", "check_variant", "first_issue", "seen_by_loaders"]
 
 _NO_DIGEST = "0" * 64
 
@@ -62,27 +63,38 @@ def check_variant(variant: Variant, paths: Sequence[str]) -> None:
         raise CompileError("gave what no package may hold", where=variant.target, found=str(error)) from None
 
 
-def refused_by_loaders(variant: Variant, files: Sequence[tuple[str, str]], toolchain: object) -> str | None:
-    """What a loader would refuse the variant for, whatever the machine, in a sentence; None if nothing.
+class SeenByLoaders(NamedTuple):
+    """What a loader finds in a variant, whatever the machine."""
+
+    #: What it refuses the variant for, in a sentence; None if nothing.
+    issue: str | None
+    #: Of operators that ONNX Runtime does not have: whoever loads the variant gives their libraries.
+    domains: tuple[str, ...] = ()
+
+
+def seen_by_loaders(
+    session: SessionSettings, files: Sequence[tuple[str, str]], toolchain: object
+) -> SeenByLoaders:
+    """What a loader would find in a variant.
 
     Args:
-        variant: its settings are looked at.
+        session: its settings.
         files: (path inside the variant, path on disk) of each of its files, the ONNX first.
         toolchain: the variant's; it lists what a package may ask for.
 
     Raises:
         OSError: a file cannot be read.
     """
-    if issue := settings_issue(variant.session, toolchain):
-        return issue
+    if issue := settings_issue(session, toolchain):
+        return SeenByLoaders(issue)
     model, path = files[0]
     sizes = {name: Path(place).stat().st_size for name, place in files}
     try:
         # Whether there are kernels for operators of other domains is known where it is loaded.
-        check_model_file(Path(path), model, sizes, Allowance.of(toolchain, ANY_DOMAIN))
+        domains = check_model_file(Path(path), model, sizes, Allowance.of(toolchain, ANY_DOMAIN))
     except NotAllowed as error:
-        return f"no package may hold it: {error}"
-    return None
+        return SeenByLoaders(f"no package may hold it: {error}")
+    return SeenByLoaders(None, tuple(sorted(domains)))
 
 
 def first_issue(error: ValidationError) -> str:

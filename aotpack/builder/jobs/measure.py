@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,14 @@ __all__ = ["measure"]
 
 
 def measure(
-    variant: Variant, model: Path, inputs: tuple[TensorInfo, ...], *, runs: int, seconds: float, emulate: bool
+    variant: Variant,
+    model: Path,
+    inputs: tuple[TensorInfo, ...],
+    *,
+    runs: int,
+    seconds: float,
+    emulate: bool,
+    custom_ops: Sequence[Path] = (),
 ) -> Measurement:
     """Load a variant and run it again and again.
 
@@ -34,9 +41,11 @@ def measure(
         runs: after the first one, at most.
         seconds: after which no further run is started, once there were three.
         emulate: use the vendor's emulator where there is no device.
+        custom_ops: libraries of its custom operators.
     """
     started = time.perf_counter()
-    session = create(variant, model, toolchains()[variant.toolchain], emulate=emulate)
+    toolchain = toolchains()[variant.toolchain]
+    session = create(variant, model, toolchain, emulate=emulate, custom_ops=custom_ops)
     loaded = time.perf_counter() - started
     feeds, first = _first_run(session, inputs)
     times: list[float] = []

@@ -37,6 +37,7 @@ __all__ = [
     "MeasureRequest",
     "Part",
     "ReferenceRequest",
+    "RegisterRequest",
     "Request",
     "Result",
     "Seconds",
@@ -68,6 +69,15 @@ class CompileRequest(Value):
     target: Target
     parts: tuple[Part, ...]
     folder: str
+    #: Paths of libraries of custom operators, here and in the other requests.
+    custom_ops: tuple[str, ...] = ()
+
+
+class RegisterRequest(Value):
+    """Find out whether libraries of custom operators can be loaded."""
+
+    step: Literal["register"] = "register"
+    custom_ops: tuple[str, ...]
 
 
 class ReferenceRequest(Value):
@@ -84,6 +94,7 @@ class ReferenceRequest(Value):
     samples: int = 4
     #: That the variants compute in.
     precisions: tuple[str, ...] = ("f32",)
+    custom_ops: tuple[str, ...] = ()
 
 
 class CompareRequest(Value):
@@ -97,6 +108,7 @@ class CompareRequest(Value):
     #: That the variant computes in.
     precision: str | None = None
     emulate: bool
+    custom_ops: tuple[str, ...] = ()
 
 
 class InspectRequest(Value):
@@ -118,10 +130,13 @@ class MeasureRequest(Value):
     runs: int
     seconds: float
     emulate: bool
+    custom_ops: tuple[str, ...] = ()
 
 
 #: What a worker can be asked for.
-AnyRequest = CompileRequest | ReferenceRequest | CompareRequest | InspectRequest | MeasureRequest
+AnyRequest = (
+    CompileRequest | RegisterRequest | ReferenceRequest | CompareRequest | InspectRequest | MeasureRequest
+)
 
 #: The same as JSON: ``step`` tells which it is.
 Request = Annotated[AnyRequest, Field(discriminator="step")]
@@ -165,6 +180,8 @@ def main(request: Path, result: Path) -> None:
             if asked.step == "compare"
             else _inspect(asked)
             if asked.step == "inspect"
+            else _register(asked)
+            if asked.step == "register"
             else _measure(asked)
         )
         # Not every text that a vendor's library gives can be written as JSON.
@@ -218,10 +235,12 @@ def _compile(asked: CompileRequest) -> Result:
     folders = [Path(asked.folder) / str(index) for index in range(len(models))]
     for folder in folders:
         folder.mkdir()
+    # Toolchains that take none need not have the parameter.
+    given = {"custom_ops": tuple(map(Path, asked.custom_ops))} if asked.custom_ops else {}
     compiled = (
-        toolchain.compile_together(asked.target, models, folders)
+        toolchain.compile_together(asked.target, models, folders, **given)
         if len(models) > 1
-        else (toolchain.compile(asked.target, models[0], folders[0]),)
+        else (toolchain.compile(asked.target, models[0], folders[0], **given),)
     )
     seconds = time.perf_counter() - loaded
     parts = tuple(_part(part, made) for part, made in zip(asked.parts, compiled, strict=True))
@@ -289,6 +308,15 @@ def _partitions(model: Path) -> tuple[int, dict[str, tuple[str, ...]]]:
     return partitions, {kind: tuple(names) for kind, names in left.items()}
 
 
+def _register(asked: RegisterRequest) -> Result:
+    import onnxruntime as ort
+
+    from aotpack.custom_ops import register
+
+    register(ort.SessionOptions(), map(Path, asked.custom_ops))
+    return Result()
+
+
 def _reference(asked: ReferenceRequest) -> Result:
     from aotpack.builder.numerics.reference import make_reference
 
@@ -299,6 +327,7 @@ def _reference(asked: ReferenceRequest) -> Result:
         precisions=asked.precisions,
         inputs=asked.inputs,
         samples=asked.samples,
+        custom_ops=tuple(map(Path, asked.custom_ops)),
     )
     return Result()
 
@@ -312,7 +341,13 @@ def _compare(asked: CompareRequest) -> Result:
     started = time.perf_counter()
     toolchain.load()
     loaded = time.perf_counter()
-    session = create(asked.variant, Path(asked.model), toolchain, emulate=asked.emulate)
+    session = create(
+        asked.variant,
+        Path(asked.model),
+        toolchain,
+        emulate=asked.emulate,
+        custom_ops=tuple(map(Path, asked.custom_ops)),
+    )
     compared = (
         None
         if asked.reference is None
@@ -332,6 +367,7 @@ def _measure(asked: MeasureRequest) -> Result:
         runs=asked.runs,
         seconds=asked.seconds,
         emulate=asked.emulate,
+        custom_ops=tuple(map(Path, asked.custom_ops)),
     )
     return Result(measurement=measurement)
 

@@ -78,7 +78,11 @@ def compare_with(session: _Session, reference: Path, *, precision: str | None) -
                         continue
                     key = f"{index}/{path}"
                     if key not in comparisons:
-                        comparisons[key] = Comparison(meta.outputs[index] + path, varies=varies)
+                        comparisons[key] = Comparison(
+                            meta.outputs[index] + path,
+                            varies=varies,
+                            probability=meta.outputs[index] in meta.probabilities,
+                        )
                     comparisons[key].add(mine, theirs)
             if time.monotonic() - started > _SECONDS:
                 break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from aotpack.builder.numerics.inputs import Hint
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["hints_of", "rounds_to_integers"]
+__all__ = ["hints_of", "probabilities_of", "rounds_to_integers"]
 
 #: Operators whose output holds the values of their first input, moved about or of another type.
 _SAME_VALUES = frozenset(
@@ -44,8 +44,22 @@ _ROUNDING = frozenset(
         "QuantizeLinear",
     }
 )
+#: Operators whose outputs are between 0 and 1.
+_BOUNDED = frozenset({"HardSigmoid", "Sigmoid", "Softmax"})
+#: Operators whose output lies between the least and the greatest of the values of their first input.
+_BETWEEN = _SAME_VALUES | {
+    "AveragePool",
+    "Gather",
+    "MaxPool",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "Split",
+}
 #: Values further than this from the input say little of it.
 _STEPS = 8
+#: Between an output and the sigmoid that it comes from.
+_MOST_NODES = 16
 #: Of a constant that an input is compared with, in elements.
 _MOST_CHOICES = 16
 
@@ -74,6 +88,39 @@ def hints_of(model: onnx.ModelProto, folder: Path | None = None) -> dict[str, Hi
             if hint != Hint():
                 found[value.name] = hint
     return found
+
+
+def probabilities_of(model: onnx.ModelProto) -> set[str]:
+    """The outputs of which every element comes out of a sigmoid or a softmax, and is only moved or averaged.
+
+    An output that joins such values with others, as YOLO's scores beside boxes, is not among them.
+    """
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    return {value.name for value in model.graph.output if _is_probability(value.name, made_by, _MOST_NODES)}
+
+
+def _is_probability(name: str, made_by: Mapping[str, onnx.NodeProto], left: int) -> bool:
+    node = made_by.get(name)
+    if node is None or left <= 0:
+        return False
+    if node.op_type in _BOUNDED:
+        return True
+    if node.op_type == "If":
+        index = list(node.output).index(name)
+        branches = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+        return all(
+            _is_probability(
+                branch.output[index].name,
+                # A branch sees what stands around it.
+                {**made_by, **{inner: each for each in branch.node for inner in each.output}},
+                left - 1,
+            )
+            for branch in branches
+        )
+    if node.op_type not in _BETWEEN:
+        return False
+    sources = node.input if node.op_type == "Concat" else node.input[:1]
+    return all(_is_probability(source, made_by, left - 1) for source in sources)
 
 
 def rounds_to_integers(model: onnx.ModelProto) -> bool:

@@ -46,6 +46,9 @@ _FEW = 16
 _CANCELLED = 2.0**-20
 #: The least scale of a slice of probabilities, which add up to 1: what is far below it decides nothing.
 _PROBABILITY = 1e-3
+#: The least scale of a slice of few probabilities: nobody's threshold tells 0 from 0.002, which NPUs round to
+#: 0, and made-up inputs may give nothing but such values.
+_FEW_PROBABILITIES = 2.0**-6
 #: The least step of a precision, absolute: float16 has subnormals of 2^-24, and a few operations lose some.
 _LEAST: Mapping[str, float] = {"f16": 2.0**-21}
 #: Elements that are compared at once, which bounds the memory.
@@ -129,10 +132,12 @@ class Comparison:
     Args:
         name: of the output, for what is reported.
         varies: sizes of it depend on the data.
+        probability: its elements are probabilities, by the model's graph.
     """
 
-    def __init__(self, name: str, *, varies: bool = False) -> None:
+    def __init__(self, name: str, *, varies: bool = False, probability: bool = False) -> None:
         self._name = name
+        self._probability = probability
         self._varies = varies
         self._sums: dict[int, _Sums] = {}
         self._dropped: set[int] = set()
@@ -363,6 +368,8 @@ class Comparison:
             count = np.maximum(sums.count, 1)
             scale, floor = _scales(count, sums.total, sums.square, counted)
             scale = np.maximum(scale, _PROBABILITY) if self._simplex else scale
+            if self._probability:
+                scale = np.where(count < _FEW, np.maximum(scale, _FEW_PROBABILITIES), scale)
             apart = np.sqrt(sums.apart / count)
             moved = noise.squares.get(axis)
             jitter = (

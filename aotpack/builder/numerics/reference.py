@@ -12,8 +12,9 @@ machine::
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,10 +23,11 @@ import numpy as np
 from pydantic import Field
 
 from aotpack._values import Value
-from aotpack.builder.numerics.hints import hints_of
+from aotpack.builder.numerics.hints import hints_of, probabilities_of
 from aotpack.builder.numerics.inputs import find_inputs, made_inputs, session_inputs
 from aotpack.builder.numerics.measure import Comparison, Noise, compare_all
 from aotpack.builder.numerics.values import Array, ArrayFile, ArrayWriter, feeds_of, is_text, leaves
+from aotpack.custom_ops import register
 from aotpack.errors import CompileError, ModelError
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class ReferenceMeta(Value):
     random: tuple[str, ...] = ()
     #: Those whose sizes depend on the data.
     varies: tuple[str, ...] = ()
+    #: Outputs, by name, that are probabilities (`aotpack.builder.numerics.hints.probabilities_of`).
+    probabilities: tuple[str, ...] = ()
     #: Those that cannot be compared, and why.
     unknown: dict[str, str] = Field(default={})
     #: Precision and output to its noise.
@@ -86,6 +90,7 @@ def make_reference(
     inputs: Sequence[TensorInfo] | None = None,
     samples: int = 4,
     precisions: Iterable[str] = ("f32",),
+    custom_ops: Sequence[Path] = (),
 ) -> ReferenceMeta:
     """Run the portable model and write what came out of it to `output`.
 
@@ -96,12 +101,15 @@ def make_reference(
         inputs: of the model, with more of their sizes fixed than it says itself.
         samples: how many are made up, each with a seed of its own.
         precisions: that the variants compute in: keys of `MOVES`.
+        custom_ops: libraries of its custom operators.
 
     Raises:
         CompileError: it does not load, or refuses its inputs; the message says which.
     """
+    import onnx
+
     started = time.monotonic()
-    run = _Run(model)
+    run = _Run(model, custom_ops=custom_ops)
     infos = list(inputs if inputs is not None else session_inputs(run.session.get_inputs()))
     with ArrayWriter(output) as writer:
         found = _Samples(model, infos, run, given, samples)
@@ -141,9 +149,11 @@ def make_reference(
         random=tuple(sorted(random)),
         varies=tuple(sorted(varies - random)),
         unknown=unknown,
+        probabilities=tuple(sorted(probabilities_of(onnx.load(model, load_external_data=False)))),
     )
     del run, found
-    return _add_noise(model, output, meta, set(comparisons) - random, sorted(set(precisions)), started)
+    moved = functools.partial(_moved_run, model, custom_ops)
+    return _add_noise(moved, output, meta, set(comparisons) - random, sorted(set(precisions)), started)
 
 
 class _Run:
@@ -152,13 +162,21 @@ class _Run:
     Args:
         model: what it runs: a file, or its bytes.
         weights: in place of the model's own, by name.
+        custom_ops: libraries of its custom operators.
     """
 
-    def __init__(self, model: Path | bytes, weights: Mapping[str, Array] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        model: Path | bytes,
+        weights: Mapping[str, Array] = MappingProxyType({}),
+        *,
+        custom_ops: Sequence[Path] = (),
+    ) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        register(options, custom_ops)
         # Beyond it ORT rounds to int8 what it multiplies with quantised weights: no reference is off by 1e-2.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         # The session reads them as long as it lives, and does not own them.
@@ -247,14 +265,23 @@ def _open_outputs(session: onnxruntime.InferenceSession) -> list[str]:
 # Noise ------------------------------------------------------------------------------------------------------
 
 
+#: Gives the model with its weights moved by a relative amount.
+_Moved = Callable[[float, np.random.Generator], "_Run"]
+
+
 def _add_noise(
-    model: Path, output: Path, meta: ReferenceMeta, keys: set[str], precisions: Sequence[str], started: float
+    moved: _Moved,
+    output: Path,
+    meta: ReferenceMeta,
+    keys: set[str],
+    precisions: Sequence[str],
+    started: float,
 ) -> ReferenceMeta:
     """Write the noise to `output`, and what the reference says of itself."""
     found: dict[str, dict[str, Noise]] = {}
     varies = set(meta.varies)
     for precision in precisions:
-        found[precision] = _noise(model, output, meta, keys, precision, varies, started)
+        found[precision] = _noise(moved, output, meta, keys, precision, varies, started)
     shares = {
         precision: {key: NoiseShares(unequal=each.unequal, rows=each.rows) for key, each in noises.items()}
         for precision, noises in found.items()
@@ -270,7 +297,7 @@ def _add_noise(
 
 
 def _noise(
-    model: Path,
+    moved_run: _Moved,
     output: Path,
     meta: ReferenceMeta,
     keys: set[str],
@@ -283,7 +310,7 @@ def _noise(
     random = np.random.Generator(np.random.PCG64(2))
     comparisons: dict[str, Comparison] = {}
     try:
-        run = _moved_run(model, amount, random)
+        run = moved_run(amount, random)
         with ArrayFile(output) as file:
             for sample in range(meta.samples):
                 feeds = feeds_of(file.under(f"{sample}/in/"), meta.input_names)
@@ -318,7 +345,7 @@ def _moved(value: Any, amount: float, random: np.random.Generator) -> Any:
     return np.asarray(value * factors).astype(value.dtype)
 
 
-def _moved_run(model: Path, amount: float, random: np.random.Generator) -> _Run:
+def _moved_run(model: Path, custom_ops: Sequence[Path], amount: float, random: np.random.Generator) -> _Run:
     """The model with its floating point weights moved, the smallest ones first.
 
     Inputs that are integers cannot be moved, and rounding happens behind them too.
@@ -342,7 +369,7 @@ def _moved_run(model: Path, amount: float, random: np.random.Generator) -> _Run:
             break
         moved[tensor.name] = _moved(array, amount, random)
     scaled = _scale_constants(proto, amount, random)
-    return _Run(proto.SerializeToString() if scaled else model, moved)
+    return _Run(proto.SerializeToString() if scaled else model, moved, custom_ops=custom_ops)
 
 
 def _scale_constants(proto: onnx.ModelProto, amount: float, random: np.random.Generator) -> bool:

@@ -118,7 +118,7 @@ def as_input(array: Array, info: TensorInfo, where: str, *, part: bool = False) 
             for dim, size in zip(info.shape, array.shape, strict=True)
         )
         if not fits:
-            wanted = [dim if dim is not None else "?" for dim in info.shape]
+            wanted = f"[{', '.join('?' if dim is None else str(dim) for dim in info.shape)}]"
             raise UsageError("is of the wrong shape", where=where, found=list(array.shape), expected=wanted)
     return array
 

@@ -266,3 +266,57 @@ def test_an_infinity_or_nan_in_place_of_a_number_is_a_fault(tmp_path: Path) -> N
     found = fault(after("Identity", ["features"]), wrong, tmp_path, precision="bf16")
     assert found is not None
     assert "inf instead of" in found
+
+
+def voice(ending: str, *, offset: float) -> onnx.ModelProto:
+    """One probability (1, 1) near the sigmoid of `offset`, as of a voice detector."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["logit"]),
+        helper.make_node("Add", ["logit", "offset"], ["shifted"]),
+        helper.make_node("Sigmoid", ["shifted"], ["r"]),
+    ]
+    if ending == "mean":
+        nodes.append(helper.make_node("ReduceMean", ["r"], ["y"], axes=[1]))
+    elif ending == "branch":
+        branches = {
+            f"{name}_branch": helper.make_graph(
+                [helper.make_node("Identity", ["r"], [name])], name, [], [info(name, [1, 1])]
+            )
+            for name in ("then", "else")
+        }
+        nodes.append(helper.make_node("If", ["yes"], ["y"], **branches))
+    elif ending == "product":
+        nodes.append(helper.make_node("Mul", ["r", "one"], ["y"]))
+    constants = [
+        weights("w", 8, 1, scale=0.01),
+        numpy_helper.from_array(np.array([[offset]], "f4"), "offset"),
+        numpy_helper.from_array(np.array([1.0], "f4"), "one"),
+        numpy_helper.from_array(np.array(True), "yes"),
+    ]
+    return model(nodes, [info("x", [1, 8])], [info("y", [1, 1])], constants)
+
+
+def zeroed(original: onnx.ModelProto) -> onnx.ModelProto:
+    """The values of its last node become 0."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(original)
+    changed.graph.node[-1].output[0] = "before"
+    changed.graph.initializer.append(numpy_helper.from_array(np.array([0.0], "f4"), "nothing"))
+    changed.graph.node.append(helper.make_node("Mul", ["before", "nothing"], ["y"]))
+    return changed
+
+
+@pytest.mark.parametrize("ending", ["mean", "branch"])
+def test_a_small_probability_that_an_npu_rounds_to_0_is_no_fault(ending: str, tmp_path: Path) -> None:
+    original = voice(ending, offset=-6.0)
+    assert fault(original, zeroed(original), tmp_path, precision="f16") is None
+
+
+def test_one_of_a_tenth_is(tmp_path: Path) -> None:
+    original = voice("mean", offset=-2.0)
+    assert fault(original, zeroed(original), tmp_path, precision="f16") is not None
+
+
+def test_what_only_looks_like_a_probability_is_held_to_its_own_scale(tmp_path: Path) -> None:
+    original = voice("product", offset=-6.0)
+    assert fault(original, zeroed(original), tmp_path, precision="f16") is not None

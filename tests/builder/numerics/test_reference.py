@@ -206,7 +206,7 @@ def test_inputs_that_the_model_refuses_are_named(tmp_path: Path) -> None:
     ("arrays", "says"),
     [
         ({"x": np.zeros((1, 4), "f4")}, "lacks inputs: n"),
-        ({"x": np.zeros((1, 5), "f4"), "n": 1}, "is of the wrong shape; found [1, 5]; expected ['batch', 4]"),
+        ({"x": np.zeros((1, 5), "f4"), "n": 1}, "is of the wrong shape; found [1, 5]; expected [batch, 4]"),
         ({"x": np.zeros(4, "f4"), "n": 1}, "is of the wrong shape"),
         ({"x": np.zeros((1, 4), "i8"), "n": 1}, "is of the wrong type; found int64; expected float32"),
         ({"x": np.zeros((1, 4), "f4"), "n": 1.5}, "is of the wrong type"),
