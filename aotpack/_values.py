@@ -47,7 +47,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
 #: What `check_title` asks of a name, in words.
 NAME_RULE = "at most 128 letters, digits, and . _ + - after the first"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+#: The same, for texts that are no fields.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 #: Characters of a version or license that we write; readers take more.
 MAX_TITLE = 1024
@@ -85,7 +86,7 @@ def check_title(*, name: str, version: str, license_: str | None = None) -> None
     Raises:
         UsageError: it cannot.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(
             "is no name for a package",
             where=clipped(name, 80) or "''",

@@ -11,7 +11,6 @@ from typing import Any
 
 from aotpack._path_text import PathText
 from aotpack._values import Value
-from aotpack.doctor import Finding
 from aotpack.events import Refusal
 from aotpack.fleet import Coverage
 from aotpack.manifest import Component, Manifest, TensorInfo
@@ -30,9 +29,7 @@ __all__ = [
     "ComponentRunDocument",
     "ComponentSelectionDocument",
     "CoverageDocument",
-    "DoctorDocument",
     "ExtractDocument",
-    "FindingDocument",
     "FleetCellDocument",
     "FleetHelpDocument",
     "FleetRowDocument",
@@ -59,12 +56,13 @@ class ComparisonDocument(Value):
     #: None: the machine does not say.
     fits: bool | None
 
-
-def _comparisons(verdict: Verdict) -> tuple[ComparisonDocument, ...]:
-    return tuple(
-        ComparisonDocument(what=item.what, found=item.found, needed=item.needed, fits=item.fits)
-        for item in verdict.compared
-    )
+    @classmethod
+    def all_of(cls, verdict: Verdict) -> tuple[ComparisonDocument, ...]:
+        """The documents for all that a verdict rests on."""
+        return tuple(
+            cls(what=item.what, found=item.found, needed=item.needed, fits=item.fits)
+            for item in verdict.compared
+        )
 
 
 class CandidateDocument(Value):
@@ -96,7 +94,7 @@ class CandidateDocument(Value):
             code=verdict.code.value,
             reason=verdict.reason,
             by=verdict.by,
-            compared=_comparisons(verdict),
+            compared=ComparisonDocument.all_of(verdict),
         )
 
 
@@ -456,40 +454,3 @@ def _fleet_row(machine: str, coverage: Coverage) -> FleetRowDocument:
             for candidate in selection.candidates
         ),
     )
-
-
-class FindingDocument(Value):
-    """What `aotpack doctor` says of one variant."""
-
-    package: PathText
-    component: str
-    variant: str
-    target: str
-    #: ``fresh``: the runtime takes what built it, on whatever device it is for; ``stale``, or ``unknown``.
-    state: str
-    #: Why it is not fresh.
-    code: str | None
-    reason: str
-    compared: tuple[ComparisonDocument, ...]
-    built_with: dict[str, str]
-
-    @classmethod
-    def of(cls, finding: Finding, *, package: str) -> FindingDocument:
-        """The document for a finding."""
-        return cls(
-            package=package,
-            component=finding.component,
-            variant=finding.variant.id,
-            target=finding.variant.target,
-            state=finding.state,
-            code=finding.code and finding.code.value,
-            reason=finding.reason,
-            compared=_comparisons(finding.verdict),
-            built_with=finding.variant.built_with,
-        )
-
-
-class DoctorDocument(Value):
-    """``aotpack doctor --json``."""
-
-    findings: tuple[FindingDocument, ...]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aotpack.errors import ProfileError
+from aotpack.errors import ProfileError, ToolchainError
 from aotpack.machine import Machine, find_machine, known
 from aotpack.manifest import Compatibility, Component, Variant
 from aotpack.policy import Policy
@@ -17,6 +18,8 @@ from aotpack.toolchain import toolchains
 from aotpack.toolchain.base import Toolchain
 
 __all__ = ["Coverage", "Help", "cover", "machines_of"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,20 +164,28 @@ def _targets(rules: Mapping[str, Toolchain]) -> dict[str, Target]:
 
 def _with_every_target(component: Component, rules: Mapping[str, Toolchain]) -> Component:
     """`component`, and behind what it has the variants that the installed toolchains could add to it."""
-    offered = [
-        Variant.model_construct(
-            id=f"{_OFFERED}{target.name}",
-            target=target.name,
-            toolchain=target.toolchain,
-            ep=target.ep,
-            device=target.device,
-            specificity=target.specificity,
-            compatibility=Compatibility(
-                ep_string=rules[target.toolchain].foreseen(target),
-                requires=rules[target.toolchain].requirements(target),
-            ),
+    offered: list[Variant] = []
+    for target in _targets(rules).values():
+        if target.name == PORTABLE or target.toolchain not in rules:
+            continue
+        toolchain = rules[target.toolchain]
+        try:
+            needed = Compatibility(
+                ep_string=toolchain.foreseen(target), requires=toolchain.requirements(target)
+            )
+        except ToolchainError as error:
+            # It cannot say what its variants would need, so nobody can say whom they would help.
+            _log.debug("target %s is not considered: %s", target.name, error)
+            continue
+        offered.append(
+            Variant.model_construct(
+                id=f"{_OFFERED}{target.name}",
+                target=target.name,
+                toolchain=target.toolchain,
+                ep=target.ep,
+                device=target.device,
+                specificity=target.specificity,
+                compatibility=needed,
+            )
         )
-        for target in _targets(rules).values()
-        if target.name != PORTABLE and target.toolchain in rules
-    ]
     return component.model_copy(update={"variants": (*component.variants, *offered)})

@@ -14,7 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from aotpack.custom_ops import read_libraries
-from aotpack.errors import NotAllowed, NothingToLoad, OutputError, ToolchainMissing, UsageError
+from aotpack.errors import (
+    NotAllowed,
+    NothingToLoad,
+    OutputError,
+    ToolchainError,
+    ToolchainMissing,
+    UsageError,
+)
 from aotpack.events import EventCode, LoadListener, Refusal
 from aotpack.load_options import LoadOptions
 from aotpack.model_check import ANY_DOMAIN, Allowance
@@ -282,4 +289,6 @@ def _toolchain_of(variant: Variant) -> Toolchain:
             where=f"toolchain {variant.toolchain}",
             hint=f"install the package that adds it; the variant's EP is {variant.ep}",
         )
+    if toolchain.failure is not None:
+        raise ToolchainError(toolchain.failure.removesuffix("."))
     return toolchain

@@ -40,9 +40,14 @@ def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
 
     eps: dict[str, Ep] = {}
     for toolchain in toolchains().values():
-        version = toolchain.version()
-        if version is not None:
-            eps[toolchain.ep] = Ep(version=version, details=dict(toolchain.runtime_details()))
+        try:
+            version = toolchain.version()
+            # Of toolchains for one EP the first says what is installed: a third party's comes after ours.
+            if version is not None and toolchain.ep not in eps:
+                eps[toolchain.ep] = Ep(version=version, details=dict(toolchain.runtime_details()))
+        except Exception as error:
+            # What one vendor's package lacks must not keep a machine from being known.
+            _log.warning("%s: cannot tell its version: %s [probe-failed]", toolchain.name, error)
     devices = _devices()
     return Machine(
         name=_plain(platform.node()) or None,

@@ -39,7 +39,8 @@ class RefusedVariant:
 def refused(components: Iterable[Component]) -> list[RefusedVariant]:
     """The variants that set what no package may set with their toolchain. Reads nothing but the manifest.
 
-    Those of toolchains that are not known here are not among them: nobody can say, and nothing loads them.
+    Those of toolchains that are not known here, or failed, are not among them: nobody can say, and nothing
+    loads them.
     """
     known = toolchains()
     return [
@@ -47,6 +48,7 @@ def refused(components: Iterable[Component]) -> list[RefusedVariant]:
         for component in components
         for variant in component.variants
         if (toolchain := known.get(variant.toolchain)) is not None
+        and toolchain.failure is None
         and (issue := settings_issue(variant.session, toolchain)) is not None
     ]
 

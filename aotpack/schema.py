@@ -17,10 +17,10 @@ from pydantic.json_schema import GenerateJsonSchema
 from aotpack.builder.report import BuildReport
 from aotpack.builder.spec_file import BuildFile
 from aotpack.difference import Difference
+from aotpack.doctor_documents import DoctorDocument
 from aotpack.documents import (
     CacheDocument,
     CoverageDocument,
-    DoctorDocument,
     ExtractDocument,
     FlexDocument,
     InspectDocument,

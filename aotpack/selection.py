@@ -125,8 +125,44 @@ def select(
     policy, measured = policy or Policy(), measured or {}
     if policy.variant is not None:
         policy = replace(policy, variant=find_variant(wanted.component(), policy.variant).id)
+    narrowed = [
+        (
+            variant,
+            verdict
+            if verdict.grade is Grade.UNSUPPORTED
+            else policy.narrow(variant, wanted.narrow(variant, verdict), measured.get(variant.id)),
+        )
+        for variant, verdict in _judged(
+            component, machine, toolchains, here=here, emulate=policy.emulate, custom_ops=custom_ops
+        )
+    ]
+    # Ranks, as to compare grades themselves takes several times as long.
+    ranked = [(variant, verdict, verdict.grade.rank) for variant, verdict in narrowed]
+    best = min([rank for _, _, rank in ranked], default=Grade.UNSUPPORTED.rank)
+    last_resort = best == Grade.UNKNOWN.rank and not policy.allow_unknown
+    worst = (Grade.UNKNOWN if policy.allow_unknown or last_resort else Grade.PREFER_RECOMPILATION).rank
+    accepted = [Candidate(variant, verdict, True) for variant, verdict, rank in ranked if rank <= worst]
+    rejected = [Candidate(variant, verdict, False) for variant, verdict, rank in ranked if rank > worst]
+    if checked:
+        accepted.sort(key=lambda item: -fixed_axes(item.variant))
+    # Sorting is stable: equals stay in the order that they are in.
+    accepted.sort(key=lambda item: policy.order(item.variant, item.verdict, measured.get(item.id)))
+    rejected.sort(key=lambda item: item.verdict.grade.rank)
+    return Selection(component.name, (*accepted, *rejected), last_resort, policy, bool(measured), checked)
+
+
+def _judged(
+    component: Component,
+    machine: Machine,
+    toolchains: Mapping[str, Rules],
+    *,
+    here: bool,
+    emulate: bool,
+    custom_ops: bool,
+) -> list[tuple[Variant, Verdict]]:
+    """Each variant with its verdict, before anybody's wishes."""
+    judged: list[tuple[Variant, Verdict]] = []
     verdicts: dict[tuple[object, ...], Verdict] = {}
-    narrowed: list[tuple[Variant, Verdict]] = []
     sets: dict[tuple[object, ...], int] = {}
     #: By target: what its last variant asked for, and its number in `sets`.
     known: dict[str, tuple[tuple[object, ...], int]] = {}
@@ -141,28 +177,27 @@ def select(
                 last = asked, sets.setdefault(_hashable(asked), len(sets))
             known[variant.target] = last
         number = last[1]
-        looked_at = None if rules is None else rules.looks_at(variant)
-        key = (number, variant.toolchain, variant.ep, variant.device, looked_at)
-        verdict = verdicts.get(key)
+        try:
+            looked_at = None if rules is None else rules.looks_at(variant)
+            key = (number, variant.toolchain, variant.ep, variant.device, looked_at)
+            verdict = verdicts.get(key)
+        except Exception:
+            # Rules raise what they like, and so may the hash of what they give: none is taken for another.
+            key = (number, variant.toolchain, variant.ep, variant.device, variant.id)
+            verdict = None
         if verdict is None:
-            verdict = judge(variant, machine, rules, here=here, emulate=policy.emulate, custom_ops=custom_ops)
+            verdict = judge(variant, machine, rules, here=here, emulate=emulate, custom_ops=custom_ops)
             verdicts[key] = verdict
-        if verdict.grade is not Grade.UNSUPPORTED:
-            verdict = policy.narrow(variant, wanted.narrow(variant, verdict), measured.get(variant.id))
-        narrowed.append((variant, verdict))
-    # Ranks, as to compare grades themselves takes several times as long.
-    ranked = [(variant, verdict, verdict.grade.rank) for variant, verdict in narrowed]
-    best = min([rank for _, _, rank in ranked], default=Grade.UNSUPPORTED.rank)
-    last_resort = best == Grade.UNKNOWN.rank and not policy.allow_unknown
-    worst = (Grade.UNKNOWN if policy.allow_unknown or last_resort else Grade.PREFER_RECOMPILATION).rank
-    accepted = [Candidate(variant, verdict, True) for variant, verdict, rank in ranked if rank <= worst]
-    rejected = [Candidate(variant, verdict, False) for variant, verdict, rank in ranked if rank > worst]
-    if checked:
-        accepted.sort(key=lambda item: -fixed_axes(item.variant))
-    # Sorting is stable: equals stay in the order that they are in.
-    accepted.sort(key=lambda item: policy.order(item.variant, item.verdict, measured.get(item.id)))
-    rejected.sort(key=lambda item: item.verdict.grade.rank)
-    return Selection(component.name, (*accepted, *rejected), last_resort, policy, bool(measured), checked)
+        judged.append((variant, verdict))
+    # A toolchain that failed on one variant is believed in none, whatever the order.
+    if any(getattr(rules, "failure", None) for rules in toolchains.values()):
+        judged = [
+            (variant, judge(variant, machine, rules, here=here))
+            if getattr(rules := toolchains.get(variant.toolchain), "failure", None)
+            else (variant, verdict)
+            for variant, verdict in judged
+        ]
+    return judged
 
 
 class _Wanted:

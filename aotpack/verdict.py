@@ -153,9 +153,14 @@ class Verdict(NamedTuple):
 
 
 class Rules(Protocol):
-    """What `judge` needs of a toolchain."""
+    """What `judge` needs of a toolchain.
 
-    ep: str
+    One that has a ``failure`` (`aotpack.toolchain.base.Toolchain.failure`) is not asked anything else.
+    """
+
+    @property
+    def ep(self) -> str:
+        """The execution provider, as ONNX Runtime names it."""
 
     def pip_command(self) -> str:
         """How to install what the EP needs."""
@@ -202,6 +207,8 @@ def judge(
             Code.TOOLCHAIN_UNKNOWN,
             f"No toolchain {variant.toolchain!r} is known here to judge it.",
         )
+    if (failure := getattr(rules, "failure", None)) is not None:
+        return Verdict(Grade.UNKNOWN, Code.TOOLCHAIN_FAILED, failure)
     if (issue := settings_issue(variant.session, rules)) is not None:
         return Verdict(Grade.UNSUPPORTED, Code.OPTION_NOT_ALLOWED, issue)
     requires = variant.compatibility.requires
@@ -242,10 +249,13 @@ def _without_ep(variant: Variant, machine: Machine, rules: Rules) -> Verdict:
     # A third party's rules raise what they like; then this is what is known.
     with contextlib.suppress(Exception):
         own = rules.judge(variant, machine, emulate=False)
-        if own.code in _NO_SUCH_DEVICE:
+        if own.code in _NO_SUCH_DEVICE or getattr(rules, "failure", None) is not None:
             # Nobody should install an EP for a device that is not there.
             return Verdict(own.grade, own.code, own.reason, missing + own.compared)
-    sentence = f"{variant.ep} is not installed ({rules.pip_command()})."
+    sentence = f"{variant.ep} is not installed."
+    with contextlib.suppress(Exception):
+        if command := rules.pip_command():
+            sentence = f"{variant.ep} is not installed ({command})."
     return Verdict(Grade.UNSUPPORTED, Code.EP_MISSING, sentence, missing)
 
 

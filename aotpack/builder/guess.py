@@ -12,6 +12,7 @@ from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import ReferenceRequest
 from aotpack.builder.models.constants import fix_component
+from aotpack.builder.models.custom_domains import custom_domains
 from aotpack.builder.models.model import read_graph, read_model
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.spec import ComponentSpec, Constant, Limits
@@ -72,7 +73,8 @@ def guess_inputs(
     Raises:
         ModelError: it cannot be read.
     """
-    constants = _choosing(read_graph(model))
+    graph = read_graph(model)
+    constants = _choosing(graph)
     component = ComponentSpec(name="main", model=model, shapes={}, constants=constants)
     if constants:
         component = fix_component(component, folder)
@@ -84,7 +86,9 @@ def guess_inputs(
         _limited(model, limits),
         custom_ops,
     )
-    for sizes in _candidates(attempts.inputs):
+    # Without their libraries no size runs.
+    runnable = custom_ops or not custom_domains(graph)
+    for sizes in _candidates(attempts.inputs) if runnable else ():
         if attempts.runs(sizes):
             # The least is an edge at which compilers err more often, such as a spectrum of one frame.
             doubled = {dimension: 2 * size for dimension, size in sizes.items()}

@@ -222,6 +222,8 @@ _NOT_SHOWN = 80
 
 def _change(path: tuple[str, ...], before: object, now: object) -> str:
     group, name = path[0], ".".join(path[1:])
+    if group == "custom_ops":
+        return "the libraries of custom operators"
     if group in _OPAQUE:
         return f"the model of {name}" if before and now else f"component {name}"
     called = name or group

@@ -29,7 +29,7 @@ from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.numerics.samples import write_samples
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.spec import Limits
-from aotpack.custom_ops import NO_LIBRARIES, Libraries, missing_library
+from aotpack.custom_ops import NO_LIBRARIES, Libraries, missing_library, read_libraries
 from aotpack.errors import ModelError, OutputError
 from aotpack.events import EventCode
 from aotpack.machine import Machine
@@ -72,6 +72,7 @@ class Sources:
         custom_ops: Libraries = NO_LIBRARIES,
     ) -> None:
         self._custom_ops = custom_ops
+        self._library_stamps = file_stamps(custom_ops.paths)
         self._precisions = tuple(precisions)
         self._folder = folder
         self._workers = workers
@@ -169,11 +170,17 @@ class Sources:
         }
 
     def check(self) -> None:
-        """Find out whether a model is no longer the one that was read when the build began.
+        """Find out whether a model or library is no longer the one that was read when the build began.
 
         Raises:
             ModelError: it is not. What was compiled of it is of neither the old one nor the new one.
         """
+        libraries = self._custom_ops.paths
+        if (stamps := file_stamps(libraries)) != self._library_stamps:
+            if read_libraries(libraries) != self._custom_ops:
+                where = ", ".join(map(str, libraries))
+                raise ModelError("changed while it was built with", where=where, hint="build again")
+            self._library_stamps = stamps
         for component in self._components:
             now = file_stamps(component.model.files())
             if now != self._stamps[component.name]:

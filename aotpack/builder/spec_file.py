@@ -253,10 +253,8 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
 
 
 def _libraries(file: BuildFile, path: Path, places: TomlPlaces) -> tuple[Path, ...]:
-    try:
-        return checked_libraries(path.parent / each for each in file.custom_ops)
-    except UsageError as error:
-        raise error.at(places.of(("custom_ops",))) from None
+    given = (path.parent / each for each in file.custom_ops)
+    return checked_libraries(given, where=places.of(("custom_ops",)))
 
 
 def _components(

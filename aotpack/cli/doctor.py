@@ -2,6 +2,7 @@
 
 ::
 
+    aotpack doctor
     aotpack doctor m.aotpack other.aotpack
     aotpack doctor m.aotpack --machine rtx-40
 """
@@ -18,7 +19,7 @@ from aotpack.cli.choice import MachineName, machine_of
 from aotpack.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from aotpack.documents import DoctorDocument
+    from aotpack.doctor_documents import DoctorDocument
 
 __all__ = ["doctor"]
 
@@ -28,37 +29,51 @@ _STALE = 3
 
 def doctor(
     packages: Annotated[
-        list[Path], typer.Argument(metavar="PACKAGE", help="One or more.", show_default=False)
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="PACKAGE", help="By default none: only toolchains are looked at.", show_default=False
+        ),
+    ] = None,
     machine: MachineName = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which variants the installed runtimes are too new for.
 
+    Toolchains of other packages that failed here are shown with the reason.
+
     Exit status: 0 if they take all, 3 if some are stale.
     """
     from aotpack.doctor import examine
-    from aotpack.documents import DoctorDocument, FindingDocument
+    from aotpack.doctor_documents import DoctorDocument, FindingDocument, PutAsideDocument
     from aotpack.package import open_package
     from aotpack.probing import probe
+    from aotpack.toolchain import put_aside
 
     examined = machine_of(machine) or probe()
     findings = []
-    for path in packages:
+    for path in packages or ():
         with open_package(path) as opened:
             findings += [
                 FindingDocument.of(item, package=str(path)) for item in examine(opened.manifest, examined)
             ]
-    document = DoctorDocument(findings=tuple(findings))
+    document = DoctorDocument(
+        findings=tuple(findings), put_aside=tuple(PutAsideDocument.of(each) for each in put_aside())
+    )
     if as_json:
         output.print_json(document)
     else:
-        _show(document)
+        _show(document, bool(packages))
     if any(item.state == "stale" for item in document.findings):
         raise typer.Exit(_STALE)
 
 
-def _show(document: DoctorDocument) -> None:
+def _show(document: DoctorDocument, packages: bool) -> None:
+    for toolchain in document.put_aside:
+        output.paragraph(toolchain.reason)
+    if not packages:
+        if not document.put_aside:
+            output.print_text("No installed toolchain failed.")
+        return
     output.entries(
         [
             (

@@ -74,12 +74,13 @@ def make_folder(path: Path) -> None:
     """
     if is_folder(path):
         return
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    with contextlib.suppress(FileExistsError):
+    try:
+        path.unlink(missing_ok=True)
         path.mkdir()
-    if not is_folder(path):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    except OSError:
+        # Another process may have made it between any two of these steps, which is as good.
+        if not is_folder(path):
+            raise
 
 
 def discard(path: Path) -> None:

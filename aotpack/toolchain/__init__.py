@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import functools
+import threading
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from aotpack.errors import ToolchainError
+from aotpack.toolchain.guarded import GuardedToolchain, from_entry_point
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aotpack.toolchain.base import Toolchain
 
-__all__ = ["ENTRY_POINT_GROUP", "toolchains"]
+__all__ = ["ENTRY_POINT_GROUP", "put_aside", "toolchains"]
 
 #: Where third parties register theirs.
 ENTRY_POINT_GROUP = "aotpack.toolchains"
@@ -33,25 +33,43 @@ _BUILT_IN = (
 )
 
 
-@functools.cache
-def toolchains() -> Mapping[str, Toolchain]:
-    """All toolchains by name, the built-in ones first. Loads no vendor library.
+#: Held while toolchains are made, so that threads do not make them twice.
+_making = threading.RLock()
+_made: dict[str, Toolchain] = {}
 
-    Raises:
-        ToolchainError: a third party's entry point cannot be loaded, or takes a name that is taken.
+
+def toolchains() -> Mapping[str, Toolchain]:
+    """All toolchains by name, the built-in ones first. Loads no vendor library; made once for a process.
+
+    Third parties' are guarded (`aotpack.toolchain.guarded`): one that cannot be loaded, is no toolchain, or
+    has the name of one that is there already is among them with a ``failure``, and says nothing else.
     """
-    built_in = (getattr(import_module(f"{__name__}.{module}"), cls)() for module, cls in _BUILT_IN)
-    found: dict[str, Toolchain] = {toolchain.name: toolchain for toolchain in built_in}
+    with _making:
+        if not _made:
+            built_in = [getattr(import_module(f"{__name__}.{module}"), cls)() for module, cls in _BUILT_IN]
+            _made.update((toolchain.name, toolchain) for toolchain in built_in)
+            try:
+                # A third party's that asks for all while it is made gets those before it.
+                _add_third_parties(_made)
+            except BaseException:
+                _made.clear()
+                raise
+    return MappingProxyType(_made)
+
+
+def _add_third_parties(found: dict[str, Toolchain]) -> None:
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            loaded = point.load()
-            toolchain: Toolchain = loaded() if callable(loaded) else loaded
-            name = toolchain.name
-        except Exception as error:
-            raise ToolchainError(
-                "cannot be loaded", where=f"entry point {point.value}", found=error
-            ) from error
-        if name in found:
-            raise ToolchainError(f"toolchain {name!r} exists already", where=f"entry point {point.value}")
-        found[name] = toolchain
-    return MappingProxyType(found)
+        toolchain = from_entry_point(point)
+        key = toolchain.name
+        if key in found:
+            toolchain.put_aside("there is another toolchain of this name")
+            # No name of a toolchain has such characters.
+            key = f"{key} of {toolchain.distribution}"
+        found[key] = toolchain
+
+
+def put_aside() -> tuple[GuardedToolchain, ...]:
+    """The toolchains of third parties that failed in this process, each with its ``failure``."""
+    return tuple(
+        each for each in toolchains().values() if isinstance(each, GuardedToolchain) and each.failure
+    )

@@ -126,12 +126,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 def main(toolchain: str) -> None:
     """Answer the questions on the standard input until it ends."""
     from aotpack.toolchain import toolchains
+    from aotpack.toolchain.guarded import unguarded
     from aotpack.toolchain.plugin import PluginToolchain
 
     # Vendors' libraries print to the standard output as they like.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    rules = toolchains()[toolchain]
+    rules = unguarded(toolchains()[toolchain])
     assert isinstance(rules, PluginToolchain)
     for line in sys.stdin:
         said = rules.ask_here(*json.loads(line))

@@ -3,21 +3,24 @@
 A toolchain stands between the stages and one vendor: it says what is installed, compiles in a worker
 process, reads and judges the vendor's compatibility strings, and sets a session up. A third party
 registers one under the entry point group ``aotpack.toolchains``; the object that it names is a
-`Toolchain`, or a class or function without arguments that makes one.
+`Toolchain`, or a class or function without arguments that makes one. docs/toolchains.md shows a whole one,
+and `aotpack.testing.ToolchainTests` checks what this module asks for.
 """
 
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aotpack.errors import CompileError, UsageError
 from aotpack.machine import Devices, Machine
 from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.ort_release import ort_minor, ort_version
 from aotpack.settings import Setting
 from aotpack.system import System
 from aotpack.target import Precision, Target
@@ -51,21 +54,34 @@ class RunsHere:
     why: str = ""
 
 
-class Toolchain(Protocol):
+class Toolchain(ABC):
     """One vendor's package.
 
     Only `load`, `compile`, `compile_together`, `compiled_string`, `ask` and `add_provider` load the vendor's
-    library or import onnxruntime; making a toolchain and all its other methods do not. What has a value or a
-    body here is for toolchains that inherit from this class.
+    library or import onnxruntime; making a toolchain and all its other methods do not. A subclass defines
+    what is abstract; the rest has defaults.
+
+    A third party's toolchain that raises where a variant is chosen or loaded, or gives what its annotations
+    do not allow, is not asked again in this process (`failure`). What its methods may raise is said with
+    each; whatever else a building method raises is the reason of that target's failed row.
     """
 
-    #: As targets and variants name it.
-    name: str
-    ep: str
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """As targets and variants name it; best the entry point's name, too. A class attribute will do."""
+
+    @property
+    @abstractmethod
+    def ep(self) -> str:
+        """The execution provider, as ONNX Runtime names it. A class attribute will do."""
+
     #: Environment variables that change what the EP accepts; a machine profile records them.
-    environment: tuple[str, ...]
+    environment: tuple[str, ...] = ()
     #: Whether every input must have a fixed shape.
-    needs_fixed_shapes: bool
+    needs_fixed_shapes: bool = False
+    #: Why aotpack no longer asks it; None while it does. Set by aotpack.
+    failure: str | None = None
     #: Element types that the compiler refuses, of weights or, for BFLOAT16, at all, and those it takes that
     #: hold each exactly. A type that maps to itself needs its zero points written out.
     widens: Mapping[str, str] = MappingProxyType({})
@@ -85,7 +101,8 @@ class Toolchain(Protocol):
     package_config: Mapping[str, Setting] = MappingProxyType({})
 
     def targets(self) -> tuple[Target, ...]:
-        """Targets that this toolchain adds to the built-in catalogue."""
+        """Targets that this toolchain adds to the built-in catalogue, each with its `name` and `ep`."""
+        return ()
 
     def target_named(self, name: str) -> Target | None:
         """The target that `name` makes, for names that no list can hold; None if it is not of that form.
@@ -126,38 +143,65 @@ class Toolchain(Protocol):
             )
         return None if setting.form.accepts(value) else f"is {value!r}; expected {setting.form.expected}"
 
+    @abstractmethod
     def version(self) -> str | None:
-        """The installed version, or None."""
+        """The installed version of the EP, or None."""
 
+    @abstractmethod
     def pip_command(self) -> str:
         """How a user installs it."""
 
     def runtime_details(self) -> Mapping[str, str]:
         """What beside the version decides which blobs the EP takes; empty if not installed."""
+        return {}
 
     def built_with(self) -> Mapping[str, str]:
-        """Package names and versions that go into a compiled variant."""
+        """Package names and versions that go into a compiled variant: another one is built anew.
+
+        By default those of onnxruntime and of the EP, and `runtime_details`.
+        """
+        return {
+            "onnxruntime": ort_version(),
+            self.name: self.version() or "not installed",
+            **self.runtime_details(),
+        }
 
     def identify(self, devices: Devices, system: System) -> Devices:
-        """`devices` with what the vendor's own files and programs say of its GPUs and NPUs."""
+        """`devices` with what the vendor's own files and programs say of its GPUs and NPUs.
+
+        Those of other vendors stay as they are, and in their order; devices that nobody listed come last.
+        """
         return devices
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
-        """Why `target` can not be compiled for on `machine`; None if it can."""
+        """Why `target` can not be compiled for on `machine`; None if it can.
 
+        By default it can wherever the EP is installed.
+        """
+        return None if self.version() else f"{self.ep} is not installed ({self.pip_command()})"
+
+    @abstractmethod
     def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
-        """Whether variants for `target` can run on `machine`."""
+        """Whether variants for `target` can run on `machine`: those that can are checked when built."""
 
     def load(self) -> None:
-        """Load the vendor's library, so that it is not counted as compiling.
+        """Load the vendor's library, so that it is not counted as compiling. By default nothing is loaded.
 
         Raises:
             ToolchainMissing: the vendor's package is not installed.
         """
+        return
 
     def flex_capabilities(self, target: Target) -> Capabilities:
-        """What `target` runs of attention, for the lowering of FlexAttention nodes. Imports onnx."""
+        """What `target` runs of attention, for the lowering of FlexAttention nodes. Imports onnx.
 
+        By default plain ONNX operators.
+        """
+        from aotpack.flex.capabilities import Capabilities
+
+        return Capabilities()
+
+    @abstractmethod
     def compile(
         self, target: Target, model: Path, folder: Path, *, custom_ops: Sequence[Path] = ()
     ) -> Compiled:
@@ -196,13 +240,20 @@ class Toolchain(Protocol):
 
     def remarks(self, log: str) -> tuple[str, ...]:
         """The vendor's own words on nodes that it did not take, out of what a compile printed."""
+        return ()
 
     def requirements(self, target: Target) -> Requirements:
-        """What a machine must have for a variant compiled by the installed version."""
+        """What a machine must have for a variant compiled by the installed version.
+
+        By default what the target requires, and this release of onnxruntime or a later one.
+        """
+        return target.requires.model_copy(update={"onnxruntime": f">={ort_minor()}"})
 
     def session_settings(self, target: Target) -> SessionSettings:
-        """What a session with such a variant must be created with."""
+        """What a session with such a variant must be created with; by default the target's options."""
+        return SessionSettings(provider_options=target.provider_options)
 
+    @abstractmethod
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """Judge the compatibility string by rules; reads nothing but its arguments."""
 
@@ -216,13 +267,16 @@ class Toolchain(Protocol):
 
     def foreseen(self, target: Target) -> str | None:
         """The compatibility string of a variant for `target`; None if it has none or nobody knows."""
+        return None
 
     def ask(self, ep_string: str, device: str) -> Grade | None:
         """What the EP on this machine says of the compatibility string of a blob for a type of device.
 
         None where it has no answer.
         """
+        return None
 
+    @abstractmethod
     def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
         """Register the EP and add its device to `options`, which are for a session with `variant`.
 

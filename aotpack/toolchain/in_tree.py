@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from aotpack.errors import ToolchainMissing
 from aotpack.machine import Machine
-from aotpack.manifest import Requirements, SessionSettings, Variant
+from aotpack.manifest import Requirements, Variant
 from aotpack.ort_release import ort_version
 from aotpack.target import Target
 from aotpack.toolchain.base import Compiled, RunsHere, Toolchain
@@ -22,7 +22,6 @@ from aotpack.verdict import Code, Grade, Verdict
 if TYPE_CHECKING:
     import onnxruntime
 
-    from aotpack.flex.capabilities import Capabilities
 
 __all__ = ["InTreeToolchain", "MiGraphXToolchain", "TensorRtToolchain", "VitisAiToolchain"]
 
@@ -30,16 +29,10 @@ __all__ = ["InTreeToolchain", "MiGraphXToolchain", "TensorRtToolchain", "VitisAi
 class InTreeToolchain(Toolchain):
     """An EP inside a build of onnxruntime that is not the one aotpack requires."""
 
-    environment = ()
-    needs_fixed_shapes = False
     #: The package with that build of onnxruntime.
     distribution: str
     #: What it needs, as the end of a sentence.
     needs: str
-
-    def targets(self) -> tuple[Target, ...]:
-        """None: the built-in catalogue has them."""
-        return ()
 
     def version(self) -> str | None:
         """Of that build of onnxruntime."""
@@ -48,10 +41,6 @@ class InTreeToolchain(Toolchain):
     def pip_command(self) -> str:
         """It takes the place of onnxruntime."""
         return f"pip install {self.distribution}"
-
-    def runtime_details(self) -> Mapping[str, str]:
-        """Nothing but the version."""
-        return {}
 
     def built_with(self) -> Mapping[str, str]:
         """The version of that build, if there is one."""
@@ -65,12 +54,6 @@ class InTreeToolchain(Toolchain):
         """Not with this build of onnxruntime."""
         return RunsHere(None, self.why_not_compile(target, machine) or "")
 
-    def flex_capabilities(self, target: Target) -> Capabilities:
-        """Plain ONNX ops."""
-        from aotpack.flex.capabilities import Capabilities
-
-        return Capabilities()
-
     def load(self) -> None:
         """There is nothing to load."""
         self._refuse()
@@ -81,17 +64,9 @@ class InTreeToolchain(Toolchain):
         """It cannot."""
         self._refuse()
 
-    def remarks(self, log: str) -> tuple[str, ...]:
-        """None."""
-        return ()
-
     def requirements(self, target: Target) -> Requirements:
         """What the catalogue says of the target."""
         return target.requires
-
-    def session_settings(self, target: Target) -> SessionSettings:
-        """The target's options."""
-        return SessionSettings(provider_options=target.provider_options)
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """Nobody can say."""
@@ -99,10 +74,6 @@ class InTreeToolchain(Toolchain):
 
     def looks_at(self, variant: Variant) -> Hashable:
         """Nothing."""
-        return None
-
-    def ask(self, ep_string: str, device: str) -> Grade | None:
-        """It is not there to be asked."""
         return None
 
     def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:

@@ -40,16 +40,10 @@ class OrtToolchain(Toolchain):
 
     name = "ort"
     ep = "CPUExecutionProvider"
-    environment = ()
-    needs_fixed_shapes = False
     takes_custom_ops = True
     package_config = COMPILED_CONFIG
     # Its CPU EP casts it and does nothing else with it.
     widens = MappingProxyType({"BFLOAT16": "FLOAT"})
-
-    def targets(self) -> tuple[Target, ...]:
-        """None: the built-in catalogue has them."""
-        return ()
 
     def version(self) -> str | None:
         """onnxruntime's."""
@@ -61,10 +55,6 @@ class OrtToolchain(Toolchain):
     def pip_command(self) -> str:
         """It is a requirement of aotpack."""
         return "pip install onnxruntime"
-
-    def runtime_details(self) -> Mapping[str, str]:
-        """Nothing but the version."""
-        return {}
 
     def built_with(self) -> Mapping[str, str]:
         """onnxruntime's version."""
@@ -81,10 +71,6 @@ class OrtToolchain(Toolchain):
     def compiled_string(self, target: Target, model: Path) -> str | None:
         """It writes none; what the model's metadata calls one is the author's."""
         return None
-
-    def remarks(self, log: str) -> tuple[str, ...]:
-        """It leaves no node alone."""
-        return ()
 
     def requirements(self, target: Target) -> Requirements:
         """None for the portable ONNX; an optimised graph has fused operators of this release of ORT."""
@@ -186,14 +172,6 @@ class OrtToolchain(Toolchain):
     def looks_at(self, variant: Variant) -> Hashable:
         """Whether it is the untouched ONNX."""
         return variant.target == PORTABLE
-
-    def foreseen(self, target: Target) -> str | None:
-        """It writes none."""
-        return None
-
-    def ask(self, ep_string: str, device: str) -> Grade | None:
-        """It writes no string and has no check."""
-        return None
 
     def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
         """Nothing: the CPU EP is always there."""

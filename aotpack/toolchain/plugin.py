@@ -16,8 +16,8 @@ from aotpack._remember import MAX_LENGTH
 from aotpack.custom_ops import register
 from aotpack.errors import CompileError, ToolchainError, ToolchainMissing
 from aotpack.machine import Machine
-from aotpack.manifest import Requirements, SessionSettings, Variant
-from aotpack.ort_release import ort_minor, ort_version
+from aotpack.manifest import SessionSettings, Variant
+from aotpack.ort_release import ort_version
 from aotpack.settings import OneOf, Setting
 from aotpack.target import Target
 from aotpack.toolchain.base import Compiled, Toolchain
@@ -26,7 +26,6 @@ from aotpack.verdict import Grade
 if TYPE_CHECKING:
     import onnxruntime
 
-    from aotpack.flex.capabilities import Capabilities
     from aotpack.toolchain.asking import AskWorker
 
 __all__ = ["COMPILED_CONFIG", "MODEL_NAME", "PluginToolchain", "installed_version", "of_type"]
@@ -75,14 +74,10 @@ class PluginToolchain(Toolchain):
     Subclasses set the class attributes and add what is their vendor's alone.
     """
 
-    name: str
-    ep: str
     #: The package on PyPI, the module in it, and our extra that requires it.
     distribution: str
     module: str
     extra: str
-    environment: tuple[str, ...] = ()
-    needs_fixed_shapes = False
     package_config = COMPILED_CONFIG
     #: The EP's check of a compatibility string can crash.
     ask_in_worker: bool = False
@@ -97,10 +92,6 @@ class PluginToolchain(Toolchain):
         #: What the answers are worth.
         self._grades: Mapping[Any, Grade] = {}
 
-    def targets(self) -> tuple[Target, ...]:
-        """None: the built-in catalogue has them."""
-        return ()
-
     def version(self) -> str | None:
         """The installed version of the EP's package, or None."""
         return installed_version(self.distribution)
@@ -108,10 +99,6 @@ class PluginToolchain(Toolchain):
     def pip_command(self) -> str:
         """How a user installs it."""
         return f"pip install 'aotpack[{self.extra}]'"
-
-    def runtime_details(self) -> Mapping[str, str]:
-        """Nothing but the version."""
-        return {}
 
     def built_with(self) -> Mapping[str, str]:
         """Versions of onnxruntime, of the EP's package and of the runtime inside it."""
@@ -125,23 +112,11 @@ class PluginToolchain(Toolchain):
         """The EP's package must be installed."""
         return None if self.version() else f"{self.distribution} is not installed ({self.pip_command()})"
 
-    def requirements(self, target: Target) -> Requirements:
-        """What the catalogue says of the target, and this release of onnxruntime or a later one."""
-        return target.requires.model_copy(update={"onnxruntime": f">={ort_minor()}"})
-
     def session_settings(self, target: Target) -> SessionSettings:
         """The options that it was compiled with; compiling at load is ruled out."""
         return SessionSettings(
             provider_options=target.provider_options, config={"session.disable_model_compile": "1"}
         )
-
-    def remarks(self, log: str) -> tuple[str, ...]:
-        """None: most EPs do not say why they leave a node alone."""
-        return ()
-
-    def foreseen(self, target: Target) -> str | None:
-        """None: not known before it is compiled."""
-        return None
 
     def ask(self, ep_string: str, device: str) -> Grade | None:
         """The EP's own check, in a process of its own where it can take the process down."""
@@ -196,12 +171,6 @@ class PluginToolchain(Toolchain):
     def load(self) -> None:
         """Load and register the EP's library."""
         self.devices()
-
-    def flex_capabilities(self, target: Target) -> Capabilities:
-        """Plain ONNX ops: no plugin EP has a kernel for a fused attention op that is faster."""
-        from aotpack.flex.capabilities import Capabilities
-
-        return Capabilities()
 
     def compile(
         self, target: Target, model: Path, folder: Path, *, custom_ops: Sequence[Path] = ()

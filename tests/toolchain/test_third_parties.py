@@ -1,0 +1,224 @@
+"""A third party's toolchain that fails, in whatever way, costs its own variants and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aotpack.container.reader import PackageReader
+from aotpack.container.writer import write
+from aotpack.edit import stored
+from aotpack.manifest import Compatibility
+from aotpack.toolchain.base import Toolchain
+from aotpack.toolchain.ort import OrtToolchain
+from tests.command_line import Done, aotpack, environment
+from tests.toolchain.broken_toolchains import (
+    ATTRIBUTES,
+    METHODS,
+    SOURCES,
+    ep_of,
+    install,
+    whole,
+)
+
+#: These fail when a session is made, and not before.
+AT_LOAD = ("add-provider-raises", "add-provider-blames-the-user")
+
+#: Strange, and no fault.
+FINE = ("asks-for-all",)
+
+UNMAKEABLE = [name for name in (*SOURCES, *ATTRIBUTES) if name not in FINE]
+
+
+@pytest.fixture(scope="module")
+def package(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("package") / "small.aotpack"
+    done = aotpack("build", small_model, "-o", path, "-t", "ort-cpu")
+    assert done.status == 0, done.err
+    return path
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to import all of them from."""
+    folder = tmp_path_factory.mktemp("broken")
+    install(folder, SOURCES | {name: whole(change) for name, change in (ATTRIBUTES | METHODS).items()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`package` with two variants of each of them before its own."""
+    output = tmp_path_factory.mktemp("theirs") / "theirs.aotpack"
+    with PackageReader.open(package) as reader:
+        (component,) = reader.manifest.components
+        contents = stored(reader)
+        optimised = component.variants[0]
+        variants = [
+            optimised.model_copy(
+                update={
+                    "id": f"{name}-{end}",
+                    "target": "theirs",
+                    "toolchain": name,
+                    "ep": ep_of(name),
+                    "specificity": 99,
+                    "compatibility": Compatibility(ep_string=f"text {end}"),
+                }
+            )
+            for name in (*UNMAKEABLE, *METHODS)
+            for end in ("first", "last")
+        ]
+        contents |= {("main", each.id): contents["main", optimised.id] for each in variants}
+        both = component.model_copy(update={"variants": (*variants, *component.variants)})
+        write(output, reader.manifest.model_copy(update={"components": (both,)}), contents)
+    return output
+
+
+LOAD = """
+import json, logging, sys
+warnings = []
+class Keep(logging.Handler):
+    def emit(self, record):
+        warnings.append((record.getMessage(), record.exc_info is not None and record.exc_info[0] is not None))
+logging.getLogger("aotpack").addHandler(Keep(logging.WARNING))
+import aotpack
+from aotpack.toolchain import put_aside
+events = []
+ours, theirs = sys.argv[1:]
+told = {"ours": aotpack.load(ours).get_providers()}
+with aotpack.open(theirs) as package:
+    for round in range(2):
+        chosen = package.select()
+        told[f"verdicts{round}"] = {
+            each.id: (each.verdict.grade, each.verdict.code, each.verdict.reason)
+            for each in chosen.candidates
+        }
+        loaded = package.load_first(on_event=lambda event: events.append((event.code, event.variant)))
+        told[f"loaded{round}"] = loaded.candidate.variant.target
+told["warnings"] = warnings
+told["events"] = events
+told["failures"] = [(each.distribution, each.failure) for each in put_aside()]
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(package: Path, theirs: Path, broken: Path) -> dict[str, Any]:
+    """What a process says that has all of them, loads a package of ours, and then one of theirs twice."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(package), str(theirs)],
+        env=environment({}, (broken,)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+def distribution(name: str) -> str:
+    return f"acme-{name} 1.0"
+
+
+def test_packages_are_loaded_with_all_of_them_installed(told: dict[str, Any]) -> None:
+    assert told["ours"] == ["CPUExecutionProvider"]
+    assert told["loaded0"] == told["loaded1"] == "ort-cpu"
+
+
+@pytest.mark.parametrize("name", [*UNMAKEABLE, *METHODS])
+def test_each_is_told_once_with_its_distribution(told: dict[str, Any], name: str) -> None:
+    of_it = [
+        text for text, _ in told["warnings"] if text.startswith("Toolchain") and distribution(name) in text
+    ]
+    assert len(of_it) == 1, of_it
+    assert "[toolchain-failed]" in of_it[0]
+    assert "\n" not in of_it[0]
+    assert distribution(name) in [of for of, _ in told["failures"]]
+
+
+def test_what_raised_is_in_the_log_with_its_traceback(told: dict[str, Any]) -> None:
+    with_cause = [text for text, cause in told["warnings"] if cause]
+    assert any(distribution("init-raises") in text for text in with_cause)
+    assert any(distribution("judge-raises") in text for text in with_cause)
+
+
+@pytest.mark.parametrize("name", [name for name in (*UNMAKEABLE, *METHODS) if name not in AT_LOAD])
+def test_variants_of_one_that_failed_are_unknown_with_the_reason(told: dict[str, Any], name: str) -> None:
+    for number in range(2):
+        for end in ("first", "last"):
+            grade, code, reason = told[f"verdicts{number}"][f"{name}-{end}"]
+            if name == "name-of-ours":
+                # It calls itself otherwise than its entry point, so that nobody knows of its variants.
+                assert (grade, code) == ("UNKNOWN", "toolchain-unknown")
+                continue
+            assert (grade, code) == ("UNKNOWN", "toolchain-failed"), reason
+            assert distribution(name) in reason
+
+
+@pytest.mark.parametrize("name", AT_LOAD)
+def test_one_that_fails_when_a_session_is_made_is_not_tried_again(told: dict[str, Any], name: str) -> None:
+    assert told["verdicts0"][f"{name}-first"][1] == "fits"
+    assert ["refused", f"{name}-first"] in told["events"]
+    assert {told["verdicts1"][f"{name}-{end}"][1] for end in ("first", "last")} == {"toolchain-failed"}
+
+
+def test_the_command_line_goes_on(package: Path, theirs: Path, broken: Path) -> None:
+    document = aotpack("select", theirs, "--json", path=(broken,)).document("selection")
+    assert {each["code"] for each in document["candidates"]} >= {"toolchain-failed", "portable"}
+    for verb in (("inspect", theirs), ("verify", theirs), ("coverage", package), ("machine",), ("targets",)):
+        done = aotpack(*verb, path=(broken,))
+        assert done.status == 0, (verb, done.err)
+        assert "Traceback" not in done.err
+
+
+def test_doctor_shows_those_that_failed(package: Path, broken: Path) -> None:
+    done: Done = aotpack("doctor", package, "--json", path=(broken,))
+    document = done.document("doctor")
+    assert done.status == 0, done.err
+    assert {each["distribution"] for each in document["put_aside"]} >= {
+        distribution(name)
+        for name in (*SOURCES, *ATTRIBUTES, "version-raises", "identify-raises")
+        if name not in FINE
+    }
+    text = aotpack("doctor", path=(broken,))
+    assert text.status == 0
+    assert "acme-no-import 1.0" in text.out
+    assert all(len(line) <= 80 for line in text.out.splitlines())
+    assert aotpack("doctor").out == "No installed toolchain failed.\n"
+
+
+def test_a_build_goes_on_with_all_of_them_installed(small_model: Path, broken: Path, tmp_path: Path) -> None:
+    output = tmp_path / "p.aotpack"
+    done = aotpack("build", small_model, "-o", output, "-t", "ort-cpu", "--no-reuse", path=(broken,))
+    assert done.status == 0, done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("points_to", ["", "no such thing", "tests:", "os.path"])
+def test_entry_points_that_name_no_toolchain_are_told(tmp_path: Path, points_to: str) -> None:
+    install(tmp_path, {"lost": ""}, points_to=points_to)
+    assert "acme-lost 1.0" in " ".join(aotpack("doctor", path=(tmp_path,)).out.split())
+
+
+def test_a_toolchain_that_lacks_what_it_must_have_cannot_be_made() -> None:
+    class Little(OrtToolchain):
+        name = "little"
+
+    assert Little().targets() == ()
+    assert Toolchain.__abstractmethods__ == {
+        "add_provider",
+        "compile",
+        "ep",
+        "how_to_run",
+        "judge",
+        "name",
+        "pip_command",
+        "version",
+    }
+    with pytest.raises(TypeError, match="abstract"):
+        Toolchain()  # type: ignore[abstract]
