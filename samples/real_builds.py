@@ -18,6 +18,7 @@ import onnx
 from aotpack.builder.build import build
 from aotpack.builder.report import Row
 from aotpack.builder.spec import Constant
+from aotpack.errors import BuildFailed
 from samples.real_inputs import make
 from samples.real_models import fetch
 
@@ -88,17 +89,21 @@ def build_real(real: RealBuild, targets: Collection[str], folder: Path, *, reuse
     samples.mkdir()
     for seed in range(_SAMPLES):
         np.savez(samples / f"{seed}.npz", **_inputs(model, real, seed))
-    report = build(
-        model,
-        targets=[target for target in targets if target != "portable"],
-        portable="portable" in targets,
-        output=folder / f"{real.name}.aotpack",
-        shapes=real.shapes,
-        constants=real.constants,
-        inputs=samples,
-        keep_going=True,
-        reuse=reuse,
-    )
+    try:
+        report = build(
+            model,
+            targets=[target for target in targets if target != "portable"],
+            portable="portable" in targets,
+            output=folder / f"{real.name}.aotpack",
+            shapes=real.shapes,
+            constants=real.constants,
+            inputs=samples,
+            keep_going=True,
+            reuse=reuse,
+        )
+    except BuildFailed as error:
+        # Not one variant came out.
+        report = error.report
     return sorted(report.rows, key=lambda row: TARGETS.index(row.target))
 
 
