@@ -48,9 +48,7 @@ def main() -> int:
     parser.add_argument("--models", help="names in samples/real_builds.toml, with commas; by default all")
     parser.add_argument("--targets", help=f"some of {','.join(TARGETS)}; by default all")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put it into this page instead")
-    parser.add_argument(
-        "--rows", type=Path, metavar="FOLDER", help="keep the rows of each model, and take them"
-    )
+    parser.add_argument("--rows", type=Path, metavar="FOLDER", help="keep rows here, and take those that are")
     asked = parser.parse_args()
     os.environ.update(software_gpu.environment() or {})
     models = asked.models.split(",") if asked.models else list(known())
