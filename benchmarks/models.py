@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ from samples import software_gpu
 from samples.real_builds import TARGETS, RealBuild, build_real, known, outcome, surprise
 
 _BEGIN, _END = "<!-- begin of what benchmarks.models prints -->\n", "<!-- end -->\n"
+#: What the table says by itself.
+_NOT_RUN = re.compile(r"Not run here: [^.]*\. ?")
 _ROWS = TypeAdapter(list[Row])
 _DISTRIBUTIONS = (
     "onnxruntime",
@@ -131,8 +134,8 @@ def _cell(row: Row) -> str:
 def _note(real: RealBuild, row: Row) -> str | None:
     """What is to be known of a variant; None where the table says it all."""
     explained = real.refused.get(row.target) or real.fails.get(row.target) or real.remarks.get(row.target)
-    said = row.reason if row.numerics is not None or row.state == "failed" else None
-    if said is None and explained is None:
+    said = _NOT_RUN.sub("", row.reason or "")
+    if not said and explained is None:
         return None
     quoted = f' aotpack says: "{said}".' if said else ""
     return f"`{real.name}` for `{row.target}`: **{outcome(row)}**.{quoted} {explained or ''}".rstrip()
