@@ -29,7 +29,17 @@ OFF_THE_LOADING_PATH = (
 )
 
 #: What only those may import: each costs 100 ms or more, or is a build's affair.
-HEAVY = ("onnx", "onnx_ir", "typer", "rich", "aotpack.builder", "aotpack.cli", "aotpack.flex")
+HEAVY = (
+    "onnx",
+    "onnx_ir",
+    "typer",
+    "rich",
+    "pytest",
+    "aotpack.builder",
+    "aotpack.cli",
+    "aotpack.flex",
+    "aotpack.testing",
+)
 
 #: These make sessions; opening and inspecting a package must do without.
 MAY_IMPORT_ONNXRUNTIME = ("aotpack.session", "aotpack.toolchain")

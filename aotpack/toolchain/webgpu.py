@@ -7,7 +7,7 @@ ahead of time is the graph, in a layout that only this release of the EP and of 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,6 +26,8 @@ __all__ = ["WebGpuToolchain"]
 #: Makes the EP take a driver that computes on the CPU; which one, the second says.
 _SOFTWARE = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
 _DRIVERS = "VK_ICD_FILENAMES"
+#: What a profile has among the EP's details where a file that `_DRIVERS` names is not there.
+_DETAIL, _MISSING = "software-driver", "missing"
 
 
 class WebGpuToolchain(PluginToolchain):
@@ -40,6 +42,20 @@ class WebGpuToolchain(PluginToolchain):
     takes_custom_ops = True
     # None of its kernels computes in it.
     widens = MappingProxyType({"BFLOAT16": "FLOAT"})
+
+    def runtime_details(self) -> Mapping[str, str]:
+        """That the driver in software is missing, where the environment names one that is not there.
+
+        It is looked for when a machine is probed: `judge` may have the profile of another one.
+        """
+        told = os.environ.get(_SOFTWARE) == "1" and bool(os.environ.get(_DRIVERS))
+        return {_DETAIL: _MISSING} if told and not _drivers_exist() else {}
+
+    def built_with(self) -> Mapping[str, str]:
+        """Versions alone: which driver is there does not change the graph."""
+        built_with = dict(super().built_with())
+        built_with.pop(_DETAIL, None)
+        return built_with
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         """It optimises for a device, so there must be one, of hardware or of software."""
@@ -113,5 +129,12 @@ class WebGpuToolchain(PluginToolchain):
 
 
 def _software(machine: Machine) -> bool:
-    drivers = machine.environment.get(_DRIVERS, "")
-    return machine.environment.get(_SOFTWARE) == "1" and all(map(os.path.exists, drivers.split(os.pathsep)))
+    """Whether the EP was told to take a driver in software, as far as the machine's profile says."""
+    if machine.environment.get(_SOFTWARE) != "1" or not machine.environment.get(_DRIVERS):
+        return False
+    installed = (machine.eps or {}).get(WebGpuToolchain.ep)
+    return installed is None or installed.details.get(_DETAIL) != _MISSING
+
+
+def _drivers_exist() -> bool:
+    return all(map(os.path.exists, os.environ.get(_DRIVERS, "").split(os.pathsep)))

@@ -11,10 +11,12 @@ import onnx
 import pytest
 
 from aotpack.machine import Ep, Gpu, Machine
+from aotpack.manifest import Variant
 from aotpack.package import open_package
 from aotpack.probing import probe
 from aotpack.selection import select
 from aotpack.toolchain import toolchains
+from aotpack.verdict import Code
 from tests.command_line import aotpack
 from tests.hardware import software_gpu
 
@@ -75,6 +77,26 @@ def test_only_the_release_that_wrote_it_takes_it(package: Path) -> None:
         candidates = select(component, machine, toolchains(), here=False).candidates
         (grade,) = [each.verdict.grade for each in candidates if each.variant.target == "webgpu"]
         assert grade == expected, (version, release)
+
+
+def test_judging_looks_for_no_file_of_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The profile may be of another machine, and its paths are a stranger's; probing looks for the driver."""
+    toolchain = toolchains()["webgpu"]
+    variant = Variant(id="some", target="webgpu", toolchain="webgpu", ep=EP, device="gpu")
+    there, missing = tmp_path / "driver.json", tmp_path / "missing.json"
+    there.touch()
+    for driver, details in ((there, {}), (missing, {"software-driver": "missing"})):
+        monkeypatch.setenv("ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER", "1")
+        monkeypatch.setenv("VK_ICD_FILENAMES", str(driver))
+        assert toolchain.runtime_details() == details
+        assert "software-driver" not in toolchain.built_with()
+    for driver in (there, missing):
+        environment = {"ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER": "1", "VK_ICD_FILENAMES": str(driver)}
+        profile = Machine(gpus=(), eps={EP: Ep(version="0.4.0")}, environment=environment)
+        assert toolchain.judge(variant, profile, emulate=True).code is Code.EMULATED
+        probed = {EP: Ep(version="0.4.0", details={"software-driver": "missing"})}
+        here = profile.model_copy(update={"eps": probed})
+        assert toolchain.judge(variant, here, emulate=True).code is Code.NO_DEVICE
 
 
 @pytest.mark.parametrize(

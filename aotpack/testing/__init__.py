@@ -1,0 +1,14 @@
+"""Conformance suites that third parties run in their own tests; pytest is needed when they run, not before.
+
+::
+
+    from aotpack.testing import ToolchainTests
+
+    class TestAcme(ToolchainTests):
+        def make(self):
+            return AcmeToolchain()
+"""
+
+from aotpack.testing.toolchain import ToolchainTests
+
+__all__ = ["ToolchainTests"]
