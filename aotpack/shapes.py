@@ -245,7 +245,9 @@ class _Binding:
         known, where = self._sizes[text]
         if size.denominator != 1 or size < 0:
             raise ShapeError(
-                f"makes {text!r} {known}", where=where, hint=f"no size of {name!r} does, beside the other sizes"
+                f"makes {text!r} {known}",
+                where=where,
+                hint=f"no size of {name!r} does, beside the other sizes",
             )
         # A cache that is empty at first has a size of 0, which nobody compiles for: it stays open.
         if size:

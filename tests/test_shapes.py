@@ -49,11 +49,24 @@ def test_a_dimension_that_only_an_expression_has() -> None:
         ({"past": (1, 5, 8, 64)}, "sets a size of 4 to 5"),
         ({"ids": (1,)}, "has 1 sizes; expected 2"),
         ({"batch": (1, 2)}, "is one dimension"),
+        ({"sequence": (16,), "mask": (1, 12)}, "with the other sizes no 'past' gives that"),
     ],
 )
 def test_contradictions(shapes, words) -> None:
     with pytest.raises(ShapeError, match=words.replace("+", r"\+")):
         bind(DECODER, shapes)
+
+
+def test_a_name_of_an_input_and_a_dimension_means_what_fits() -> None:
+    bound = bind(DECODER, {"past": (8,), "sequence": (16,)})
+    assert bound.shapes == {"ids": ("batch", 16), "mask": ("batch", 24), "past": ("batch", 4, 8, 64)}
+    with pytest.raises(ShapeError, match="expected 4, the rank of the input"):
+        bind(DECODER, {"past": (8, 1)})
+
+
+def test_a_size_of_0_that_follows_stays_open() -> None:
+    """A cache that is empty at first."""
+    assert bind(DECODER, {"sequence": (16,), "mask": (1, 16)}).shapes["past"] == (1, 4, "past", 64)
 
 
 def test_axes_without_a_name_are_bound_each_by_itself() -> None:

@@ -98,6 +98,38 @@ def test_initializers_that_are_listed_as_inputs_are_none() -> None:
     assert [info.name for info in tensor_infos(old)] == ["x", "z"]
 
 
+@pytest.mark.parametrize(
+    ("imports", "counts"),
+    [
+        # What text2tashkeel's ensemble of two models has.
+        ([("", 17), ("com.microsoft", 1), ("", 17), ("com.microsoft", 1)], {"": 17, "com.microsoft": 1}),
+        ([("", 17), ("", 12)], {"": 12}),
+        ([("ai.onnx", 17), ("", 12)], {"": 12}),
+        ([("", 17), ("ai.onnx", 12)], {"ai.onnx": 12}),
+    ],
+)
+def test_of_opsets_of_one_domain_the_last_counts_as_in_onnxruntime(
+    imports: list[tuple[str, int]], counts: dict[str, int], tmp_path: Path
+) -> None:
+    import onnxruntime as ort
+
+    # Axes are an attribute until opset 12, and an input from 13 on.
+    axes = {"axes": [0]} if 12 in counts.values() else {}
+    graph = helper.make_graph(
+        [helper.make_node("Squeeze", ["x"], ["y"], **axes)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])],
+    )
+    opsets = [helper.make_opsetid(*item) for item in imports]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "merged.onnx")
+    ort.InferenceSession(tmp_path / "merged.onnx")
+    read = read_model(tmp_path / "merged.onnx")
+    assert read.source.opsets == counts
+    kept = read_graph(imported(tmp_path / "merged.onnx", tmp_path).path).opset_import
+    assert {item.domain: item.version for item in kept} == counts and len(kept) == len(counts)
+
+
 def imported(model: Path, folder: Path) -> ModelFiles:
     (folder / "imported").mkdir()
     return import_model(read_model(model), folder / "imported")
@@ -279,3 +311,20 @@ def test_values_of_nested_graphs_get_names_of_their_own(tmp_path: Path) -> None:
             for path in (prepared.path, files.path)
         )
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_sizes_of_0_and_less_are_open(tmp_path: Path) -> None:
+    """Exporters write them where they know none; a session would take empty tensors alone."""
+    source = parser.parse_model("""<ir_version: 9, opset_import: ["": 18]>
+    g (float[3,4] x) => (float[3,4] y) { y = Neg (x) }""")
+    for value in (*source.graph.input, *source.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 0
+        value.type.tensor_type.shape.dim[1].dim_value = -1
+    onnx.save(source, tmp_path / "model.onnx")
+    model = read_model(tmp_path / "model.onnx")
+    assert [info.shape for info in model.inputs] == [(None, None)]
+    (tmp_path / "out").mkdir()
+    session = ort.InferenceSession(
+        import_model(model, tmp_path / "out").path, providers=["CPUExecutionProvider"]
+    )
+    assert session.run(None, {"x": np.ones((2, 5), np.float32)})[0].shape == (2, 5)
