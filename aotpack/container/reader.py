@@ -126,9 +126,12 @@ class PackageReader:
             DigestMismatch: it has other bytes.
             FormatError: it is not stored as the manifest says.
         """
-        segment = self.manifest.segments[index]
-        content = b"".join(self.segment_parts(index))
-        if hashlib.sha256(content).hexdigest() != segment.sha256:
+        return self.content_of(index, self.read_stored(index))
+
+    def content_of(self, index: int, stored: bytes) -> bytes:
+        """As `read_segment`, of a segment whose stored bytes were read before."""
+        content = b"".join(self._parts_of(index, stored))
+        if hashlib.sha256(content).hexdigest() != self.manifest.segments[index].sha256:
             raise self.damaged(index)
         return content
 
@@ -138,11 +141,14 @@ class PackageReader:
         Raises:
             FormatError: it is not stored as the manifest says.
         """
+        return self._parts_of(index, self.read_stored(index))
+
+    def _parts_of(self, index: int, stored: bytes) -> Iterator[bytes | memoryview]:
         segment = self.manifest.segments[index]
         if segment.codec == "raw":
-            yield self.read_stored(index)
+            yield stored
             return
-        content = decompress(self.read_stored(index), segment.size, self._where(index))
+        content = decompress(stored, segment.size, self._where(index))
         if segment.shuffle is None:
             yield content
         else:
