@@ -1,5 +1,7 @@
 """Sizes that are expressions of others, as exporters write them into the names of dimensions."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
