@@ -247,7 +247,7 @@ class _Binding:
             raise ShapeError(
                 f"makes {text!r} {known}",
                 where=where,
-                hint=f"no size of {name!r} does, beside the other sizes",
+                hint=f"with the other sizes no {name!r} gives that",
             )
         # A cache that is empty at first has a size of 0, which nobody compiles for: it stays open.
         if size:
