@@ -58,10 +58,13 @@ def draft(
         ]
     if guess.shapes:
         tried = (
-            "the first that it runs with" if guess.runs else "a guess, and it did not run with it: mend it"
+            ("these it runs with" if guess.why else "the first that it runs with")
+            if guess.runs
+            else "a guess, and it did not run with it: mend it"
         )
         lines += [
             f"# Most NPUs and GPUs need every size: {tried}. Buckets are sets of sizes to build for.",
+            *(_comment(f"Guessed: {each}.") for each in guess.why),
             _table("shapes", {name: _written(shape) for name, shape in guess.shapes.items()}),
         ]
     for target in targets:

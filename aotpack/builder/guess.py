@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,11 @@ from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import ReferenceRequest
 from aotpack.builder.models.constants import fix_component
 from aotpack.builder.models.custom_domains import custom_domains
-from aotpack.builder.models.model import read_graph, read_model
+from aotpack.builder.models.model import import_model, load_graph, read_graph, read_model
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.spec import ComponentSpec, Constant, Limits
+from aotpack.builder.usual_sizes import Dimension, UsualSize, usual_sizes
+from aotpack.dimensions import expression
 from aotpack.manifest import TensorInfo
 
 if TYPE_CHECKING:
@@ -37,10 +39,6 @@ _MEMORY = 4 * 1024**3
 _MEMORY_BY_SIZE = 20
 
 
-#: A dimension: its symbol or, where it has none, its input and axis.
-_Dimension = str | tuple[str, int]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
     """What a build file can say of a model's inputs."""
@@ -51,6 +49,8 @@ class Guess:
     constants: Mapping[str, Constant]
     #: It was run with them.
     runs: bool
+    #: What each size is taken for, as a text such as ``seq = 128: tokens``.
+    why: tuple[str, ...] = field(default=(), compare=False)
 
 
 def guess_inputs(
@@ -60,7 +60,9 @@ def guess_inputs(
     limits: Limits | None = None,
     custom_ops: tuple[Path, ...] = (),
 ) -> Guess:
-    """Sizes that `model` runs with: each 1 or, where that is too small, as few larger ones as will do.
+    """Sizes that `model` runs with: those that people use (`usual_sizes`), where names and layouts tell.
+
+    Others are 1 or, where that is too small, as few larger ones as will do.
 
     Args:
         model: the ONNX model.
@@ -78,23 +80,35 @@ def guess_inputs(
     component = ComponentSpec(name="main", model=model, shapes={}, constants=constants)
     if constants:
         component = fix_component(component, folder)
+    taken = folder / "taken"
+    taken.mkdir()
+    files = import_model(read_model(component.model), taken)
     attempts = _Attempts(
-        component.model,
-        tensor_infos(read_graph(component.model)),
+        files.path,
+        tensor_infos(load_graph(files.path)),
         folder,
         workers,
         _limited(model, limits),
         custom_ops,
     )
+    metadata = {item.key: item.value for item in graph.metadata_props}
     # Without their libraries no size runs.
     runnable = custom_ops or not custom_domains(graph)
-    for sizes in _candidates(attempts.inputs) if runnable else ():
-        if attempts.runs(sizes):
-            # The least is an edge at which compilers err more often, such as a spectrum of one frame.
-            doubled = {dimension: 2 * size for dimension, size in sizes.items()}
-            best = doubled if doubled and attempts.runs(doubled) else sizes
-            return Guess(shapes=_shapes(attempts.inputs, best), constants=constants, runs=True)
+    usual = usual_sizes(attempts.inputs, read_model(model).outputs, metadata)
+    for known in ({name: each.size for name, each in usual.items()}, {}) if usual else ({},):
+        for sizes in _candidates(attempts.inputs, known) if runnable else ():
+            if attempts.runs(sizes):
+                # The least is an edge at which compilers err more often, such as a spectrum of one frame.
+                doubled = sizes | {name: 2 * size for name, size in sizes.items() if name not in known}
+                best = doubled if doubled != sizes and attempts.runs(doubled) else sizes
+                why = tuple(_told(name, usual[name]) for name in known)
+                return Guess(shapes=_shapes(attempts.inputs, best), constants=constants, runs=True, why=why)
     return Guess(shapes=_shapes(attempts.inputs, {}), constants=constants, runs=False)
+
+
+def _told(name: Dimension, usual: UsualSize) -> str:
+    called = name if isinstance(name, str) else f"axis {name[1]} of {name[0]}"
+    return f"{called} = {usual.size}: {usual.why}"
 
 
 class _Attempts:
@@ -116,7 +130,7 @@ class _Attempts:
         self._end = time.monotonic() + limits.seconds
         self._count = 0
 
-    def runs(self, sizes: Mapping[_Dimension, int]) -> bool:
+    def runs(self, sizes: Mapping[Dimension, int]) -> bool:
         """Whether the model runs with these; no longer asked when the patience is at its end."""
         left = self._end - time.monotonic()
         if left <= 0:
@@ -171,35 +185,66 @@ def _choosing(model: onnx.ModelProto) -> dict[str, Constant]:
     return found
 
 
-def _dimensions(info: TensorInfo) -> list[_Dimension | int]:
+def _dimensions(info: TensorInfo) -> list[Dimension | int]:
     return [(info.name, axis) if size is None else size for axis, size in enumerate(info.shape or ())]
 
 
-def _candidates(inputs: Sequence[TensorInfo]) -> Iterator[dict[_Dimension, int]]:
-    """Sizes of dimensions. One that is not there is 1, as of batches, which are those that stand first."""
-    yield {}
-    listed = [_dimensions(info) for info in inputs]
+def _candidates(
+    inputs: Sequence[TensorInfo], known: Mapping[Dimension, int]
+) -> Iterator[dict[Dimension, int]]:
+    """Sizes of dimensions. One that is not there is 1, as of batches, which are those that stand first.
+
+    Args:
+        inputs: of a model.
+        known: sizes that are always there.
+    """
+    base = dict(known)
+    yield base
+    listed = [[each for each in _dimensions(info) if not _follows(each)] for info in inputs]
     batches = {dimensions[0] for dimensions in listed if dimensions}
     opened = dict.fromkeys(each for dimensions in listed for each in dimensions if not isinstance(each, int))
-    others = [each for each in opened if each not in batches]
+    others = [each for each in opened if each not in batches and each not in known]
     for size in _SIZES if others else ():
         if len(others) > 1:
-            yield from ({each: size} for each in others[:_ALONE])
-        yield dict.fromkeys(others, size)
+            yield from (base | {each: size} for each in others[:_ALONE])
+        yield base | dict.fromkeys(others, size)
 
 
-def _sized(info: TensorInfo, sizes: Mapping[_Dimension, int]) -> TensorInfo:
-    shape = [each if isinstance(each, int) else sizes.get(each, 1) for each in _dimensions(info)]
-    return info if info.shape is None else info.model_copy(update={"shape": tuple(shape)})
+def _follows(dimension: Dimension | int) -> bool:
+    """Whether a dimension is an expression of others."""
+    return isinstance(dimension, str) and expression(dimension) is not None
 
 
-def _shapes(inputs: Sequence[TensorInfo], sizes: Mapping[_Dimension, int]) -> dict[str, tuple[int, ...]]:
-    """The same as a build file says it."""
+def _size(dimension: Dimension | int, sizes: Mapping[Dimension, int]) -> int:
+    if isinstance(dimension, int):
+        return dimension
+    follows = expression(dimension) if isinstance(dimension, str) else None
+    if follows is None:
+        return sizes.get(dimension, 1)
+    return follows.value({name: sizes.get(name, 1) for name in follows.names}) or 1
+
+
+def _sized(info: TensorInfo, sizes: Mapping[Dimension, int]) -> TensorInfo:
+    shape = tuple(_size(each, sizes) for each in _dimensions(info))
+    return info if info.shape is None else info.model_copy(update={"shape": shape})
+
+
+def _shapes(inputs: Sequence[TensorInfo], sizes: Mapping[Dimension, int]) -> dict[str, tuple[int, ...]]:
+    """The same as a build file says it. What follows from others is not said."""
     shapes: dict[str, tuple[int, ...]] = {}
+    names = {info.name for info in inputs}
     for info in inputs:
-        if any(size is None for size in info.shape or ()):
+        symbols = [size for size in info.shape or () if isinstance(size, str) and not _follows(size)]
+        # A symbol that is called like an input would be taken for that.
+        if any(size is None for size in info.shape or ()) or not names.isdisjoint(symbols):
             shape = _sized(info, sizes).shape or ()
             shapes[info.name] = tuple(size for size in shape if isinstance(size, int))
         else:
-            shapes |= {size: (sizes.get(size, 1),) for size in info.shape or () if isinstance(size, str)}
+            shapes |= {size: (sizes.get(size, 1),) for size in symbols}
+    for text in (size for info in inputs for size in info.shape or () if isinstance(size, str)):
+        follows = expression(text)
+        for name in sorted(follows.names) if follows is not None else ():
+            # One that no input has by itself.
+            if not any(name in (info.shape or ()) for info in inputs):
+                shapes[name] = (sizes.get(name, 1),)
     return shapes

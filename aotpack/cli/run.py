@@ -243,7 +243,8 @@ def _feeds(
         return {name: given[name] for name in wanted}, []
     # What was asked for, where the variant takes any size.
     infos = [
-        info.model_copy(update={"shape": sizes.get(name) or info.shape}) for name, info in wanted.items()
+        info.model_copy(update={"shape": _sizes(info.shape, sizes.get(name))})
+        for name, info in wanted.items()
     ]
     seconds: list[float] = []
 
@@ -255,6 +256,15 @@ def _feeds(
 
     found = find_inputs(run_once, infos, given=given)
     return dict(found.feeds), seconds[:1]
+
+
+def _sizes(own: Sizes | None, asked: Sizes | None) -> Sizes | None:
+    """The sizes of a variant's input, and what was asked for where it takes any."""
+    if own is None or asked is None or len(own) != len(asked):
+        return own
+    return tuple(
+        mine if isinstance(mine, int) and mine > 0 else size for mine, size in zip(own, asked, strict=True)
+    )
 
 
 def _read(text: str) -> tuple[str, Any]:
