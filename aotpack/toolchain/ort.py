@@ -1,7 +1,7 @@
 """ONNX Runtime's own CPU EP: the untouched ONNX, and a graph optimised ahead of time.
 
-The CPU EP has no compiled form: ModelCompiler on it succeeds and writes a plain ONNX (docs/toolchains/ort.md). What
-can be done ahead of time is the graph, and its weights stay what they are.
+The CPU EP has no compiled form: ModelCompiler on it succeeds and writes a plain ONNX
+(docs/toolchains/ort.md). What can be done ahead of time is the graph, and its weights stay what they are.
 """
 
 from __future__ import annotations
