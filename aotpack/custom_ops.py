@@ -46,7 +46,7 @@ _SHOWN = 5
 
 
 def checked_libraries(given: GivenLibraries, *, where: str = _WHERE) -> tuple[Path, ...]:
-    """The absolute paths of libraries, each once.
+    """The absolute paths of libraries, each file once: ONNX Runtime takes no operator twice.
 
     A path without a folder is one in the current folder: no system folder is searched.
 
@@ -60,12 +60,16 @@ def checked_libraries(given: GivenLibraries, *, where: str = _WHERE) -> tuple[Pa
     if isinstance(given, str | os.PathLike):
         given = (given,)
     if not isinstance(given, Iterable):
-        found = type(given).__name__
-        raise UsageError("is no list of paths", where=where, found=found, expected=_EXPECTED)
-    return tuple(dict.fromkeys(_checked(each, where) for each in given))
+        kind = type(given).__name__
+        raise UsageError("is no list of paths", where=where, found=kind, expected=_EXPECTED)
+    found: dict[tuple[int, int], Path] = {}
+    for each in given:
+        path, status = _checked(each, where)
+        found.setdefault((status.st_dev, status.st_ino), path)
+    return tuple(found.values())
 
 
-def _checked(given: object, where: str) -> Path:
+def _checked(given: object, where: str) -> tuple[Path, os.stat_result]:
     if not isinstance(given, str | os.PathLike):
         raise UsageError("is no path", where=where, found=type(given).__name__, expected=_EXPECTED)
     text = os.fspath(given)
@@ -78,17 +82,17 @@ def _checked(given: object, where: str) -> Path:
         text.encode()
         # Not resolved: a library may find others beside it by the path that it was loaded from.
         path = Path(text).absolute()
-        mode = path.stat().st_mode
+        status = path.stat()
     except OSError as error:
         what = error.strerror or str(error)
         raise UsageError(what, where=f"{where}: {text}", expected=_EXPECTED) from None
     except ValueError:
         raise UsageError("is no path of a file", where=f"{where}: {text!r}", expected=_EXPECTED) from None
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(status.st_mode):
         raise UsageError("is a folder", where=f"{where}: {text}", expected=_EXPECTED)
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise UsageError("is not a file", where=f"{where}: {text}", expected=_EXPECTED)
-    return path
+    return path, status
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,10 @@ class _Load:
         ]
         several = len(self.package.component_names) > 1
         where = f"{self.package.name}: component {self.selection.component}" if several else self.package.name
-        hint = "`aotpack select` explains each" if lacks_library else None
+        hint = None
+        if lacks_library:
+            given = "give the libraries to select(), too: it was made without them"
+            hint = given if self.options.custom_ops else "`aotpack select` explains each"
         raise NothingToLoad(where, [*self.refused, *left], hint=hint)
 
     def _tell(

@@ -195,10 +195,13 @@ class Package:
         Raises:
             NothingToLoad: a component has no variant that loads; the error names it.
         """
-        how = LoadOptions(**options)
+        return self.load_all_with(LoadOptions(**options))
+
+    def load_all_with(self, options: LoadOptions) -> dict[str, onnxruntime.InferenceSession]:
+        """As `load_all`, with options that were put together before."""
         # What cannot be chosen is known before the first session takes memory.
-        selections = self.select_all(how)
-        return {each.component: self.load_with(how, each).session for each in selections}
+        selections = self.select_all(options)
+        return {each.component: self.load_with(options, each).session for each in selections}
 
     @takes(LoadOptions)
     def load_first(
@@ -332,6 +335,6 @@ def load_all(
         PackageNotFound, FormatError: as for `aotpack.open`.
         NothingToLoad: a component has no variant that loads; the error names it.
     """
-    LoadOptions(**options)
+    how = LoadOptions(**options)
     with open_package(path) as package:
-        return package.load_all(**options)
+        return package.load_all_with(how)

@@ -41,6 +41,7 @@ def test_a_link_stays_a_link(some: Path) -> None:
     link = some.with_name("link.so")
     link.symlink_to(some)
     assert checked_libraries(link) == (link,)
+    assert checked_libraries([link, some]) == (link,)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ class Job:
             "session": self.toolchain.session_settings(self.target).model_dump(mode="json"),
             "built_with": dict(self.built_with),
             "widen": dict(self.widen),
-            **({"custom_ops": list(self.custom_ops.digests)} if self.custom_ops.digests else {}),
+            **({"custom_ops": list(libraries)} if (libraries := self._libraries_used) else {}),
         }
 
     @functools.cached_property
@@ -141,7 +141,16 @@ class Job:
         if not self.check:
             return None
         samples = [part.samples_digest for part in self.components]
-        return ingredients_digest([VERSION, *samples, *self.custom_ops.digests])
+        return ingredients_digest([VERSION, *samples, *self._libraries_used])
+
+    @property
+    def _libraries_used(self) -> tuple[str, ...]:
+        """Digests of the libraries, if a component has operators that ONNX Runtime does not have.
+
+        Another release of them is no reason to compile the other components of a package again.
+        """
+        uses_them = any(part.custom_domains for part in self.components)
+        return self.custom_ops.digests if uses_them else ()
 
     def variant_id(self, component: ComponentPlan) -> str:
         """The target, and a digest of all that went in: a rebuild that changes nothing keeps it."""

@@ -184,7 +184,7 @@ class BuildFile(Value):
     #: zstd level where it pays; 0: never.
     compress: Annotated[int, Field(ge=0, le=22)] = 3
     #: Libraries of custom operators that the models need; they are no part of the package.
-    custom_ops: Annotated[tuple[_FilePath, ...], Field(max_length=MAX_KEYS)] = ()
+    custom_ops: _FilePath | Annotated[tuple[_FilePath, ...], Field(max_length=MAX_KEYS)] = ()
     limits: LimitsTable = LimitsTable()
     component: Annotated[tuple[ComponentTable, ...], Field(min_length=1, max_length=MAX_COMPONENTS)]
     target: Annotated[tuple[TargetTable, ...], Field(max_length=MAX_VARIANTS)] = ()
@@ -253,7 +253,8 @@ def _spec(file: BuildFile, path: Path, places: TomlPlaces) -> BuildSpec:
 
 
 def _libraries(file: BuildFile, path: Path, places: TomlPlaces) -> tuple[Path, ...]:
-    given = (path.parent / each for each in file.custom_ops)
+    listed = (file.custom_ops,) if isinstance(file.custom_ops, str) else file.custom_ops
+    given = (path.parent / each for each in listed)
     return checked_libraries(given, where=places.of(("custom_ops",)))
 
 

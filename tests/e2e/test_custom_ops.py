@@ -14,10 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import aotpack as api
+from aotpack.builder.build import build_spec
 from aotpack.builder.check import check
 from aotpack.builder.models.custom_domains import custom_domains
+from aotpack.builder.spec_file import read_build_file
 from aotpack.builder.tune import tune
-from aotpack.errors import BuildFailed, NothingToLoad, UsageError
+from aotpack.errors import BuildFailed, ModelError, NothingToLoad, UsageError
 from aotpack.events import Event, EventCode
 from aotpack.manifest import Variant
 from aotpack.policy import Policy
@@ -127,6 +129,17 @@ def test_a_package_that_hides_its_needs_is_refused_without_a_library(folder: Pat
     assert {each.code for each in raised.value.refusals} == {Code.MODEL_NOT_ALLOWED}
 
 
+def test_a_choice_that_was_made_without_a_library_says_so(folder: Path) -> None:
+    given = folder / "libstep.so"
+    with api.open(folder / "m.aotpack") as package:
+        with pytest.raises(NothingToLoad, match=r"give the libraries to select\(\), too"):
+            package.load(package.select(), custom_ops=given)
+        choice = package.select(custom_ops=given)
+        assert package.load(choice, custom_ops=given).run(None, {"x": X})
+        with pytest.raises(NothingToLoad, match="give its library"):
+            package.load(choice)
+
+
 def test_a_library_of_other_operators_is_what_onnx_runtime_refuses(folder: Path, tmp_path: Path) -> None:
     other = library(tmp_path, domain="other.ops")
     with pytest.raises(NothingToLoad, match=f"{DOMAIN}:Step.*is not a registered function/op") as raised:
@@ -164,6 +177,43 @@ def test_a_changed_library_builds_again_and_a_moved_one_does_not(folder: Path, t
     assert ids[0][0] != ids[1][0]
     # The portable variant is the source, whatever it was compared with.
     assert ids[0][1] == ids[1][1]
+
+
+def test_components_without_such_operators_are_not_built_again(
+    folder: Path, small_model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "aotpack.toml"
+    file.write_text(
+        'name = "m"\ncustom_ops = "libstep.so"\n'
+        f'[[component]]\nname = "before"\nmodel = "{folder}/m.onnx"\n'
+        f'[[component]]\nname = "after"\nmodel = "{small_model}"\n'
+        '[[target]]\ntarget = "ort-cpu"\n'
+    )
+    for step in (3, 4):
+        library(tmp_path, step=step)
+        rows = build_spec(read_build_file(file)).rows
+    cached = {row.component: row.cached for row in rows if row.target == "ort-cpu"}
+    assert cached == {"before": False, "after": True}
+    session = api.load_all(tmp_path / "m.aotpack", custom_ops=iter([tmp_path / "libstep.so"]))["before"]
+    np.testing.assert_array_equal(session.run(None, {"x": X})[0], expected(4))
+
+
+def test_a_library_that_changes_while_it_is_built_with_is_an_error(folder: Path, tmp_path: Path) -> None:
+    given = library(tmp_path, step=5)
+
+    def upgrade(event: Event) -> None:
+        if event.code is EventCode.COMPILING:
+            given.unlink()
+            library(tmp_path, step=6)
+
+    with pytest.raises(ModelError, match=r"libstep\.so: changed while it was built with"):
+        api.build(
+            folder / "m.onnx",
+            targets=["ort-cpu"],
+            output=tmp_path / "m.aotpack",
+            custom_ops=given,
+            on_event=upgrade,
+        )
 
 
 def test_a_build_without_the_library_says_what_is_missing(folder: Path, tmp_path: Path) -> None:
