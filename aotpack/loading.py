@@ -250,10 +250,11 @@ class _Load:
         variant, _ = found
         others = () if miss is None else (miss.variant,)
         component = self.package.component(self.selection.component)
+        here = probe()
         judged = select(
             component.model_copy(update={"variants": (variant, *others)}),
-            probe(),
-            toolchains(),
+            here,
+            self.package.rules(here),
             here=True,
             policy=policy,
             shapes=self.selection.shapes,

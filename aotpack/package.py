@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +22,10 @@ from aotpack.refusals import check_models
 from aotpack.selection import Selection, select
 from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
+from aotpack.toolchain.answers import with_known_answers
 from aotpack.tuning import TuningStore
 from aotpack.variant_names import find_variant, name_for
+from aotpack.verdict import Rules
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -71,6 +73,10 @@ class Package:
         if self._cache is None:
             self._cache = Cache()
         return self._cache
+
+    def rules(self, machine: Machine) -> Mapping[str, Rules]:
+        """What judges variants for this computer, `machine`, with what its EPs have answered before."""
+        return with_known_answers(toolchains(), self.cache.root, machine)
 
     @property
     def reader(self) -> PackageReader:
@@ -136,7 +142,8 @@ class Package:
         if here:
             policy, machine = policy.with_environment(), probe()
         assert machine is not None
-        known, selections = toolchains(), []
+        known = self.rules(machine) if here else toolchains()
+        selections = []
         for each in (options.shapes and buckets(self.manifest, component)) or [self.component(component)]:
             measured = TuningStore(self.cache.root).read(self.digest, each.name, machine) if here else {}
             named = policy.variant and name_for(each.name, policy.variant, self.component_names)
@@ -265,14 +272,19 @@ class Package:
         return [folder / file.path for file in files]
 
 
-def open_package(path: str | os.PathLike[str]) -> Package:
+def open_package(path: str | os.PathLike[str], *, cache: Cache | None = None) -> Package:
     """Open a package. Only its manifest is read.
+
+    Args:
+        path: of the package.
+        cache: where its variants are put together, and all else is kept that comes of it; by default the
+            user's.
 
     Raises:
         PackageNotFound: there is no such file.
         FormatError: it is not a well-formed package.
     """
-    return Package(PackageReader.open(Path(path)))
+    return Package(PackageReader.open(Path(path)), cache=cache)
 
 
 @takes(SelectOptions)

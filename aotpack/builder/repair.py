@@ -98,6 +98,7 @@ def compile_here(
                 portable=False,
                 compress=None,
                 custom_ops=custom_ops.paths,
+                cache=cache,
             )
             with open_package(output) as built:
                 kept = local.keep(

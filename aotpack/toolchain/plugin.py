@@ -79,8 +79,6 @@ class PluginToolchain(Toolchain):
     module: str
     extra: str
     package_config = COMPILED_CONFIG
-    #: The EP's check of a compatibility string can crash.
-    ask_in_worker: bool = False
     #: ORT's severity while compiling; 0 makes some EPs say why they leave a node alone.
     compile_log_severity: int = 2
 
