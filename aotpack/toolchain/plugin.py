@@ -146,7 +146,7 @@ class PluginToolchain(Toolchain):
             return min(self._said(ep_string, device), key=_rank, default=None)
         except Exception as error:
             # Some EPs raise on what they cannot read, others where they find no device of their kind.
-            _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)
+            _log.debug("%s gives no answer on a compatibility string", self.ep, exc_info=error)
             return None
 
     def _said(self, ep_string: str, device: str) -> list[Grade]:
