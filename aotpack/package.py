@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Self, Unpack
 from aotpack.bucket import best, buckets, shapes_by_model
 from aotpack.container.partial import new_folder
 from aotpack.container.reader import PackageReader
-from aotpack.errors import UnknownName
+from aotpack.errors import UnknownName, UsageError
 from aotpack.load_options import LoadKeywords, LoadOptions, SelectKeywords, SelectOptions, takes
 from aotpack.loading import Loaded, load_first
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Manifest, Variant
+from aotpack.policy import VARIANT_VARIABLE, Policy
 from aotpack.probing import probe
 from aotpack.refusals import check_models
 from aotpack.selection import Selection, select
@@ -24,7 +25,7 @@ from aotpack.source.cache import Cache
 from aotpack.toolchain import toolchains
 from aotpack.toolchain.answers import with_known_answers
 from aotpack.tuning import TuningStore
-from aotpack.variant_names import find_variant, name_for
+from aotpack.variant_names import find_variant, name_for, split_name, variants_named
 from aotpack.verdict import Rules
 
 if TYPE_CHECKING:
@@ -109,10 +110,15 @@ class Package:
     def variant(self, name: str, component: str | None = None) -> Variant:
         """The variant with this id, or the only one for this target.
 
+        Args:
+            name: with the component in front where it is not the first one: ``encoder/ort-cpu``.
+            component: the same by itself.
+
         Raises:
             UnknownName: there is none.
-            UsageError: there are several for that target.
+            UsageError: there are several for that target, or two components are named.
         """
+        component, name = split_name(name, component)
         return find_variant(self.component(component), name)
 
     @takes(SelectOptions)
@@ -137,29 +143,63 @@ class Package:
         self, options: SelectOptions, *, component: str | None = None, machine: Machine | None = None
     ) -> Selection:
         """As `select`, with options that were put together before."""
-        policy = options.whole_policy
+        given = policy = options.whole_policy
         here = machine is None
         if here:
             policy, machine = policy.with_environment(), probe()
         assert machine is not None
+        asked_by = VARIANT_VARIABLE if policy is not given else None
         known = self.rules(machine) if here else toolchains()
         selections = []
+        unknown: UnknownName | None = None
         for each in (options.shapes and buckets(self.manifest, component)) or [self.component(component)]:
+            try:
+                own = self._policy_for(each, policy, asked_by)
+            except UnknownName as error:
+                # Buckets of one model need not have the same variants.
+                unknown = unknown or error
+                continue
             measured = TuningStore(self.cache.root).read(self.digest, each.name, machine) if here else {}
-            named = policy.variant and name_for(each.name, policy.variant, self.component_names)
             selections.append(
                 select(
                     each,
                     machine,
                     known,
                     here=here,
-                    policy=replace(policy, variant=named) if policy.variant else policy,
+                    policy=own,
                     measured=measured,
                     shapes=options.shapes,
                     custom_ops=bool(options.custom_ops),
                 )
             )
+        if unknown is not None and not selections:
+            raise unknown
         return best(selections)
+
+    def _policy_for(self, component: Component, policy: Policy, asked_by: str | None) -> Policy:
+        """The policy with the name alone that it has for a variant of this component.
+
+        Args:
+            component: of this package.
+            policy: which may name variants of several components.
+            asked_by: the environment variable that named them; None: the caller did.
+
+        Raises:
+            UnknownName: the component has no such variant.
+        """
+        if policy.variant is None:
+            return policy
+        try:
+            named = name_for(component.name, policy.variant, self.component_names)
+            if named is not None:
+                variants_named(component, named)
+        except UsageError as error:
+            several = len(self.manifest.components) > 1
+            places = [asked_by, f"component {component.name}" if several else None]
+            for place in filter(None, reversed(places)):
+                error.at(place)
+            raise
+        return replace(policy, variant=named)
 
     def select_all(
         self, options: SelectOptions, *, component: str | None = None, machine: Machine | None = None
@@ -254,7 +294,8 @@ class Package:
         """Write the files of a variant into the new folder `folder`; all of them or none.
 
         Args:
-            name: the variant's id, or its target where that has one variant.
+            name: the variant's id, or its target where that has one variant; with a component in front
+                (``encoder/ort-cpu``) as for `variant`.
             folder: a new folder, or one that is empty.
             component: by default the first one.
 
@@ -262,6 +303,7 @@ class Package:
             OutputError: the folder exists and is not empty, or cannot be written.
             UnknownName: there is no such variant.
         """
+        component, name = split_name(name, component)
         files = self.variant(name, component).files
         folder = Path(folder)
         with new_folder(folder) as partial:
