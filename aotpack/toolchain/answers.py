@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,14 +21,11 @@ from pydantic import ValidationError
 from aotpack._values import Value
 from aotpack.errors import UsageError
 from aotpack.machine import Machine
-from aotpack.manifest import Variant
-from aotpack.settings import Setting
 from aotpack.source.layout import ANSWERS
 from aotpack.source.notes import read_note, write_note
-from aotpack.toolchain.base import Toolchain
-from aotpack.verdict import Grade, Rules, Verdict
+from aotpack.verdict import Grade
 
-__all__ = ["KnownAnswers", "with_known_answers"]
+__all__ = ["KnownAnswers"]
 
 #: Of one toolchain on one machine; far more than the variants of the packages that a machine loads.
 MAX_ANSWERS = 10_000
@@ -76,66 +72,3 @@ class KnownAnswers:
         # A folder that is not a cache is told by whatever needs one.
         with contextlib.suppress(OSError, UsageError):
             write_note(self._root, self.path, text)
-
-
-def with_known_answers(
-    toolchains: Mapping[str, Toolchain], cache_root: Path, machine: Machine
-) -> Mapping[str, Rules]:
-    """`toolchains` to judge by on this computer; those that ask in a process keep the answers in a cache.
-
-    Args:
-        toolchains: by name.
-        cache_root: the folder of the cache.
-        machine: this computer.
-    """
-    return {
-        name: _Remembering(each, KnownAnswers(cache_root, name, machine)) if each.ask_in_worker else each
-        for name, each in toolchains.items()
-    }
-
-
-class _Remembering:
-    """The rules of a toolchain, with the answers of its EP that are known."""
-
-    def __init__(self, toolchain: Toolchain, known: KnownAnswers) -> None:
-        self._toolchain = toolchain
-        self._kept = known
-        self._answers: dict[str, Grade | None] | None = None
-
-    @property
-    def ep(self) -> str:
-        return self._toolchain.ep
-
-    @property
-    def failure(self) -> str | None:
-        return self._toolchain.failure
-
-    @property
-    def package_options(self) -> Mapping[str, Setting]:
-        return self._toolchain.package_options
-
-    @property
-    def package_config(self) -> Mapping[str, Setting]:
-        return self._toolchain.package_config
-
-    def pip_command(self) -> str:
-        return self._toolchain.pip_command()
-
-    def looks_at(self, variant: Variant) -> Hashable:
-        return self._toolchain.looks_at(variant)
-
-    def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
-        return self._toolchain.judge(variant, machine, emulate=emulate)
-
-    def ask(self, ep_string: str, device: str) -> Grade | None:
-        if self._answers is None:
-            self._answers = self._kept.read()
-        # A question can have 64 KB, and there is no end of them.
-        question = hashlib.sha256(f"{device} {ep_string}".encode()).hexdigest()
-        if question not in self._answers:
-            said = self._toolchain.ask(ep_string, device)
-            if self._toolchain.failure is not None:
-                return None
-            self._answers[question] = said
-            self._kept.add(question, said)
-        return self._answers[question]

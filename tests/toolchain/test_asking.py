@@ -21,12 +21,13 @@ from aotpack.probing import probe
 from aotpack.selection import Selection, select
 from aotpack.source.cache import Cache
 from aotpack.toolchain import asking, toolchains
-from aotpack.toolchain.answers import MAX_ANSWERS, KnownAnswers, with_known_answers
+from aotpack.toolchain.answers import MAX_ANSWERS, KnownAnswers
 from aotpack.toolchain.asking import AskWorker
 from aotpack.toolchain.openvino import OpenVinoToolchain
 from aotpack.toolchain.plugin import of_type
 from aotpack.toolchain.qnn import QnnToolchain
 from aotpack.toolchain.qnn_string import EP, string_for
+from aotpack.toolchain.rules import with_known_answers
 from aotpack.verdict import Code, Grade, Rules
 from samples.made_models import cnn
 
