@@ -29,6 +29,7 @@ __all__ = [
     "missing_library",
     "read_libraries",
     "register",
+    "registered_twice",
 ]
 
 #: Libraries as a caller gives them: a path, or several.
@@ -141,6 +142,19 @@ def register(options: onnxruntime.SessionOptions, libraries: Iterable[Path]) -> 
             # ONNX Runtime names the path twice before it says what is wrong.
             reason = brief(said.rpartition(f"{path}: ")[2])
             raise UsageError("cannot be loaded", where=where, found=reason, expected=_EXPECTED) from error
+
+
+def registered_twice(error: Exception) -> UsageError | None:
+    """What to raise where ONNX Runtime refuses a session since libraries have the same operators; else None."""
+    said = str(error)
+    if "already set in registry" not in said and "Conflicting with a registered kernel" not in said:
+        return None
+    return UsageError(
+        "an operator or its domain is registered twice",
+        where=_WHERE,
+        found=brief(said),
+        hint="give each library once: here, or in session_options",
+    )
 
 
 def missing_library(domains: Sequence[str]) -> str:
