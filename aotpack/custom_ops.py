@@ -145,7 +145,7 @@ def register(options: onnxruntime.SessionOptions, libraries: Iterable[Path]) -> 
 
 
 def registered_twice(error: Exception) -> UsageError | None:
-    """What to raise where ONNX Runtime refuses a session since libraries have the same operators; else None."""
+    """What to raise where two libraries are why ONNX Runtime makes no session; None if they are not."""
     said = str(error)
     if "already set in registry" not in said and "Conflicting with a registered kernel" not in said:
         return None
