@@ -63,10 +63,11 @@ def checked_libraries(given: GivenLibraries, *, where: str = _WHERE) -> tuple[Pa
     if not isinstance(given, Iterable):
         kind = type(given).__name__
         raise UsageError("is no list of paths", where=where, found=kind, expected=_EXPECTED)
-    found: dict[tuple[int, int], Path] = {}
+    found: dict[object, Path] = {}
     for each in given:
         path, status = _checked(each, where)
-        found.setdefault((status.st_dev, status.st_ino), path)
+        # Not every file system has numbers for files.
+        found.setdefault((status.st_dev, status.st_ino) if status.st_ino else path, path)
     return tuple(found.values())
 
 
