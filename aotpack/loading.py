@@ -31,7 +31,6 @@ from aotpack.selection import Candidate, Selection, select
 from aotpack.session import create
 from aotpack.settings import settings_issue
 from aotpack.source.cache import Held
-from aotpack.source.local import LocalVariants
 from aotpack.toolchain import toolchains
 from aotpack.vendor_text import brief
 from aotpack.verdict import Code, Grade
@@ -217,6 +216,8 @@ class _Load:
         policy = self._worth_compiling_for(miss)
         if policy is None:
             return None
+        from aotpack.source.local import LocalVariants
+
         local = LocalVariants(self.package.cache)
         libraries = read_libraries(self.options.libraries)
         place = (

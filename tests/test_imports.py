@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,10 +17,10 @@ from tests.conftest import BuiltPackage
 SLOW = {"onnx", "onnxruntime", "onnx_ir", "numpy", "aotpack.builder.build"}
 
 
-def loaded(*arguments: str) -> set[str]:
+def loaded(*arguments: str, env: dict[str, str] | None = None) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}),
         capture_output=True,
         text=True,
         check=True,
@@ -27,10 +28,10 @@ def loaded(*arguments: str) -> set[str]:
     return set(re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE))
 
 
-def test_the_package_by_itself_is_a_handful_of_modules() -> None:
-    modules = loaded("-c", "import aotpack")
-    assert "aotpack" in modules
-    assert not modules & {*SLOW, "pydantic", "typer", "rich"}
+def test_the_package_by_itself_is_itself_alone() -> None:
+    """A program that may load a package later pays a millisecond for it now: not even typing is imported."""
+    bare = loaded("-c", "import importlib, __future__")
+    assert loaded("-c", "import importlib, __future__, aotpack") - bare == {"aotpack"}
 
 
 @pytest.mark.parametrize(("verb", "needs"), [("inspect", set()), ("verify", {"numpy"})])
@@ -41,6 +42,31 @@ def test_looking_at_a_package_imports_neither_onnx_nor_onnxruntime(
     assert "aotpack.package" in modules
     # Weights that were shuffled are put in order by numpy, and only a reader of weights imports it.
     assert modules & SLOW == needs
+
+
+#: Each is for a first load, another verb, another system or a miss.
+NOT_FOR_A_WARM_LOAD = {
+    "aotpack.container.partial",
+    "aotpack.container.writer",
+    "aotpack.refusals",
+    "aotpack.source.local",
+    "aotpack.tuning",
+    "concurrent.futures",
+    "email.parser",
+    "filelock",
+    "html",
+    "platformdirs",
+    "psutil",
+}
+
+
+def test_a_load_of_what_is_in_the_cache_imports_what_it_needs(vad: BuiltPackage, tmp_path: Path) -> None:
+    """Whoever loads one model in a new process waits for each import."""
+    environment = {"AOTPACK_CACHE": str(tmp_path), "AOTPACK_VARIANT": "ort-cpu"}
+    code = "import sys, os, aotpack; aotpack.load(sys.argv[1]); os._exit(0)"
+    first = loaded("-c", code, str(vad.path), env=environment)
+    assert {"filelock", "concurrent.futures"} & first
+    assert not loaded("-c", code, str(vad.path), env=environment) & NOT_FOR_A_WARM_LOAD
 
 
 def test_loading_a_package_imports_nothing_that_builds(vad: BuiltPackage) -> None:

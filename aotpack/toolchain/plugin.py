@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, metadata, util
@@ -42,6 +43,9 @@ COMPILED_CONFIG: Mapping[str, Setting] = MappingProxyType(
     }
 )
 
+#: In the METADATA of an installed package.
+_VERSION = re.compile(r"^Version: *(\S+) *$", re.MULTILINE)
+
 _log = logging.getLogger(__name__)
 
 #: Answers of an EP that are kept for the life of the process, each to a question of at most `MAX_LENGTH`.
@@ -63,9 +67,12 @@ _GRADES = {
 def installed_version(distribution: str) -> str | None:
     """The version of an installed Python package, or None."""
     try:
-        return metadata.version(distribution)
+        found = metadata.distribution(distribution)
     except metadata.PackageNotFoundError:
         return None
+    # `metadata.version` reads the whole file as an e-mail, with the package's readme as its body.
+    header = _VERSION.search(found.read_text("METADATA") or "")
+    return header[1] if header else found.version
 
 
 class PluginToolchain(Toolchain):
