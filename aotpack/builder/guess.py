@@ -16,7 +16,7 @@ from aotpack.builder.models.custom_domains import custom_domains
 from aotpack.builder.models.model import import_model, load_graph, read_graph, read_model
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.spec import ComponentSpec, Constant, Limits
-from aotpack.builder.usual_sizes import Dimension, UsualSize, usual_sizes
+from aotpack.builder.usual_sizes import IMAGES, Dimension, UsualSize, usual_sizes
 from aotpack.dimensions import expression
 from aotpack.manifest import TensorInfo
 
@@ -94,16 +94,27 @@ def guess_inputs(
     metadata = {item.key: item.value for item in graph.metadata_props}
     # Without their libraries no size runs.
     runnable = custom_ops or not custom_domains(graph)
-    usual = usual_sizes(attempts.inputs, read_model(model).outputs, metadata)
-    for known in ({name: each.size for name, each in usual.items()}, {}) if usual else ({},):
-        for sizes in _candidates(attempts.inputs, known) if runnable else ():
+    for usual in _ways(attempts.inputs, read_model(model).outputs, metadata) if runnable else ():
+        for sizes in _candidates(attempts.inputs, {name: each.size for name, each in usual.items()}):
             if attempts.runs(sizes):
                 # The least is an edge at which compilers err more often, such as a spectrum of one frame.
-                doubled = sizes | {name: 2 * size for name, size in sizes.items() if name not in known}
+                doubled = sizes | {name: 2 * size for name, size in sizes.items() if name not in usual}
                 best = doubled if doubled != sizes and attempts.runs(doubled) else sizes
-                why = tuple(_told(name, usual[name]) for name in known)
+                why = tuple(_told(name, each) for name, each in usual.items())
                 return Guess(shapes=_shapes(attempts.inputs, best), constants=constants, runs=True, why=why)
     return Guess(shapes=_shapes(attempts.inputs, {}), constants=constants, runs=False)
+
+
+def _ways(
+    inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], metadata: Mapping[str, str]
+) -> list[dict[Dimension, UsualSize]]:
+    """Sizes that people use, in the order in which they are tried; at last none."""
+    ways: list[dict[Dimension, UsualSize]] = []
+    for image in (None, *IMAGES):
+        usual = usual_sizes(inputs, outputs, metadata, image)
+        if usual not in ways:
+            ways.append(usual)
+    return [*ways, {}] if ways[-1] else ways
 
 
 def _told(name: Dimension, usual: UsualSize) -> str:

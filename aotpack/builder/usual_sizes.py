@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aotpack.dimensions import expression
 from aotpack.manifest import TensorInfo
 
-__all__ = ["Dimension", "UsualSize", "usual_sizes"]
+__all__ = ["IMAGES", "Dimension", "UsualSize", "usual_sizes"]
 
 #: A dimension: its symbol or, where it has none, its input and axis.
 Dimension = str | tuple[str, int]
@@ -31,6 +31,8 @@ _HEIGHT = re.compile(r"height|^h$", re.IGNORECASE)
 _CLASSIFIER, _DETECTOR = 224, 640
 #: Of one line of text; the width of an image whose height is fixed and as low as one.
 _LINE_HEIGHT, _LINE_WIDTH = 64, 320
+#: What is tried where an image of a usual size is refused: one line of text, then small ones.
+IMAGES = ((48, 320), (224, 224), (32, 32))
 #: Colours of an image.
 _COLOURS = (1, 3, 4)
 #: Pixels of one side that metadata are believed.
@@ -46,7 +48,10 @@ class UsualSize:
 
 
 def usual_sizes(
-    inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], metadata: Mapping[str, str]
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
+    metadata: Mapping[str, str],
+    image: tuple[int, int] | None = None,
 ) -> dict[Dimension, UsualSize]:
     """Sizes of those open dimensions of `inputs` that are known by name or place; expressions are left out.
 
@@ -54,10 +59,11 @@ def usual_sizes(
         inputs: of a model.
         outputs: of it; what it gives for an image says of what size that is.
         metadata: custom metadata; Ultralytics writes ``imgsz`` there.
+        image: height and width of images of which nothing is known (`IMAGES`); by default by the outputs.
     """
     found: dict[Dimension, UsualSize] = {}
     for info in inputs:
-        for dimension, size in _of_image(info, outputs, metadata).items():
+        for dimension, size in _of_image(info, outputs, metadata, image).items():
             found.setdefault(dimension, size)
     named = dict.fromkeys(dim for info in inputs for dim in info.shape or () if isinstance(dim, str))
     for text in named:
@@ -90,7 +96,10 @@ def _by_name(name: str) -> UsualSize | None:
 
 
 def _of_image(
-    info: TensorInfo, outputs: Sequence[TensorInfo], metadata: Mapping[str, str]
+    info: TensorInfo,
+    outputs: Sequence[TensorInfo],
+    metadata: Mapping[str, str],
+    image: tuple[int, int] | None,
 ) -> dict[Dimension, UsualSize]:
     """Height and width of an input that is an image: (batch, colours, height, width), or colours last."""
     shape = info.shape or ()
@@ -114,6 +123,8 @@ def _of_image(
         why = "pixels of a line of text" if height <= _LINE_HEIGHT else "pixels of a square image"
     elif isinstance(width, int):
         sizes, why = (width, width), "pixels of a square image"
+    elif image is not None:
+        sizes, why = image, "pixels, a guess"
     else:
         vector = bool(outputs) and all(len(each.shape or ()) == 2 for each in outputs)
         side = _CLASSIFIER if vector else _DETECTOR

@@ -65,6 +65,31 @@ def test_a_size_is_one_or_what_it_runs_with(
     assert guessed(tmp_path, workers, made) == Guess(shapes=shapes, constants={}, runs=True)
 
 
+def test_sizes_are_those_that_people_use(tmp_path: Path, workers: Workers) -> None:
+    """An image that has to be 48 high, as those of PP-OCR; nothing says so."""
+    made = model(
+        [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Reshape", ["c", "rows"], ["y"])],
+        [value("x", ["batch", 3, "a", "b"])],
+        w=np.ones((1, 3, 48, 1), np.float32),
+        rows=np.array([1, 1, 320], np.int64),
+    )
+    guess = guessed(tmp_path, workers, made)
+    assert guess == Guess(shapes={"batch": (1,), "a": (48,), "b": (320,)}, constants={}, runs=True)
+    assert guess.why == (
+        "a = 48: pixels, a guess",
+        "b = 320: pixels, a guess",
+        "batch = 1: one at a time",
+    )
+
+
+def test_what_follows_from_others_is_left_to_them(tmp_path: Path, workers: Workers) -> None:
+    nodes = [helper.make_node("Concat", ["past", "x"], ["all"], axis=1)]
+    nodes.append(helper.make_node("Add", ["all", "mask"], ["y"]))
+    inputs = [value("past", [1, "cache"]), value("x", [1, "seq"]), value("mask", [1, "cache + seq"])]
+    guess = guessed(tmp_path, workers, model(nodes, inputs))
+    assert guess == Guess(shapes={"cache": (128,), "seq": (128,)}, constants={}, runs=True)
+
+
 def test_one_dimension_is_large_where_another_must_not_be(tmp_path: Path, workers: Workers) -> None:
     """Such as the window and the batch of a state that stands on an axis of its own."""
     nodes = [
