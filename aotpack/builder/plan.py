@@ -14,7 +14,7 @@ from aotpack.builder.models.bfloat16 import BFLOAT16, computes_in_bfloat16
 from aotpack.builder.models.custom_domains import custom_domains
 from aotpack.builder.models.low_bits import QDQ_DOMAINS, low_bit_types
 from aotpack.builder.models.model import SourceModel, read_graph, read_source
-from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_infos
+from aotpack.builder.models.shapes import default_inputs, fix_shapes, open_dimensions, tensor_infos
 from aotpack.builder.models.traversal import all_nodes
 from aotpack.builder.numerics.hints import rounds_to_integers
 from aotpack.builder.numerics.samples import check_samples
@@ -58,6 +58,8 @@ class ComponentPlan:
     rounds: bool
     #: Domains of its operators that ONNX Runtime does not have.
     custom_domains: tuple[str, ...] = ()
+    #: Inputs that need not be given; compiled they are constants.
+    default_inputs: tuple[str, ...] = ()
     #: Of the user's inputs; None: they are made up.
     samples_digest: str | None = None
 
@@ -384,6 +386,7 @@ def _read(spec: ComponentSpec) -> ComponentPlan:
         ),
         rounds=rounds_to_integers(graph) or bool(low_bit_types(graph)),
         custom_domains=custom_domains(graph),
+        default_inputs=default_inputs(graph),
         samples_digest=_samples_digest(spec, model.inputs, tensor_infos(graph)),
     )
 

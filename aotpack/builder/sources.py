@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,7 +198,7 @@ class Sources:
             source = self._import(component)
             with _scratch(self._folder / f"prepared-{len(self._prepared)}") as folder:
                 model, widened = prepare(source, component.spec.shapes, folder, widen)
-            self._prepared[key] = _Prepared(model, _note(widened, widen))
+            self._prepared[key] = _Prepared(model, _note(widened, widen, component.default_inputs))
         return self._prepared[key]
 
     def _import(self, component: ComponentPlan) -> ModelFiles:
@@ -292,13 +292,16 @@ def _scratch(folder: Path) -> Iterator[Path]:
         raise OutputError(error.strerror or str(error), where=folder, hint="is it full?") from error
 
 
-def _note(widened: Mapping[tuple[str, str], int], widen: Mapping[str, str]) -> str | None:
-    """What was done to weights, in a sentence for the report."""
+def _note(
+    widened: Mapping[tuple[str, str], int], widen: Mapping[str, str], fixed: Sequence[str]
+) -> str | None:
+    """What was done to weights and inputs, in a sentence for the report."""
     wider = [f"{count} {name} as {wide}" for (name, wide), count in widened.items() if wide != name]
     told = [f"{count} {name}" for (name, wide), count in widened.items() if wide == name]
     sentences = [
         *([f"Weights stored wider, exactly: {', '.join(sorted(wider))}."] if wider else []),
         *(["Computed in float32, for it takes no bfloat16."] if BFLOAT16 in widen else []),
+        *([f"Inputs fixed to their default values: {', '.join(fixed)}."] if fixed else []),
         *([f"Weights with their zero point written out: {', '.join(sorted(told))}."] if told else []),
     ]
     return " ".join(sentences) or None

@@ -14,7 +14,7 @@ from aotpack.shapes import bind
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["fed_inputs", "fix_shapes", "open_dimensions", "tensor_info", "tensor_infos"]
+__all__ = ["default_inputs", "fed_inputs", "fix_shapes", "open_dimensions", "tensor_info", "tensor_infos"]
 
 
 def tensor_infos(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
@@ -76,6 +76,17 @@ def fed_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The inputs that a caller has to give; models of IR version 3 list their initializers too."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in initializers]
+
+
+def default_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The inputs that a caller may give and need not, since an initializer has a value for them.
+
+    None up to IR version 3, in which every initializer has to be an input.
+    """
+    if model.ir_version < 4:
+        return ()
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return tuple(value.name for value in model.graph.input if value.name in initializers)
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:

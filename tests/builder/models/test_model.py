@@ -24,7 +24,7 @@ from aotpack.builder.models.model import (
     read_graph,
     read_model,
 )
-from aotpack.builder.models.shapes import fix_shapes, open_dimensions, tensor_infos
+from aotpack.builder.models.shapes import default_inputs, fix_shapes, open_dimensions, tensor_infos
 from aotpack.builder.models.traversal import all_graphs
 from aotpack.errors import ModelError, ShapeError, UnknownName
 
@@ -328,3 +328,14 @@ def test_sizes_of_0_and_less_are_open(tmp_path: Path) -> None:
         import_model(model, tmp_path / "out").path, providers=["CPUExecutionProvider"]
     )
     assert session.run(None, {"x": np.ones((2, 5), np.float32)})[0].shape == (2, 5)
+
+
+def test_inputs_with_defaults_are_told_where_they_are_meant() -> None:
+    """Up to IR version 3 every weight is an input."""
+    source = parser.parse_model("""<ir_version: 9, opset_import: ["": 18]>
+    g (float[3] x, float[1] k) => (float[3] y) <float[1] w = {2.0}> { h = Mul (x, k) y = Mul (h, w) }""")
+    source.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "k"))
+    assert default_inputs(source) == ("k",)
+    assert [info.name for info in tensor_infos(source)] == ["x"]
+    source.ir_version = 3
+    assert default_inputs(source) == ()
