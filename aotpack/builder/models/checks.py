@@ -70,6 +70,12 @@ def _check_model(model: onnx.ModelProto) -> None:
     for node in all_nodes(model):
         if not node.op_type or len(node.op_type) > MAX_NAME or len(node.domain) > MAX_NAME:
             raise ModelError("has a node without an operator", where=f"node {shortened(node.name)}")
+        if (node.domain, node.op_type) == ("com.microsoft", "EPContext"):
+            source = next((each.s for each in node.attribute if each.name == "source"), b"")
+            compiled_by = shortened(source.decode("utf-8", "replace")) if source else "an execution provider"
+            raise ModelError(
+                f"is compiled already, by {compiled_by}", hint="give the model that it was compiled from"
+            )
         if node.op_type == "Constant" and len(node.output) != 1:
             raise ModelError(f"has a Constant with {len(node.output)} outputs", expected="one")
     metadata = sum(len(item.key) + len(item.value) for item in model.metadata_props)

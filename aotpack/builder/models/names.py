@@ -46,8 +46,8 @@ def rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
 def separate_names(model: onnx.ModelProto) -> bool:
     """Give each value that a nested graph makes a name that no other graph has, in place; say if any had.
 
-    ONNX lets the branches of an If use the same names inside. The QNN EP, which puts both into one graph,
-    takes no such model.
+    ONNX lets the branches of an If use the same names inside. An EP that puts both into one graph takes no
+    such model.
     """
     seen: set[str] = set()
     taken = {name for graph in all_graphs(model) for name in _defined(graph)}

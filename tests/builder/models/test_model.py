@@ -339,3 +339,12 @@ def test_inputs_with_defaults_are_told_where_they_are_meant() -> None:
     assert [info.name for info in tensor_infos(source)] == ["x"]
     source.ir_version = 3
     assert default_inputs(source) == ()
+
+
+def test_a_model_that_is_compiled_already_says_by_what(tmp_path: Path) -> None:
+    node = helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", source="SomeExecutionProvider")
+    made = helper.make_graph([node], "g", model().graph.input[:1], model().graph.output[:1])
+    imports = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(made, opset_imports=imports), tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="is compiled already, by 'SomeExecutionProvider'"):
+        read_model(tmp_path / "model.onnx")
