@@ -7,8 +7,9 @@ fits this machine and why, and `load` gives an `onnxruntime.InferenceSession` on
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+# Importing typing for this name would take longer than everything else here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from aotpack.builder.build import build
     from aotpack.builder.report import BuildReport

@@ -44,7 +44,7 @@ class SelectOptions:
     """How a variant is chosen.
 
     Raises:
-        UsageError: there is no such library in `custom_ops`.
+        UsageError: there is no such library in `custom_ops`, or the policy is none.
     """
 
     #: What the user wants of the choice; None: `Policy()`.
@@ -60,6 +60,9 @@ class SelectOptions:
     custom_ops: GivenLibraries = ()
 
     def __post_init__(self) -> None:
+        if self.policy is not None and not isinstance(self.policy, Policy):
+            found = type(self.policy).__name__
+            raise UsageError("has the wrong type", where="policy", found=found, expected="an aotpack.Policy")
         object.__setattr__(self, "custom_ops", checked_libraries(self.custom_ops))
 
     @property
@@ -88,7 +91,7 @@ class LoadOptions(SelectOptions):
     """How a variant is chosen, and how its session is made.
 
     Raises:
-        UsageError: `on_miss` is unknown, or there is no such library in `custom_ops`.
+        UsageError: `on_miss` is unknown, `on_event` cannot be called, or as for `SelectOptions`.
     """
 
     #: What to do where nothing but the portable variant is left, or where the best one would be better
@@ -107,6 +110,9 @@ class LoadOptions(SelectOptions):
         SelectOptions.__post_init__(self)
         if self.on_miss not in get_args(OnMiss):
             raise UsageError(f"unknown on_miss {self.on_miss!r}", expected=", ".join(get_args(OnMiss)))
+        if self.on_event is not None and not callable(self.on_event):
+            found = type(self.on_event).__name__
+            raise UsageError("has the wrong type", where="on_event", found=found, expected="a function")
 
 
 class LoadKeywords(SelectKeywords, total=False):

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from aotpack.bucket import best, buckets, shapes_by_model
-from aotpack.container.partial import new_folder
 from aotpack.container.reader import PackageReader
-from aotpack.errors import UnknownName
+from aotpack.errors import UnknownName, UsageError
 from aotpack.load_options import LoadKeywords, LoadOptions, SelectKeywords, SelectOptions, takes
 from aotpack.loading import Loaded, load_first
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Manifest, Variant
+from aotpack.policy import VARIANT_VARIABLE, Measured, Policy
 from aotpack.probing import probe
-from aotpack.refusals import check_models
 from aotpack.selection import Selection, select
 from aotpack.source.cache import Cache
+from aotpack.source.layout import TUNING
+from aotpack.source.regular import is_folder
 from aotpack.toolchain import toolchains
-from aotpack.tuning import TuningStore
-from aotpack.variant_names import find_variant, name_for
+from aotpack.toolchain.rules import with_known_answers
+from aotpack.variant_names import find_variant, name_for, split_name, variants_named
+from aotpack.verdict import Rules
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -72,6 +74,10 @@ class Package:
             self._cache = Cache()
         return self._cache
 
+    def rules(self, machine: Machine) -> Mapping[str, Rules]:
+        """What judges variants for this computer, `machine`, with what its EPs have answered before."""
+        return with_known_answers(toolchains(), self.cache.root, machine)
+
     @property
     def reader(self) -> PackageReader:
         """Its bytes."""
@@ -103,10 +109,15 @@ class Package:
     def variant(self, name: str, component: str | None = None) -> Variant:
         """The variant with this id, or the only one for this target.
 
+        Args:
+            name: with the component in front where it is not the first one: ``encoder/ort-cpu``.
+            component: the same by itself.
+
         Raises:
             UnknownName: there is none.
-            UsageError: there are several for that target.
+            UsageError: there are several for that target, or two components are named.
         """
+        component, name = split_name(name, component)
         return find_variant(self.component(component), name)
 
     @takes(SelectOptions)
@@ -131,28 +142,71 @@ class Package:
         self, options: SelectOptions, *, component: str | None = None, machine: Machine | None = None
     ) -> Selection:
         """As `select`, with options that were put together before."""
-        policy = options.whole_policy
+        given = policy = options.whole_policy
         here = machine is None
         if here:
             policy, machine = policy.with_environment(), probe()
         assert machine is not None
-        known, selections = toolchains(), []
+        asked_by = VARIANT_VARIABLE if policy is not given else None
+        known = self.rules(machine) if here else toolchains()
+        selections = []
+        unknown: UnknownName | None = None
         for each in (options.shapes and buckets(self.manifest, component)) or [self.component(component)]:
-            measured = TuningStore(self.cache.root).read(self.digest, each.name, machine) if here else {}
-            named = policy.variant and name_for(each.name, policy.variant, self.component_names)
+            try:
+                own = self._policy_for(each, policy, asked_by)
+            except UnknownName as error:
+                # Buckets of one model need not have the same variants.
+                unknown = unknown or error
+                continue
+            measured = self._measured(each, machine) if here else {}
             selections.append(
                 select(
                     each,
                     machine,
                     known,
                     here=here,
-                    policy=replace(policy, variant=named) if policy.variant else policy,
+                    policy=own,
                     measured=measured,
                     shapes=options.shapes,
                     custom_ops=bool(options.custom_ops),
                 )
             )
+        if unknown is not None and not selections:
+            raise unknown
         return best(selections)
+
+    def _measured(self, component: Component, machine: Machine) -> Mapping[str, Measured]:
+        """What `aotpack tune` measured of a component on this computer, by variant id."""
+        if not is_folder(self.cache.root / TUNING):
+            return {}
+        from aotpack.tuning import TuningStore
+
+        return TuningStore(self.cache.root).read(self.digest, component.name, machine)
+
+    def _policy_for(self, component: Component, policy: Policy, asked_by: str | None) -> Policy:
+        """The policy with the name alone that it has for a variant of this component.
+
+        Args:
+            component: of this package.
+            policy: which may name variants of several components.
+            asked_by: the environment variable that named them; None: the caller did.
+
+        Raises:
+            UnknownName: the component has no such variant.
+        """
+        if policy.variant is None:
+            return policy
+        try:
+            named = name_for(component.name, policy.variant, self.component_names)
+            if named is not None:
+                variants_named(component, named)
+        except UsageError as error:
+            several = len(self.manifest.components) > 1
+            places = [asked_by, f"component {component.name}" if several else None]
+            for place in filter(None, reversed(places)):
+                error.at(place)
+            raise
+        return replace(policy, variant=named)
 
     def select_all(
         self, options: SelectOptions, *, component: str | None = None, machine: Machine | None = None
@@ -238,6 +292,8 @@ class Package:
             DigestMismatch: some bytes are wrong; all of them are named.
             NotAllowed: some variants ask for what no package may (`aotpack.refusals`); all of them are named.
         """
+        from aotpack.refusals import check_models
+
         self._reader.verify(progress)
         check_models(self._reader)
 
@@ -247,7 +303,8 @@ class Package:
         """Write the files of a variant into the new folder `folder`; all of them or none.
 
         Args:
-            name: the variant's id, or its target where that has one variant.
+            name: the variant's id, or its target where that has one variant; with a component in front
+                (``encoder/ort-cpu``) as for `variant`.
             folder: a new folder, or one that is empty.
             component: by default the first one.
 
@@ -255,6 +312,9 @@ class Package:
             OutputError: the folder exists and is not empty, or cannot be written.
             UnknownName: there is no such variant.
         """
+        from aotpack.container.partial import new_folder
+
+        component, name = split_name(name, component)
         files = self.variant(name, component).files
         folder = Path(folder)
         with new_folder(folder) as partial:
@@ -265,14 +325,19 @@ class Package:
         return [folder / file.path for file in files]
 
 
-def open_package(path: str | os.PathLike[str]) -> Package:
+def open_package(path: str | os.PathLike[str], *, cache: Cache | None = None) -> Package:
     """Open a package. Only its manifest is read.
+
+    Args:
+        path: of the package.
+        cache: where its variants are put together, and all else is kept that comes of it; by default the
+            user's.
 
     Raises:
         PackageNotFound: there is no such file.
         FormatError: it is not a well-formed package.
     """
-    return Package(PackageReader.open(Path(path)))
+    return Package(PackageReader.open(Path(path)), cache=cache)
 
 
 @takes(SelectOptions)

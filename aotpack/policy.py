@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, Literal, Protocol
 
 from aotpack.errors import UsageError
@@ -92,9 +93,14 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name, given in (("devices", self.devices), ("eps", self.eps)):
-            # Of which each letter would be one.
+            # Each of its letters would be an item.
             if isinstance(given, str):
                 raise UsageError("is a text", where=name, found=repr(given), expected=f"a list: [{given!r}]")
+        _check("devices", self.devices, Sequence, "a list, best first", optional=True)
+        _check("eps", self.eps, Collection, "a set of names", optional=True)
+        _check("variant", self.variant, str, "a name, or several with commas", optional=True)
+        _check("memory_limit", self.memory_limit, Integral, "a number of bytes", optional=True)
+        _check("min_compiled", self.min_compiled, Real, "0 to 1")
         strange = [device for device in self.devices or () if device not in _ORDERS["latency"]]
         if strange:
             raise UsageError(f"unknown device type {strange[0]!r}", expected="npu, gpu, cpu")
@@ -112,7 +118,7 @@ class Policy:
 
     def with_environment(self) -> Policy:
         """This policy, asking for ``$AOTPACK_VARIANT`` unless it asks for a variant already."""
-        named = os.environ.get(VARIANT_VARIABLE)
+        named = os.environ.get(VARIANT_VARIABLE, "").strip()
         return replace(self, variant=named) if named and self.variant is None else self
 
     def narrow(self, variant: Variant, verdict: Verdict, measured: Measured | None) -> Verdict:
@@ -168,6 +174,12 @@ class Policy:
             return usual
         seconds = None if measured is None else measured.run_seconds
         return (seconds is None, seconds or 0.0, *usual)
+
+
+def _check(name: str, given: object, kind: type, expected: str, *, optional: bool = False) -> None:
+    # True is a number for Python alone.
+    if not (isinstance(given, kind) and not isinstance(given, bool)) and not (optional and given is None):
+        raise UsageError("has the wrong type", where=name, found=repr(given), expected=expected)
 
 
 def share_compiled(coverage: Coverage | None) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from aotpack.custom_ops import register
+from aotpack.custom_ops import register, registered_twice
 from aotpack.errors import UsageError
 from aotpack.manifest import Variant
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from aotpack.load_options import SessionChange
 
-__all__ = ["AddsProvider", "options_for"]
+__all__ = ["AddsProvider", "options_for", "try_libraries"]
 
 #: What is said of where a mistake is.
 _WHERE = "session_options"
@@ -32,7 +32,11 @@ _RESERVED = {
     "ep.context_enable": (("0",), "variants were compiled when the package was built"),
     _FORMAT: (("ONNX",), "the files of a variant are ONNX"),
     "session.model_external_initializers_file_folder_path": (("",), "weights lie beside the variant's ONNX"),
+    "ep.context_file_path": (("",), "the files that a variant refers to lie beside its ONNX"),
 }
+
+#: Of a variant that was compiled, and must not be compiled when it is loaded.
+_COMPILED = "session.disable_model_compile"
 
 #: An ONNX model with an empty graph, of opset 13.
 _EMPTY_MODEL = b"\x08\x08:\x03\x12\x01gB\x04\n\x00\x10\r"
@@ -82,7 +86,7 @@ def options_for(
     elif isinstance(given, ort.SessionOptions):
         _check(given, variant, changed=False)
         options = _with_needs(_copy(given), variant)
-    elif callable(given):
+    elif callable(given) and not isinstance(given, type):
         options = _with_needs(ort.SessionOptions(), variant)
         _change(options, given)
         _check(options, variant, changed=True)
@@ -90,7 +94,7 @@ def options_for(
         raise UsageError(
             "is neither options nor a function",
             where=_WHERE,
-            found=type(given).__name__,
+            found=f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__,
             expected="an onnxruntime.SessionOptions, or a function that changes the one that it is given",
         )
     register(options, custom_ops)
@@ -105,6 +109,25 @@ def options_for(
     if isinstance(given, ort.SessionOptions) and needs_nothing and not options.has_providers():
         return given
     return options
+
+
+def try_libraries(libraries: Sequence[Path]) -> None:
+    """Register libraries of custom operators for a session that is never initialised.
+
+    Raises:
+        UsageError: one cannot be registered, or not beside another one.
+    """
+    import onnxruntime as ort
+    from onnxruntime.capi import _pybind_state as state
+
+    options = ort.SessionOptions()
+    register(options, libraries)
+    try:
+        state.InferenceSession(options, _EMPTY_MODEL, False, False)
+    except Exception as error:
+        if (twice := registered_twice(error)) is not None:
+            raise twice from error
+        raise
 
 
 def _with_needs(options: onnxruntime.SessionOptions, variant: Variant) -> onnxruntime.SessionOptions:
@@ -158,10 +181,23 @@ def _check(options: onnxruntime.SessionOptions, variant: Variant, *, changed: bo
         found = _entry(options, key)
         if found != value and (changed or found is not None):
             raise _taken_away(key, found, value, f"variant {variant.id} needs it")
+    for option, value in variant.session.provider_options.items():
+        # Where ONNX Runtime keeps the options of an EP; those that are added with the EP would replace it.
+        key = f"ep.{variant.ep.lower()}.{option}"
+        found = _entry(options, key)
+        if found is not None and found != value:
+            raise _taken_away(key, found, value, f"variant {variant.id} was compiled with it")
     for key, (allowed, why) in _RESERVED.items():
         found = _entry(options, key)
         if found is not None and found not in allowed and key not in variant.session.config:
             raise _taken_away(key, found, allowed[0] or "nothing", why)
+    if options.optimized_model_filepath and variant.session.config.get(_COMPILED) == "1":
+        raise _taken_away(
+            "optimized_model_filepath",
+            options.optimized_model_filepath,
+            "nothing",
+            f"variant {variant.id} is compiled, and ONNX Runtime writes no graph of compiled nodes",
+        )
     levels = ort.GraphOptimizationLevel
     # Who prepares options cannot leave the level open: what it is at first is no wish.
     unchanged = (levels.ORT_DISABLE_ALL,) if changed else (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL)

@@ -12,7 +12,7 @@ from aotpack.errors import UnknownName, UsageError
 from aotpack.manifest import Component, Variant
 from aotpack.target import find
 
-__all__ = ["find_variant", "name_for"]
+__all__ = ["find_variant", "name_for", "split_name", "variants_named"]
 
 #: Ids in an error; far more do not fit a line that somebody reads.
 _MAX_LISTED = 12
@@ -46,6 +46,24 @@ def name_for(component: str, text: str, components: Iterable[str]) -> str | None
     return names.get(component, names.get(""))
 
 
+def split_name(name: str, component: str | None) -> tuple[str | None, str]:
+    """The component and the variant that a name for one variant means, such as ``encoder/ort-cpu``.
+
+    Args:
+        name: with or without a component.
+        component: that was named beside it, if one was.
+
+    Raises:
+        UsageError: the two name different components.
+    """
+    of, _, variant = name.rpartition("/")
+    if of and component is not None and of != component:
+        raise UsageError(
+            "is of another component", where=f"variant {name}", expected=f"{component}/{variant}"
+        )
+    return of or component, variant
+
+
 def find_variant(component: Component, name: str) -> Variant:
     """The variant with this id, or the only one for this target.
 
@@ -57,13 +75,7 @@ def find_variant(component: Component, name: str) -> Variant:
         UnknownName: there is none; the error quotes the nearest names.
         UsageError: the component has several variants for that target; the error lists their ids.
     """
-    by_id = {variant.id: variant for variant in component.variants}
-    if name in by_id:
-        return by_id[name]
-    found = _for_target(component, name)
-    if not found:
-        targets = [variant.target for variant in component.variants]
-        raise UnknownName("variant", name, (*by_id, *targets), hint="`aotpack inspect` lists them")
+    found = variants_named(component, name)
     if len(found) > 1:
         listed = [variant.id for variant in found[:_MAX_LISTED]]
         more = f" and {len(found) - _MAX_LISTED} more" if len(found) > _MAX_LISTED else ""
@@ -73,6 +85,22 @@ def find_variant(component: Component, name: str) -> Variant:
             expected=f"the id of one: {', '.join(listed)}{more}",
         )
     return found[0]
+
+
+def variants_named(component: Component, name: str) -> list[Variant]:
+    """The variant with this id, or all for this target.
+
+    Raises:
+        UnknownName: there is none; the error quotes the nearest names.
+    """
+    by_id = {variant.id: variant for variant in component.variants}
+    if name in by_id:
+        return [by_id[name]]
+    found = _for_target(component, name)
+    if not found:
+        targets = [variant.target for variant in component.variants]
+        raise UnknownName("variant", name, (*by_id, *targets), hint="`aotpack inspect` lists them")
+    return found
 
 
 def _for_target(component: Component, name: str) -> list[Variant]:

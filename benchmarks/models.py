@@ -1,22 +1,27 @@
 """Real models and targets: what is built, and how far it is off, as the table of docs/models.md.
 
-    python -m benchmarks.models [--models ppocr_det,magika] [--targets ort-cpu,webgpu] [--write PAGE]
+    python -m benchmarks.models [--models ppocr_det,magika] [--targets ort-cpu,webgpu] [--rows FOLDER]
+                                [--write PAGE]
 
 Prints Markdown: the table, then a note for each variant that was refused or of which there is more to know.
 Exits with 1 where an outcome is not the one that samples/real_builds.toml explains. A whole run takes about
-ten minutes on two cores. WebGPU is compared on a GPU in software where Debian's chromium has brought one.
+half an hour on two cores, most of it WebGPU's, on a GPU in software that Debian's chromium brings along; with
+``--rows`` a run that was interrupted goes on with the next model.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from aotpack.builder.report import Row
 from aotpack.probing import probe
@@ -26,6 +31,9 @@ from samples import software_gpu
 from samples.real_builds import TARGETS, RealBuild, build_real, known, outcome, surprise
 
 _BEGIN, _END = "<!-- begin of what benchmarks.models prints -->\n", "<!-- end -->\n"
+#: What the table says by itself.
+_NOT_RUN = re.compile(r"Not run here: [^.]*\. ?")
+_ROWS = TypeAdapter(list[Row])
 _DISTRIBUTIONS = (
     "onnxruntime",
     "onnxruntime-ep-openvino",
@@ -43,6 +51,7 @@ def main() -> int:
     parser.add_argument("--models", help="names in samples/real_builds.toml, with commas; by default all")
     parser.add_argument("--targets", help=f"some of {','.join(TARGETS)}; by default all")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put it into this page instead")
+    parser.add_argument("--rows", type=Path, metavar="FOLDER", help="keep rows here, and take those that are")
     asked = parser.parse_args()
     os.environ.update(software_gpu.environment() or {})
     models = asked.models.split(",") if asked.models else list(known())
@@ -52,8 +61,7 @@ def main() -> int:
     lines, notes, surprises = [], [], []
     for name in models:
         real = known()[name]
-        with tempfile.TemporaryDirectory() as folder:
-            rows = {row.target: row for row in build_real(real, here, Path(folder))}
+        rows = {row.target: row for row in _rows(real, here, asked.rows)}
         lines.append(_line(real, targets, rows))
         notes += [note for row in rows.values() if (note := _note(real, row)) is not None]
         surprises += [text for row in rows.values() if (text := surprise(real, row)) is not None]
@@ -68,6 +76,19 @@ def main() -> int:
     for text in surprises:
         print(f"not as samples/real_builds.toml says: {text}", file=sys.stderr)
     return 1 if surprises else 0
+
+
+def _rows(real: RealBuild, targets: Sequence[str], kept: Path | None) -> list[Row]:
+    """What became of a model, built now or, where `kept` has it, before."""
+    file = kept / f"{real.name}.json" if kept else None
+    if file is not None and file.exists():
+        return _ROWS.validate_json(file.read_bytes())
+    with tempfile.TemporaryDirectory() as folder:
+        rows = build_real(real, targets, Path(folder), reuse=False)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(_ROWS.dump_json(rows, indent=1))
+    return rows
 
 
 def _why_not(target: str) -> str | None:
@@ -113,8 +134,8 @@ def _cell(row: Row) -> str:
 def _note(real: RealBuild, row: Row) -> str | None:
     """What is to be known of a variant; None where the table says it all."""
     explained = real.refused.get(row.target) or real.fails.get(row.target) or real.remarks.get(row.target)
-    said = row.reason if row.numerics is not None or row.state == "failed" else None
-    if said is None and explained is None:
+    said = _NOT_RUN.sub("", row.reason or "")
+    if not said and explained is None:
         return None
     quoted = f' aotpack says: "{said}".' if said else ""
     return f"`{real.name}` for `{row.target}`: **{outcome(row)}**.{quoted} {explained or ''}".rstrip()

@@ -18,10 +18,11 @@ import onnx
 from aotpack.builder.build import build
 from aotpack.builder.report import Row
 from aotpack.builder.spec import Constant
+from aotpack.errors import BuildFailed
 from samples.real_inputs import make
 from samples.real_models import fetch
 
-__all__ = ["QUICK_TARGETS", "TARGETS", "RealBuild", "build_real", "known", "outcome", "surprise"]
+__all__ = ["TARGETS", "RealBuild", "build_real", "known", "outcome", "surprise"]
 
 _TABLE = Path(__file__).with_suffix(".toml")
 
@@ -36,14 +37,8 @@ TARGETS = (
     "tensorrt-rtx-sm89",
 )
 
-#: What `make test` builds the quick models for: targets that are cheap to compile and to run.
-QUICK_TARGETS = ("portable", "ort-cpu", "openvino-cpu-avx2", "qnn-htp-v75")
-
 #: How aotpack begins to say that a variant was made and refused.
 _OFF = "its numbers are off"
-
-#: Inputs that each variant is compared on.
-_SAMPLES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +50,7 @@ class RealBuild:
     shapes: Mapping[str, tuple[int, ...]]
     inputs: Mapping[str, Mapping[str, Any]]
     constants: Mapping[str, Constant] = field(default_factory=dict)
-    quick: bool = False
+    quick: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     fails: Mapping[str, str] = field(default_factory=dict)
     remarks: Mapping[str, str] = field(default_factory=dict)
@@ -68,37 +63,45 @@ def known() -> dict[str, RealBuild]:
 
 
 def _with_tuples(table: dict[str, Any]) -> dict[str, Any]:
-    return table | {"shapes": {name: tuple(sizes) for name, sizes in table["shapes"].items()}}
+    shapes = {name: tuple(sizes) for name, sizes in table["shapes"].items()}
+    return table | {"shapes": shapes, "quick": tuple(table.get("quick", ()))}
 
 
-def build_real(real: RealBuild, targets: Collection[str], folder: Path, *, reuse: bool = True) -> list[Row]:
+def build_real(
+    real: RealBuild, targets: Collection[str], folder: Path, *, samples: int = 2, reuse: bool = True
+) -> list[Row]:
     """Build a model for some of `TARGETS` into a package in `folder`; its rows, in the order of `TARGETS`.
 
     Args:
         real: what to build.
         targets: some of `TARGETS`; each must be one that can be compiled for here.
         folder: empty; the inputs and the package are written into it.
+        samples: inputs that each variant is compared on.
         reuse: as in `aotpack.build`.
 
     Raises:
         As `aotpack.build`, but not for targets that fail: those are rows.
     """
     model = fetch(real.name)
-    samples = folder / "inputs"
-    samples.mkdir()
-    for seed in range(_SAMPLES):
-        np.savez(samples / f"{seed}.npz", **_inputs(model, real, seed))
-    report = build(
-        model,
-        targets=[target for target in targets if target != "portable"],
-        portable="portable" in targets,
-        output=folder / f"{real.name}.aotpack",
-        shapes=real.shapes,
-        constants=real.constants,
-        inputs=samples,
-        keep_going=True,
-        reuse=reuse,
-    )
+    inputs = folder / "inputs"
+    inputs.mkdir()
+    for seed in range(samples):
+        np.savez(inputs / f"{seed}.npz", **_inputs(model, real, seed))
+    try:
+        report = build(
+            model,
+            targets=[target for target in targets if target != "portable"],
+            portable="portable" in targets,
+            output=folder / f"{real.name}.aotpack",
+            shapes=real.shapes,
+            constants=real.constants,
+            inputs=inputs,
+            keep_going=True,
+            reuse=reuse,
+        )
+    except BuildFailed as error:
+        # Not one variant came out.
+        report = error.report
     return sorted(report.rows, key=lambda row: TARGETS.index(row.target))
 
 
@@ -130,7 +133,12 @@ def _inputs(model: Path, real: RealBuild, seed: int) -> dict[str, Any]:
         if "value" in how:
             made[info.name] = np.asarray(how["value"], dtype)
             continue
-        shape = real.shapes.get(info.name) or [dimension.dim_value for dimension in tensor.shape.dim]
+        shape = real.shapes.get(info.name) or [_size(each, real) for each in tensor.shape.dim]
         scaling = {key: how[key] for key in ("scale", "shift") if key in how}
         made[info.name] = make(how["like"], shape, seed, **scaling).astype(dtype)
     return made
+
+
+def _size(dimension: onnx.TensorShapeProto.Dimension, real: RealBuild) -> int:
+    """Of a fixed dimension, or of one that the build fixes by its name."""
+    return real.shapes[dimension.dim_param][0] if dimension.dim_param else int(dimension.dim_value)

@@ -10,6 +10,7 @@ import pytest
 
 import aotpack
 from aotpack import Package
+from aotpack.errors import UsageError
 from aotpack.load_options import LoadKeywords, LoadOptions, SelectKeywords, SelectOptions
 
 
@@ -44,3 +45,10 @@ def test_a_signature_names_each_option(function: Callable[..., object], options:
 def test_an_option_that_there_is_not_is_an_error_before_anything_is_done() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'on_mis'"):
         aotpack.load("no-such-file", on_mis="error")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("wrong", [{"policy": {"variant": "ort-cpu"}}, {"policy": "cpu"}, {"on_event": 3}])
+def test_an_option_of_another_type_is_an_error_before_anything_is_done(wrong: dict[str, object]) -> None:
+    (name,) = wrong
+    with pytest.raises(UsageError, match=f"^{name}: has the wrong type"):
+        aotpack.load("no-such-file", **wrong)  # type: ignore[arg-type]

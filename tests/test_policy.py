@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +115,33 @@ def test_a_policy_asks_for_a_variant_by_its_id(component: Component, monkeypatch
 def test_a_policy_that_means_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Policy(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"devices": {"npu", "cpu"}},
+        {"devices": 1},
+        {"eps": 5},
+        {"variant": ["ort-cpu"]},
+        {"variant": Path("ort-cpu")},
+        {"memory_limit": "5G"},
+        {"memory_limit": 1.5},
+        {"memory_limit": True},
+        {"min_compiled": "0.5"},
+        {"min_compiled": None},
+        {"min_compiled": True},
+    ],
+)
+def test_a_policy_of_other_types_is_told_where_it_is_made(wrong: dict[str, object]) -> None:
+    (name,) = wrong
+    with pytest.raises(UsageError, match=f"^{name}: has the wrong type; found .*; expected"):
+        Policy(**wrong)  # type: ignore[arg-type]
+
+
+def test_numbers_may_come_from_numpy() -> None:
+    policy = Policy(memory_limit=np.int64(5), min_compiled=np.float32(0.5))  # type: ignore[arg-type]
+    assert policy.min_compiled == 0.5
 
 
 @dataclass(frozen=True)

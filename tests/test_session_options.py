@@ -173,16 +173,48 @@ def both(change: SessionChange) -> tuple[Given, Given]:
         ("ep.context_enable", "1", "compiled when the package was built"),
         ("session.load_model_format", "ORT", "are ONNX"),
         ("session.model_external_initializers_file_folder_path", "/elsewhere", "beside the variant's ONNX"),
+        ("ep.context_file_path", "/elsewhere/m_ctx.onnx", "lie beside its ONNX"),
+        ("ep.cpuexecutionprovider.precision", "fp16", "variant v was compiled with it"),
     ],
 )
 def test_an_entry_that_takes_away_what_the_package_needs_is_refused(key: str, value: str, why: str) -> None:
-    config = {"session.disable_model_compile": "1"}
+    settings = {
+        "config": {"session.disable_model_compile": "1"},
+        "provider_options": {"precision": "fp32"},
+    }
     for given in both(entry(key, value)):
         with pytest.raises(UsageError, match=f"session_options: change {key}; found {value}.*{why}"):
-            options_of(given, config=config)
+            options_of(given, **settings)
     # What agrees with the package is no contradiction.
     for given in both(entry("session.disable_model_compile", "1")):
-        options_of(given, config=config)
+        options_of(given, **settings)
+    for given in both(entry("ep.cpuexecutionprovider.precision", "fp32")):
+        options_of(given, **settings)
+
+
+def test_an_option_of_the_ep_that_a_blob_was_compiled_with_is_not_replaced_in_silence(path: Path) -> None:
+    for given in both(entry("ep.qnnexecutionprovider.htp_arch", "68")):
+        with pytest.raises(
+            UsageError, match=r"change ep\.qnnexecutionprovider\.htp_arch; found 68; expected 73"
+        ):
+            loaded(path, "qnn-htp-v73", given)
+
+
+def test_what_would_make_every_compiled_variant_fail_does_not_cost_the_device_in_silence(
+    path: Path, tmp_path: Path
+) -> None:
+    """ONNX Runtime would refuse each, and the load would end with a variant for the CPU."""
+
+    def keep_graph(options: ort.SessionOptions) -> None:
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+
+    for given in both(keep_graph):
+        with pytest.raises(UsageError, match=r"change optimized_model_filepath.*is compiled"):
+            aotpack.load(path, emulate=True, session_options=given)
+        assert loaded(path, "portable", given)
+    for given in both(entry("ep.context_file_path", str(tmp_path / "m_ctx.onnx"))):
+        with pytest.raises(UsageError, match=r"change ep\.context_file_path"):
+            aotpack.load(path, emulate=True, session_options=given)
 
 
 def test_a_graph_that_was_optimised_when_it_was_built_stays_as_it_is() -> None:
@@ -238,6 +270,11 @@ def test_a_function_may_return_what_it_was_given_and_nothing_else(path: Path) ->
 def test_what_is_neither_options_nor_a_function_is_refused(path: Path, given: object) -> None:
     with pytest.raises(UsageError, match="session_options: is neither options nor a function"):
         loaded(path, "ort-cpu", given)  # type: ignore[arg-type]
+
+
+def test_the_class_is_taken_for_neither(path: Path) -> None:
+    with pytest.raises(UsageError, match="is neither options nor a function; found the class SessionOptions"):
+        loaded(path, "ort-cpu", ort.SessionOptions)
 
 
 def test_the_command_line_sets_threads(path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from aotpack.errors import UnknownName, UsageError
-from aotpack.variant_names import find_variant, name_for
+from aotpack.variant_names import find_variant, name_for, split_name
 from tests.made_packages import component, portable, variant
 
 TWO = component(
@@ -81,3 +81,11 @@ def test_a_component_that_there_is_not_is_named() -> None:
 def test_two_names_for_one_component_are_an_error(text: str) -> None:
     with pytest.raises(UsageError, match="two variants of one component"):
         name_for("encoder", text, COMPONENTS)
+
+
+def test_a_name_for_one_variant_may_have_its_component_in_front() -> None:
+    assert split_name("ort-cpu", None) == (None, "ort-cpu")
+    assert split_name("ort-cpu", "decoder") == ("decoder", "ort-cpu")
+    assert split_name("decoder/ort-cpu", None) == split_name("decoder/ort-cpu", "decoder")
+    with pytest.raises(UsageError, match="another component; expected encoder/ort-cpu"):
+        split_name("decoder/ort-cpu", "encoder")

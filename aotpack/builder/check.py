@@ -32,7 +32,6 @@ from aotpack.scratch import scratch_folder
 from aotpack.selection import Candidate, select
 from aotpack.source.cache import Held
 from aotpack.target import PORTABLE
-from aotpack.toolchain import toolchains
 from aotpack.verdict import Code
 
 __all__ = ["Checked", "check"]
@@ -153,7 +152,7 @@ class _Component:
         selection = select(
             self._component,
             self._machine,
-            toolchains(),
+            self._package.rules(self._machine),
             here=True,
             policy=policy,
             custom_ops=bool(self._custom_ops),

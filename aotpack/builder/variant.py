@@ -37,6 +37,9 @@ _REASON_IN_REPORT = 400
 _DETAILS_IN_REPORT = 20_000
 #: Of the portable variant of a model that computes in bfloat16.
 NO_BFLOAT16 = "Not run here: on a CPU ONNX Runtime computes no bfloat16."
+#: A variant that is so many times as large as its model, and by so many bytes larger, says so. Engines and
+#: blobs hold programs as well, which small models are smaller than.
+_GROWN, _ADDED = 2, 8 * 1024 * 1024
 #: Of the nodes that are left out.
 _NAMED_NODES = 5
 #: Of such a name, in characters.
@@ -180,7 +183,8 @@ def _finish(
             f"Only {_counted(part.coverage)}: `select` takes it after variants with "
             f"{DEFAULT_MIN_COMPILED:.0%} and more."
         )
-    notes = (few, part.note, left_out, part.unchecked, off, _uncompared(numerics))
+    size = sum(Path(path).stat().st_size for _, path in part.files)
+    notes = (few, part.note, left_out, part.unchecked, off, _uncompared(numerics), _grown(component, size))
     return Built(
         row=Row(
             target=target.name,
@@ -194,7 +198,7 @@ def _finish(
             check_seconds=done.check_seconds,
             reason=" ".join(note for note in notes if note) or None,
             id=variant.id,
-            size=sum(Path(path).stat().st_size for _, path in part.files),
+            size=size,
             ep_string=part.ep_string,
             coverage=part.coverage,
             numerics=numerics,
@@ -222,6 +226,17 @@ def _uncompared(numerics: Numerics | None) -> str | None:
         shown = ", ".join(names[:_NAMED_NODES]) + (", …" if len(names) > _NAMED_NODES else "")
         told.append(f"Output {shown}: {reason}.")
     return " ".join(told)
+
+
+def _grown(component: ComponentPlan, size: int) -> str | None:
+    """That a variant is much larger than its model; what a compiler adds to any model is not much."""
+    before = component.model.source.size
+    if size < _GROWN * before or size < before + _ADDED:
+        return None
+    return (
+        f"Its files are {size / before:.1f} times as large as the model: "
+        "the compiler keeps weights in a wider type."
+    )
 
 
 def _counted(coverage: Coverage) -> str:

@@ -3,6 +3,7 @@
 ::
 
     aotpack extract m.aotpack --variant ort-cpu -o files
+    aotpack extract m.aotpack --variant decoder/ort-cpu -o files
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def extract(
     variant: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="The variant's target or id (`aotpack inspect`).", show_default=False
+            metavar="[COMPONENT/]NAME",
+            help="The variant's target or id (`aotpack inspect`).",
+            show_default=False,
         ),
     ],
     out: Annotated[
@@ -36,8 +39,10 @@ def extract(
     """Write the files of one variant into a folder, checked."""
     from aotpack.documents import ExtractDocument
     from aotpack.package import open_package
+    from aotpack.variant_names import split_name
 
     with open_package(package) as opened:
+        component, variant = split_name(variant, component)
         found = opened.variant(variant, component)
         written = opened.extract(found.id, out, component=component)
         name = opened.component(component).name

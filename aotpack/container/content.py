@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from aotpack.container.reader import PackageReader
+from aotpack.container.unpacked import Unpacked
 from aotpack.errors import OutputError
 from aotpack.manifest import File, Segment
 from aotpack.source import positional
@@ -80,6 +81,8 @@ class StoredExtent:
 
     reader: PackageReader
     index: int
+    #: What was read of it, and of others, before.
+    unpacked: Unpacked = field(compare=False, repr=False)
 
     @property
     def segment(self) -> Segment:
@@ -92,15 +95,19 @@ class StoredExtent:
         return self.segment.size
 
     def read(self, offset: int, length: int, buffer: bytearray | None = None) -> memoryview:
-        """A part of its content; all of it is checked."""
+        """A part of its content, all of which is checked."""
         del buffer
-        return memoryview(self.reader.read_segment(self.index))[offset : offset + length]
+        return self.unpacked.read(self.reader, self.index, offset, length)
+
+    def read_stored(self) -> bytes:
+        """The whole of it as it lies in its package; its content is checked."""
+        return self.unpacked.stored(self.reader, self.index)
 
 
-def extents(content: Content) -> Iterator[Extent]:
-    """The extents that, one after the other, are the content."""
+def extents(content: Content, unpacked: Unpacked) -> Iterator[Extent]:
+    """The extents that, one after the other, are the content; segments are read by way of `unpacked`."""
     if isinstance(content, StoredFile):
         for index in content.file.segments:
-            yield StoredExtent(content.reader, index)
+            yield StoredExtent(content.reader, index, unpacked)
     else:
         yield DiskExtent.of(content)

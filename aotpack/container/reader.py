@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -127,9 +126,12 @@ class PackageReader:
             DigestMismatch: it has other bytes.
             FormatError: it is not stored as the manifest says.
         """
-        segment = self.manifest.segments[index]
-        content = b"".join(self.segment_parts(index))
-        if hashlib.sha256(content).hexdigest() != segment.sha256:
+        return self.content_of(index, self.read_stored(index))
+
+    def content_of(self, index: int, stored: bytes) -> bytes:
+        """As `read_segment`, of a segment whose stored bytes were read before."""
+        content = b"".join(self._parts_of(index, stored))
+        if hashlib.sha256(content).hexdigest() != self.manifest.segments[index].sha256:
             raise self.damaged(index)
         return content
 
@@ -139,11 +141,14 @@ class PackageReader:
         Raises:
             FormatError: it is not stored as the manifest says.
         """
+        return self._parts_of(index, self.read_stored(index))
+
+    def _parts_of(self, index: int, stored: bytes) -> Iterator[bytes | memoryview]:
         segment = self.manifest.segments[index]
         if segment.codec == "raw":
-            yield self.read_stored(index)
+            yield stored
             return
-        content = decompress(self.read_stored(index), segment.size, self._where(index))
+        content = decompress(stored, segment.size, self._where(index))
         if segment.shuffle is None:
             yield content
         else:
@@ -178,6 +183,8 @@ class PackageReader:
         Raises:
             DigestMismatch: some are wrong; all of them are named.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         segments = self.manifest.segments
         files = list(_distinct_files(self.manifest))
         total = sum(segment.size for segment in segments) + sum(file.size for _, file in files)

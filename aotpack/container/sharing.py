@@ -23,6 +23,7 @@ import xxhash
 from aotpack.container import chunking
 from aotpack.container.chunking import Chunk
 from aotpack.container.content import Content, Extent, StoredExtent, StoredFile, extents
+from aotpack.container.unpacked import Unpacked
 from aotpack.manifest import PAGE_SIZE
 
 __all__ = ["LONGEST", "Piece", "Plan", "plan"]
@@ -76,7 +77,7 @@ class Plan:
     digests: tuple[str, ...]
 
 
-def plan(contents: Sequence[Content], pool: Executor) -> Plan:
+def plan(contents: Sequence[Content], pool: Executor, unpacked: Unpacked | None = None) -> Plan:
     """Find what `contents` share.
 
     Segments of open packages are split where sharing asks for it and never joined, so that whatever stays
@@ -85,8 +86,10 @@ def plan(contents: Sequence[Content], pool: Executor) -> Plan:
     Args:
         contents: the files, in the order in which their bytes shall lie in the package.
         pool: where they are read and cut.
+        unpacked: keeps what segments of open packages hold, for as long as the plan is used.
     """
-    files = [list(extents(content)) for content in contents]
+    unpacked = unpacked or Unpacked()
+    files = [list(extents(content, unpacked)) for content in contents]
     distinct = list(dict.fromkeys(extent for file in files for extent in file))
     stored = [extent for extent in distinct if isinstance(extent, StoredExtent)]
     # Of the files on the disk; the digests of those in packages are in their manifests.
@@ -112,7 +115,7 @@ def plan(contents: Sequence[Content], pool: Executor) -> Plan:
 
 def _cut(extent: Extent, average: int, seed: int, digest: hashlib._Hash | None) -> list[Chunk]:
     if digest is None:
-        # A segment is read as a whole or not at all, so once and not for each window.
+        # Nothing is gained by windows: a segment is decompressed as a whole.
         content = extent.read(0, extent.size)
         return chunking.cut(lambda at, size, _: content[at : at + size], extent.size, average, seed)
     return chunking.cut(extent.read, extent.size, average, seed, digest.update)

@@ -25,6 +25,7 @@ from aotpack.container.format import PREAMBLE_SIZE, Preamble
 from aotpack.container.partial import PartialFile, check_is_package, replacing, syncing
 from aotpack.container.reader import PackageReader
 from aotpack.container.sharing import LONGEST, Piece, Plan, plan
+from aotpack.container.unpacked import Unpacked
 from aotpack.errors import UsageError
 from aotpack.manifest import ALIGNED_FROM, PAGE_SIZE, File, Manifest, Segment
 from aotpack.paths import path_issue
@@ -90,8 +91,8 @@ def write(
                 where="/".join(key),
                 hint="name the file or its external data otherwise",
             )
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        planned = plan([content for _, _, content in entries], pool)
+    with Unpacked(output.parent) as unpacked, ThreadPoolExecutor(_WORKERS) as pool:
+        planned = plan([content for _, _, content in entries], pool, unpacked)
         start = PREAMBLE_SIZE + _estimated_length(manifest, entries, planned)
         with replacing(output) as partial:
             while True:
@@ -172,10 +173,9 @@ def _write_segments(
 
 def _stored(piece: Piece, level: int | None, buffer: bytearray) -> tuple[Segment, bytes | memoryview]:
     """A piece as it is to be stored, with an offset that is not known yet."""
-    content = piece.read(buffer)
     if (whole := piece.stored) is not None:
-        return whole.segment, whole.reader.read_stored(whole.index)
-    return _stored_anew(content, level)
+        return whole.segment, whole.read_stored()
+    return _stored_anew(piece.read(buffer), level)
 
 
 def _stored_anew(content: memoryview, level: int | None) -> tuple[Segment, bytes | memoryview]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 __all__ = ["what_is_read"]
 
@@ -57,14 +56,22 @@ def what_is_read(allowed: Sequence[Path] = ()) -> Iterator[list[str]]:
                 for name in names:
                     if function := getattr(module, name, None):
                         called = f"{module.__name__}.{name}"
-                        stack.enter_context(mock.patch.object(module, name, _watched(called, function)))
+                        _replace(stack, module, name, _watched(called, function))
             variables = type(os.environ)
             for name in ("__getitem__", "__iter__", "__len__"):
                 method = _watched(f"os.environ.{name}", getattr(variables, name), skip=1)
-                stack.enter_context(mock.patch.object(variables, name, method))
+                _replace(stack, variables, name, method)
             yield found
     finally:
         _active.found = None
+
+
+def _replace(stack: ExitStack, owner: Any, name: str, function: Callable[..., Any]) -> None:
+    if name in vars(owner):
+        stack.callback(setattr, owner, name, vars(owner)[name])
+    else:
+        stack.callback(delattr, owner, name)
+    setattr(owner, name, function)
 
 
 def _watched(called: str, function: Callable[..., Any], skip: int = 0) -> Callable[..., Any]:

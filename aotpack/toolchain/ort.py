@@ -1,7 +1,7 @@
 """ONNX Runtime's own CPU EP: the untouched ONNX, and a graph optimised ahead of time.
 
-The CPU EP has no compiled form: ModelCompiler on it succeeds and writes a plain ONNX (FACTS.md, 1). What
-can be done ahead of time is the graph, and its weights stay what they are.
+The CPU EP has no compiled form: ModelCompiler on it succeeds and writes a plain ONNX
+(docs/toolchains/ort.md). What can be done ahead of time is the graph, and its weights stay what they are.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ __all__ = ["OrtToolchain", "write_optimised"]
 
 #: Initializers of at least this many bytes are written beside the graph, where they can be mapped.
 _EXTERNAL_FROM = 1024
+
+#: Of what an optimised graph may have of its model's bytes, before it is written without computed constants.
+_MOST_GROWTH = 2
 
 
 class OrtToolchain(Toolchain):
@@ -82,7 +85,7 @@ class OrtToolchain(Toolchain):
     def flex_capabilities(self, target: Target) -> Capabilities:
         """The CPU EP's fused attention kernels, with what they cost (benchmarks/flex_costs.py).
 
-        Attention has none from opset 25 on (FACTS.md, 4).
+        Attention has none from opset 25 on.
         """
         from aotpack.flex.capabilities import Capabilities, FusedOp
 
@@ -123,18 +126,38 @@ class OrtToolchain(Toolchain):
     def compile(
         self, target: Target, model: Path, folder: Path, *, custom_ops: Sequence[Path] = ()
     ) -> Compiled:
-        """Optimise the graph, to the highest level that does not depend on the CPU (extended)."""
-        import onnxruntime as ort
+        """Optimise the graph, to the highest level that does not depend on the CPU (extended).
 
+        Constants are computed ahead of time, but not where the graph would grow by it: quantised weights that
+        are cast and scaled are four times as large in f32, and no faster. They stay as they are then, and
+        each load computes them, as it does those of the portable variant.
+        """
         if target.name == PORTABLE:
             raise CompileError("the portable variant is the source itself", where=target.name)
+        where = f"{self.ep} optimising for {target.name}"
+
+        def written(folder: Path, disabled: Sequence[str]) -> Compiled:
+            folder.mkdir(exist_ok=True)
+            options = self._options(custom_ops)
+            return write_optimised(
+                model, options, folder, where=where, providers=[self.ep], disabled=disabled
+            )
+
+        computed = written(folder, ())
+        if _size(computed) <= _MOST_GROWTH * _size_of_model(model):
+            return computed
+        packed = written(folder / "packed", ["ConstantFolding"])
+        return min(packed, computed, key=_size)
+
+    def _options(self, custom_ops: Sequence[Path]) -> onnxruntime.SessionOptions:
+        import onnxruntime as ort
+
         options = ort.SessionOptions()
         register(options, custom_ops)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         # 4, its default, rounds what is multiplied with quantised weights to int8; 1 computes in f32.
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-        where = f"{self.ep} optimising for {target.name}"
-        return write_optimised(model, options, folder, where=where, providers=[self.ep])
+        return options
 
     def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
         """It fits wherever its requirements are met."""
@@ -161,8 +184,17 @@ def write_optimised(
     *,
     where: str,
     providers: list[str] | None = None,
+    disabled: Sequence[str] = (),
 ) -> Compiled:
     """Write the graph that a session with `options` makes of `model`, its weights beside it.
+
+    Args:
+        model: to read.
+        options: of the session; the files to write are set in it.
+        folder: to write into.
+        where: for errors.
+        providers: names of EPs; None: those of `options`.
+        disabled: names of ONNX Runtime's graph transformers that are left out.
 
     Raises:
         CompileError: there is no such session.
@@ -176,8 +208,29 @@ def write_optimised(
         "session.optimized_model_external_initializers_min_size_in_bytes", str(_EXTERNAL_FROM)
     )
     try:
-        ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
+        ort.InferenceSession(
+            str(model),
+            options,
+            providers=providers,
+            disabled_optimizers=list(disabled) or None,
+            enable_fallback=0,
+        )
     except Exception as error:
         raise CompileError(str(error), where=where) from error
     sidecars = [(data, folder / data)] if (folder / data).exists() else []
     return Compiled(files=((MODEL_NAME, output), *sidecars), ep_string=None)
+
+
+def _size(compiled: Compiled) -> int:
+    """Of all its files, in bytes."""
+    return sum(path.stat().st_size for _, path in compiled.files)
+
+
+def _size_of_model(model: Path) -> int:
+    """Of its file and those that its initializers are in, in bytes."""
+    import onnx
+
+    tensors = onnx.load(model, load_external_data=False).graph.initializer
+    entries = [entry for tensor in tensors for entry in tensor.external_data]
+    data = {entry.value for entry in entries if entry.key == "location"}
+    return sum((model.parent / name).stat().st_size for name in (model.name, *data))

@@ -1,6 +1,6 @@
 """TensorRT for RTX: engines made by NVIDIA's own builder, which needs neither a GPU nor a driver.
 
-The EP's own route to an engine is compiled out of its Linux build (FACTS.md, 1, TensorRT for RTX), so the
+The EP's own route to an engine is compiled out of its Linux build (docs/toolchains/tensorrt-rtx.md), so the
 engine is built with the vendor's Python API and wrapped in the EPContext model that the EP would have
 written (NVIDIA/TensorRT-RTX-EP-ABI, src/onnx_ctx_model_helper.cc). It runs only on a GPU; what can be checked
 without one is the engine's header: the format, the length, and the compute capabilities that were asked for.
@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from importlib import metadata, util
 from pathlib import Path
 from types import MappingProxyType
@@ -30,12 +31,13 @@ from aotpack.toolchain.generations import read_generations
 from aotpack.toolchain.ort import write_optimised
 from aotpack.toolchain.plugin import MODEL_NAME, PluginToolchain, installed_version
 from aotpack.toolchain.tensorrt_rtx_string import EP, HEADER_SIZE, EngineHeader, judge, string_for
+from aotpack.vendor_text import brief
 from aotpack.verdict import Verdict
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["TensorRtRtxToolchain"]
+__all__ = ["TensorRtRtxToolchain", "why_refused"]
 
 _BUILDER = "tensorrt-rtx-cu12"
 _BUILDER_MODULE = "tensorrt_rtx"
@@ -47,6 +49,8 @@ _DOMAIN = "com.microsoft"
 
 #: Those that the EP loads on, of which the catalogue has targets.
 _LOADABLE = ("86", "89", "120", "121")
+#: What the parser says of an operator that neither it nor a plugin has.
+_NO_PLUGIN = re.compile(r"[Pp]lugin (?:creator version \d+ was )?not found")
 _NAME = re.compile(r"tensorrt-rtx-(sm[0-9]{2,3}(?:\+sm[0-9]{2,3})+)")
 
 
@@ -198,10 +202,9 @@ class TensorRtRtxToolchain(PluginToolchain):
         network = builder.create_network(0)
         parser = trt.OnnxParser(network, log)
         if not parser.parse_from_file(str(model)):
-            told = [str(parser.get_error(index).desc()) for index in range(parser.num_errors)]
-            raise CompileError(
-                "; ".join(told) or "the model was not parsed", where=f"TensorRT-RTX {target.name}"
-            )
+            told = [parser.get_error(index) for index in range(parser.num_errors)]
+            refused = why_refused((error.node_operator(), error.desc()) for error in told)
+            raise CompileError(refused or "the model was not parsed", where=f"TensorRT-RTX {target.name}")
         config = builder.create_builder_config()
         config.num_compute_capabilities = len(target.architectures)
         for index, name in enumerate(target.architectures):
@@ -225,6 +228,24 @@ class TensorRtRtxToolchain(PluginToolchain):
         """The string for the target's compute capabilities and the installed builder, without sizes."""
         release = installed_version(_BUILDER)
         return string_for(release, map(_dotted, target.architectures)) if release else None
+
+
+def why_refused(errors: Iterable[tuple[str, str]]) -> str:
+    """What a parser said, in one line; empty if it said nothing.
+
+    Args:
+        errors: of each node that it did not take, the operator and the description. That of an operator which
+            it does not have is the condition that was not met, ``false``, or that a plugin was not found.
+    """
+    missing: Counter[str] = Counter()
+    said: dict[str, None] = {}
+    for operator, description in errors:
+        if operator and (not brief(description) or _NO_PLUGIN.search(description)):
+            missing[operator] += 1
+        elif description.strip():
+            said[description.strip()] = None
+    nodes = [name if count == 1 else f"{name} ({count} nodes)" for name, count in missing.items()]
+    return "; ".join([*([f"it does not take {', '.join(nodes)}"] if nodes else []), *said])
 
 
 def _builder() -> Any:

@@ -172,3 +172,36 @@ def test_shapes_are_asked_of_the_component_that_has_them(pipeline: Path) -> None
     assert (wrong.status, document["chosen"] is None) == (3, False)
     assert [each["code"] for each in document["others"][0]["candidates"]] == ["other-shapes"] * 2
     assert "unknown" in command("select", pipeline, "--shape", "nobody=1").error
+
+
+def test_a_name_that_a_component_lacks_is_told_with_the_component_and_who_asked(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnknownName, match=r"^component decoder: unknown variant 'x86'"):
+        aotpack.load_all(pipeline, policy=Policy(variant="encoder/ort-cpu,decoder/x86"))
+    monkeypatch.setenv("AOTPACK_VARIANT", "x86")
+    with pytest.raises(UnknownName, match=r"^AOTPACK_VARIANT: component encoder: unknown variant 'x86'"):
+        aotpack.load(pipeline)
+    for blank in ("", "  ", "\n"):
+        monkeypatch.setenv("AOTPACK_VARIANT", blank)
+        assert list(aotpack.load_all(pipeline)) == NAMES
+    monkeypatch.setenv("AOTPACK_VARIANT", "ort-cpu\n")
+    assert list(aotpack.load_all(pipeline)) == NAMES
+
+
+def test_files_are_taken_out_of_any_component(pipeline: Path, tmp_path: Path) -> None:
+    done = command("extract", pipeline, "--variant", "decoder/ort-cpu", "-o", tmp_path / "a", "--json")
+    document = done.document("extract")
+    assert document["component"] == "decoder"
+    with aotpack.open(pipeline) as package:
+        assert document["variant"] == package.variant("decoder/ort-cpu").id
+        (path,) = package.extract("decoder/ort-cpu", tmp_path / "b")
+    assert onnx.load(path).graph.input[0].name == "decoder_in"
+    contradiction = command(
+        "extract", pipeline, "--variant", "decoder/ort-cpu", "--component", "encoder", "-o", tmp_path / "c"
+    )
+    assert (contradiction.status, contradiction.error) == (
+        2,
+        "variant decoder/ort-cpu: is of another component; expected encoder/ort-cpu",
+    )
+    assert not (tmp_path / "c").exists()

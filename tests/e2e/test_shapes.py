@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import aotpack
+from aotpack import Policy
 from aotpack.builder.spec import TargetSpec
 from aotpack.errors import ShapeError, UnknownName
 from aotpack.probing import probe
@@ -171,8 +172,13 @@ shapes = {{ b = 2 }}
     with aotpack.open(tmp_path / "p.aotpack") as opened:
         assert opened.select(component="main", shapes={"n": 4}).component == "main.short"
         other = opened.select(component="main.long", shapes={"n": 4}).chosen
+        # An id is of one bucket, and the others do not have it.
+        long = opened.variant("ort-cpu", "main.long").id
+        named = opened.select(component="main", shapes={"n": 9}, policy=Policy(variant=long))
     assert other is not None
     assert other.portable
+    assert named.component == "main.long"
+    assert [each.id for each in named.accepted] == [long]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from aotpack.package import open_package
 from aotpack.probing import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
+from aotpack.toolchain.tensorrt_rtx import why_refused
 from aotpack.toolchain.tensorrt_rtx_string import EP, EngineHeader
 from tests.command_line import aotpack
 from tests.hardware import needs
@@ -177,3 +178,34 @@ def test_what_the_builder_refuses_in_any_form_fails_in_its_own_words(
     row = done.document("build-report")["rows"][0]
     assert row["state"] == "failed"
     assert row["reason"].startswith("TensorRT-RTX tensorrt-rtx-sm89: Invalid Node - /stft/Conv")
+
+
+def test_what_the_builder_does_not_take_is_told_by_operator(
+    real_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    done = aotpack(
+        *("build", real_model("ddddocr_old"), "-o", tmp_path / "m.aotpack", "-t", "tensorrt-rtx-sm89"),
+        *("--shape", "image_width=64", "--no-check", "--keep-going", "--json"),
+    )
+    (row, _) = done.document("build-report")["rows"]
+    assert row["reason"] == (
+        "TensorRT-RTX tensorrt-rtx-sm89: it does not take DynamicQuantizeLinear (22 nodes), "
+        "ConvInteger (21 nodes), DynamicQuantizeLSTM, MatMulInteger"
+    )
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ([], ""),
+        ([("", "false")], "false"),
+        ([("Loop", "false"), ("Loop", "false")], "it does not take Loop (2 nodes)"),
+        (
+            [("Cast", "the type is not one"), ("Cast", "the type is not one"), ("If", "false")],
+            "it does not take If; the type is not one",
+        ),
+        ([("NonZero", "NonZero plugin creator version 1 was not found in")], "it does not take NonZero"),
+    ],
+)
+def test_errors_of_nodes_are_one_line(errors: list[tuple[str, str]], told: str) -> None:
+    assert why_refused(errors) == told

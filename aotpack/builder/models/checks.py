@@ -44,6 +44,7 @@ def check_model(model: onnx.ModelProto, path: Path) -> bool:
     try:
         changed = _drop_unread(model)
         changed |= _as_utf8(model)
+        changed |= _keep_last_opsets(model)
         _check_model(model)
         for graph in all_graphs(model):
             changed |= _keep_last_initializers(graph)
@@ -58,9 +59,8 @@ def check_model(model: onnx.ModelProto, path: Path) -> bool:
 
 def _check_model(model: onnx.ModelProto) -> None:
     domains = {opset.domain for opset in model.opset_import}
-    if len(domains) > MAX_KEYS or len(domains) != len(model.opset_import):
-        what = f"imports {len(model.opset_import)} opsets of {len(domains)} domains"
-        raise ModelError(what, expected=f"at most {MAX_KEYS}, each once")
+    if len(domains) > MAX_KEYS:
+        raise ModelError(f"imports opsets of {len(domains)} domains", expected=f"at most {MAX_KEYS}")
     if not domains & {"", "ai.onnx"} and any(not node.domain for node in all_nodes(model)):
         raise ModelError("has operators of ONNX, but does not import an opset of them")
     nodes = sum(map(len, node_lists(model)))
@@ -140,6 +140,20 @@ def _drop_unread(model: onnx.ModelProto) -> bool:
     had = bool(model.training_info)
     del model.training_info[:]
     return had
+
+
+def _keep_last_opsets(model: onnx.ModelProto) -> bool:
+    """Of imports of one domain keep the last, which is the one that ONNX Runtime takes.
+
+    Tools that merge models leave such. ``ai.onnx`` is another name of the domain without one.
+    """
+    last = {"" if opset.domain == "ai.onnx" else opset.domain: opset for opset in model.opset_import}
+    if len(last) == len(model.opset_import):
+        return False
+    kept = list(last.values())
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    return True
 
 
 def _keep_last_initializers(graph: onnx.GraphProto) -> bool:

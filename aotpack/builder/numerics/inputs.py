@@ -19,6 +19,7 @@ import numpy as np
 from aotpack.builder.numerics.values import Array, leaves
 from aotpack.errors import ModelError
 from aotpack.manifest import TensorInfo
+from aotpack.vendor_text import brief
 
 __all__ = [
     "WAYS",
@@ -131,7 +132,8 @@ def find_inputs(
         if share == 1.0:
             break
     if best is None:
-        raise ModelError(f"the model refuses the inputs that were made up for it: {refused}") from refused
+        said = brief(str(refused))
+        raise ModelError(f"the model refuses the inputs that were made up for it: {said}") from refused
     return best[1]
 
 

@@ -96,6 +96,38 @@ def test_initializers_that_are_listed_as_inputs_are_none() -> None:
     assert [info.name for info in tensor_infos(old)] == ["x", "z"]
 
 
+@pytest.mark.parametrize(
+    ("imports", "counts"),
+    [
+        # What text2tashkeel's ensemble of two models has.
+        ([("", 17), ("com.microsoft", 1), ("", 17), ("com.microsoft", 1)], {"": 17, "com.microsoft": 1}),
+        ([("", 17), ("", 12)], {"": 12}),
+        ([("ai.onnx", 17), ("", 12)], {"": 12}),
+        ([("", 17), ("ai.onnx", 12)], {"ai.onnx": 12}),
+    ],
+)
+def test_of_opsets_of_one_domain_the_last_counts_as_in_onnxruntime(
+    imports: list[tuple[str, int]], counts: dict[str, int], tmp_path: Path
+) -> None:
+    import onnxruntime as ort
+
+    # Axes are an attribute until opset 12, and an input from 13 on.
+    axes = {"axes": [0]} if 12 in counts.values() else {}
+    graph = helper.make_graph(
+        [helper.make_node("Squeeze", ["x"], ["y"], **axes)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])],
+    )
+    opsets = [helper.make_opsetid(*item) for item in imports]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "merged.onnx")
+    ort.InferenceSession(tmp_path / "merged.onnx")
+    read = read_model(tmp_path / "merged.onnx")
+    assert read.source.opsets == counts
+    kept = read_graph(imported(tmp_path / "merged.onnx", tmp_path).path).opset_import
+    assert {item.domain: item.version for item in kept} == counts and len(kept) == len(counts)
+
+
 def imported(model: Path, folder: Path) -> ModelFiles:
     (folder / "imported").mkdir()
     return import_model(read_model(model), folder / "imported")
