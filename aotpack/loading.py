@@ -169,7 +169,13 @@ class _Load:
             if (issue := settings_issue(variant.session, toolchain)) is not None:
                 code = Code.OPTION_NOT_ALLOWED
                 raise NotAllowed(issue)
-            session = self._session(variant, toolchain, files, emulate=emulate)
+            try:
+                session = self._session(variant, toolchain, files, emulate=emulate)
+            except OutputError:
+                # Nothing can be written, as in a container whose disk is read-only.
+                if files != self._files or not toolchain.loads_from_memory:
+                    raise
+                session = self._session_in_memory(variant, toolchain, emulate=emulate)
         except UsageError:
             # Of the call or its environment, and no variant's fault.
             raise
@@ -205,12 +211,32 @@ class _Load:
                         raise
         raise AssertionError("unreachable")
 
-    def _files(self, variant: Variant) -> Held:
-        component = self.package.component(self.selection.component)
+    def _session_in_memory(
+        self, variant: Variant, toolchain: Toolchain, *, emulate: bool
+    ) -> onnxruntime.InferenceSession:
+        """A session on what the package holds; its files are checked as those of the cache are."""
+        # A warm load needs none of these.
+        from aotpack.model_files import check_packaged_model
+        from aotpack.session import create_in_memory
+
+        check_packaged_model(self.package.reader, variant, self._allowance(variant))
+        return create_in_memory(
+            variant,
+            {file.path: self.package.reader.read_file(file) for file in variant.files},
+            toolchain,
+            emulate=emulate,
+            session_options=self.options.session_options,
+            custom_ops=self.options.libraries,
+        )
+
+    def _allowance(self, variant: Variant) -> Allowance:
         # Which domains the libraries have is for ONNX Runtime to find out.
         domains = ANY_DOMAIN if self.options.custom_ops else frozenset[str]()
-        allowance = Allowance.of(_toolchain_of(variant), domains)
-        return self.package.cache.hold(self.package.reader, component, variant, allowance)
+        return Allowance.of(_toolchain_of(variant), domains)
+
+    def _files(self, variant: Variant) -> Held:
+        component = self.package.component(self.selection.component)
+        return self.package.cache.hold(self.package.reader, component, variant, self._allowance(variant))
 
     def _repair(self, miss: Candidate | None = None) -> Loaded | None:
         """What was compiled here before, or is now, if it is better than the candidate that is a miss."""

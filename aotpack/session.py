@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from aotpack.load_options import SessionChange
 
-__all__ = ["create"]
+__all__ = ["create", "create_in_memory"]
 
 
 def create(
@@ -47,11 +47,47 @@ def create(
         ToolchainError: the EP is not there or has no device.
         Exception: whatever ORT raises when it cannot create the session.
     """
+    options = options_for(variant, model, toolchain, session_options, emulate=emulate, custom_ops=custom_ops)
+    return _created(os.fspath(model), options, custom_ops)
+
+
+def create_in_memory(
+    variant: Variant,
+    files: Mapping[str, bytes],
+    toolchain: AddsProvider,
+    *,
+    emulate: bool = False,
+    session_options: onnxruntime.SessionOptions | SessionChange | None = None,
+    custom_ops: Sequence[Path] = (),
+) -> onnxruntime.InferenceSession:
+    """The same on a variant of ONNX and its external data, whose `files` are given by name."""
+    name, *others = (file.path for file in variant.files)
+    options = options_for(
+        variant,
+        Path(name),
+        toolchain,
+        session_options,
+        emulate=emulate,
+        custom_ops=custom_ops,
+        to_change=True,
+    )
+    # By its bytes alone ONNX Runtime would take its own format for ONNX, which is what was checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    if others:
+        contents = [files[other] for other in others]
+        options.add_external_initializers_from_files_in_memory(
+            others, contents, [len(each) for each in contents]
+        )
+    return _created(files[name], options, custom_ops)
+
+
+def _created(
+    model: str | bytes, options: onnxruntime.SessionOptions, custom_ops: Sequence[Path]
+) -> onnxruntime.InferenceSession:
     import onnxruntime as ort
 
-    options = options_for(variant, model, toolchain, session_options, emulate=emulate, custom_ops=custom_ops)
     try:
-        session = ort.InferenceSession(os.fspath(model), options, enable_fallback=0)
+        session = ort.InferenceSession(model, options, enable_fallback=0)
     except Exception as error:
         if custom_ops and (twice := registered_twice(error)) is not None:
             raise twice from error

@@ -59,6 +59,7 @@ def options_for(
     *,
     emulate: bool,
     custom_ops: Sequence[Path] = (),
+    to_change: bool = False,
 ) -> onnxruntime.SessionOptions:
     """Options for a session with `variant`.
 
@@ -73,6 +74,7 @@ def options_for(
         given: by the caller of the load: prepared options, or a function that changes ours in place.
         emulate: use the vendor's emulator where there is no device.
         custom_ops: libraries of custom operators.
+        to_change: more is added to them, so that they are never those that were given.
 
     Raises:
         UsageError: what was given takes away what the package needs, is something else, or raised; or a
@@ -101,6 +103,7 @@ def options_for(
     toolchain.add_provider(options, variant, emulate=emulate)
     needs_nothing = (
         not custom_ops
+        and not to_change
         and not variant.session.config
         and variant.session.graph_optimization == "default"
         # By this name ONNX Runtime would take its own format for ONNX, which is what was checked.

@@ -88,6 +88,9 @@ class Toolchain(ABC):
     #: Whether `compile` and `compile_together` take libraries of custom operators (``custom_ops``). One that
     #: does not compiles models with such operators without them, or refuses them.
     takes_custom_ops: bool = False
+    #: Whether the EP takes a variant that lies in memory, where no cache can be written. One with blobs
+    #: beside its ONNX would look for them in the current folder.
+    loads_from_memory: bool = False
     #: Whether the EP's check of a compatibility string can take its process down, so that `ask` starts one.
     #: What it says is then kept in the cache (`aotpack.toolchain.rules`).
     ask_in_worker: bool = False

@@ -41,6 +41,7 @@ class OrtToolchain(Toolchain):
     name = "ort"
     ep = "CPUExecutionProvider"
     takes_custom_ops = True
+    loads_from_memory = True
     package_config = COMPILED_CONFIG
     # Its CPU EP casts it and does nothing else with it.
     widens = MappingProxyType({"BFLOAT16": "FLOAT"})

@@ -40,6 +40,7 @@ class WebGpuToolchain(PluginToolchain):
     extra = "webgpu"
     environment = (_SOFTWARE, _DRIVERS)
     takes_custom_ops = True
+    loads_from_memory = True
     # None of its kernels computes in it.
     widens = MappingProxyType({"BFLOAT16": "FLOAT"})
 
