@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 __all__ = ["BIDI_CONTROLS", "clipped", "html_text", "json_printable", "printable", "shortened"]
 
 #: They change the order in which a terminal or an editor shows what stands around them (UAX 9).
@@ -31,6 +29,8 @@ def json_printable(text: str) -> str:
 
 def html_text(text: str) -> str:
     """`text` for the content or an attribute of an HTML element, with nothing hidden in it."""
+    import html
+
     return html.escape(printable(text))
 
 

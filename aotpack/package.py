@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from aotpack.bucket import best, buckets, shapes_by_model
-from aotpack.container.partial import new_folder
 from aotpack.container.reader import PackageReader
 from aotpack.errors import UnknownName, UsageError
 from aotpack.load_options import LoadKeywords, LoadOptions, SelectKeywords, SelectOptions, takes
 from aotpack.loading import Loaded, load_first
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Manifest, Variant
-from aotpack.policy import VARIANT_VARIABLE, Policy
+from aotpack.policy import VARIANT_VARIABLE, Measured, Policy
 from aotpack.probing import probe
-from aotpack.refusals import check_models
 from aotpack.selection import Selection, select
 from aotpack.source.cache import Cache
+from aotpack.source.layout import TUNING
+from aotpack.source.regular import is_folder
 from aotpack.toolchain import toolchains
-from aotpack.tuning import TuningStore
+from aotpack.toolchain.rules import with_known_answers
 from aotpack.variant_names import find_variant, name_for, split_name, variants_named
+from aotpack.verdict import Rules
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -72,6 +73,10 @@ class Package:
         if self._cache is None:
             self._cache = Cache()
         return self._cache
+
+    def rules(self, machine: Machine) -> Mapping[str, Rules]:
+        """What judges variants for this computer, `machine`, with what its EPs have answered before."""
+        return with_known_answers(toolchains(), self.cache.root, machine)
 
     @property
     def reader(self) -> PackageReader:
@@ -143,7 +148,8 @@ class Package:
             policy, machine = policy.with_environment(), probe()
         assert machine is not None
         asked_by = VARIANT_VARIABLE if policy is not given else None
-        known, selections = toolchains(), []
+        known = self.rules(machine) if here else toolchains()
+        selections = []
         unknown: UnknownName | None = None
         for each in (options.shapes and buckets(self.manifest, component)) or [self.component(component)]:
             try:
@@ -152,7 +158,7 @@ class Package:
                 # Buckets of one model need not have the same variants.
                 unknown = unknown or error
                 continue
-            measured = TuningStore(self.cache.root).read(self.digest, each.name, machine) if here else {}
+            measured = self._measured(each, machine) if here else {}
             selections.append(
                 select(
                     each,
@@ -168,6 +174,14 @@ class Package:
         if unknown is not None and not selections:
             raise unknown
         return best(selections)
+
+    def _measured(self, component: Component, machine: Machine) -> Mapping[str, Measured]:
+        """What `aotpack tune` measured of a component on this computer, by variant id."""
+        if not is_folder(self.cache.root / TUNING):
+            return {}
+        from aotpack.tuning import TuningStore
+
+        return TuningStore(self.cache.root).read(self.digest, component.name, machine)
 
     def _policy_for(self, component: Component, policy: Policy, asked_by: str | None) -> Policy:
         """The policy with the name alone that it has for a variant of this component.
@@ -278,6 +292,8 @@ class Package:
             DigestMismatch: some bytes are wrong; all of them are named.
             NotAllowed: some variants ask for what no package may (`aotpack.refusals`); all of them are named.
         """
+        from aotpack.refusals import check_models
+
         self._reader.verify(progress)
         check_models(self._reader)
 
@@ -296,6 +312,8 @@ class Package:
             OutputError: the folder exists and is not empty, or cannot be written.
             UnknownName: there is no such variant.
         """
+        from aotpack.container.partial import new_folder
+
         component, name = split_name(name, component)
         files = self.variant(name, component).files
         folder = Path(folder)
@@ -307,14 +325,19 @@ class Package:
         return [folder / file.path for file in files]
 
 
-def open_package(path: str | os.PathLike[str]) -> Package:
+def open_package(path: str | os.PathLike[str], *, cache: Cache | None = None) -> Package:
     """Open a package. Only its manifest is read.
+
+    Args:
+        path: of the package.
+        cache: where its variants are put together, and all else is kept that comes of it; by default the
+            user's.
 
     Raises:
         PackageNotFound: there is no such file.
         FormatError: it is not a well-formed package.
     """
-    return Package(PackageReader.open(Path(path)))
+    return Package(PackageReader.open(Path(path)), cache=cache)
 
 
 @takes(SelectOptions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -36,8 +37,6 @@ def _plain(text: str) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
-    import psutil
-
     eps: dict[str, Ep] = {}
     for toolchain in toolchains().values():
         try:
@@ -47,7 +46,8 @@ def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
                 eps[toolchain.ep] = Ep(version=version, details=dict(toolchain.runtime_details()))
         except Exception as error:
             # What one vendor's package lacks must not keep a machine from being known.
-            _log.warning("%s: cannot tell its version: %s [probe-failed]", toolchain.name, error)
+            said = "%s: cannot tell its version: %s [probe-failed]"
+            _log.warning(said, toolchain.name, error, exc_info=error)
     devices = _devices()
     return Machine(
         name=_plain(platform.node()) or None,
@@ -56,11 +56,23 @@ def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
         cpu=_cpu(),
         gpus=devices.gpus,
         npus=devices.npus,
-        memory=psutil.virtual_memory().total,
+        memory=_memory(),
         onnxruntime=ort_version(),
         eps=eps,
         environment=dict(environment),
     )
+
+
+def _memory() -> int | None:
+    """Bytes of memory that this computer has, or None."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.virtual_memory().total)
+    # psutil would say the same, and takes longer to import than all else here takes.
+    with contextlib.suppress(OSError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
 def _cpu() -> Cpu:
@@ -103,7 +115,6 @@ def seen(listed: Iterable[tuple[str, str, str, str, str | None]], system: System
         listed: by ORT's discovery: type, number of the vendor and of the device in hex, names of both.
         system: the computer, whose drivers and vendors' programs are looked at as well.
     """
-    vendors, architectures = pci_vendors(), npu_architectures()
     pci, drivers = system.pci_devices(), system.windows_drivers()
     by_number = {(each.vendor, each.device): each.driver for each in pci}
     rows = list(listed)
@@ -117,12 +128,15 @@ def seen(listed: Iterable[tuple[str, str, str, str, str | None]], system: System
     gpus: list[Gpu] = []
     npus: list[Npu] = []
     for kind, number, device, vendor_name, name in rows:
-        vendor = vendors.get(number, vendor_name or f"pci-{number}")
+        if kind not in ("gpu", "npu"):
+            # Every computer lists a CPU, and most nothing else: devices.toml is not read for it.
+            continue
+        vendor = pci_vendors().get(number, vendor_name or f"pci-{number}")
         driver = by_number.get((number, device)) or driver_named(name, drivers)
         if kind == "gpu":
             gpus.append(Gpu(vendor=vendor, name=name, driver=driver))
-        elif kind == "npu":
-            architecture = architectures.get(f"{number}:{device}")
+        else:
+            architecture = npu_architectures().get(f"{number}:{device}")
             npus.append(Npu(vendor=vendor, name=name, architecture=architecture, driver=driver))
     devices = Devices(tuple(gpus), tuple(npus))
     for toolchain in toolchains().values():
@@ -130,5 +144,6 @@ def seen(listed: Iterable[tuple[str, str, str, str, str | None]], system: System
             devices = toolchain.identify(devices, system)
         except Exception as error:
             # What one vendor's files say must not keep a machine from being known.
-            _log.warning("%s: cannot tell its devices: %s [probe-failed]", toolchain.name, error)
+            said = "%s: cannot tell its devices: %s [probe-failed]"
+            _log.warning(said, toolchain.name, error, exc_info=error)
     return devices

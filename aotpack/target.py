@@ -7,7 +7,6 @@ that the compiling process needs. A third party's toolchain brings targets of it
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any, Literal
@@ -73,6 +72,8 @@ def read_catalogue(text: str, *, where: str) -> tuple[Target, ...]:
     Raises:
         UsageError: it is no TOML, or a table is not a target.
     """
+    import tomllib
+
     try:
         tables: list[dict[str, Any]] = tomllib.loads(text)["target"]
         by_name = {table.get("name"): table for table in tables}

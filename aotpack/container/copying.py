@@ -20,7 +20,6 @@ import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -247,6 +246,8 @@ def _for_all(work: Callable[[int], _Result], items: Sequence[int]) -> list[_Resu
     """What `work` gives for each item, several at a time; the first error stops what has not begun."""
     if len(items) < 2:
         return [work(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(min(_WORKERS, len(items))) as pool:
         futures = [pool.submit(work, item) for item in items]
         try:

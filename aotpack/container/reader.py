@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -184,6 +183,8 @@ class PackageReader:
         Raises:
             DigestMismatch: some are wrong; all of them are named.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         segments = self.manifest.segments
         files = list(_distinct_files(self.manifest))
         total = sum(segment.size for segment in segments) + sum(file.size for _, file in files)

@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import platformdirs
-
 from aotpack._size import parse_size
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError, UsageError
@@ -386,6 +384,8 @@ class Cache:
 def _folder_from_environment() -> Path:
     chosen = os.environ.get("AOTPACK_CACHE")
     if chosen is None or not chosen.strip():
+        import platformdirs
+
         try:
             return platformdirs.user_cache_path("aotpack")
         except RuntimeError:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aotpack.toolchain.guarded import GuardedToolchain, from_entry_point
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from aotpack.toolchain.base import Toolchain
 
@@ -58,7 +58,7 @@ def toolchains() -> Mapping[str, Toolchain]:
 
 
 def _add_third_parties(found: dict[str, Toolchain]) -> None:
-    for point in entry_points(group=ENTRY_POINT_GROUP):
+    for point in _entry_points():
         toolchain = from_entry_point(point)
         key = toolchain.name
         if key in found:
@@ -66,6 +66,15 @@ def _add_third_parties(found: dict[str, Toolchain]) -> None:
             # No name of a toolchain has such characters.
             key = f"{key} of {toolchain.distribution}"
         found[key] = toolchain
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    """The entry points of third parties."""
+    # `entry_points` parses those of every package that is installed, which takes longer than a small model.
+    texts = (each.read_text("entry_points.txt") for each in distributions())
+    if not any(ENTRY_POINT_GROUP in (text or "") for text in texts):
+        return ()
+    return entry_points(group=ENTRY_POINT_GROUP)
 
 
 def put_aside() -> tuple[GuardedToolchain, ...]:

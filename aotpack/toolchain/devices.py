@@ -6,7 +6,6 @@ They stand apart from the catalogue of targets because every program that choose
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from types import MappingProxyType
@@ -17,6 +16,8 @@ __all__ = ["npu_architectures", "npu_chips", "pci_vendors"]
 
 @functools.cache
 def _tables() -> Mapping[str, dict[str, Any]]:
+    import tomllib
+
     file = resources.files("aotpack.toolchain").joinpath("devices.toml")
     return tomllib.loads(file.read_text(encoding="utf-8"))
 

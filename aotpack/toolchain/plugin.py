@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, metadata, util
@@ -42,6 +43,9 @@ COMPILED_CONFIG: Mapping[str, Setting] = MappingProxyType(
     }
 )
 
+#: In the METADATA of an installed package.
+_VERSION = re.compile(r"^Version: *(\S+) *$", re.MULTILINE)
+
 _log = logging.getLogger(__name__)
 
 #: Answers of an EP that are kept for the life of the process, each to a question of at most `MAX_LENGTH`.
@@ -63,9 +67,12 @@ _GRADES = {
 def installed_version(distribution: str) -> str | None:
     """The version of an installed Python package, or None."""
     try:
-        return metadata.version(distribution)
+        found = metadata.distribution(distribution)
     except metadata.PackageNotFoundError:
         return None
+    # `metadata.version` reads the whole file as an e-mail, with the package's readme as its body.
+    header = _VERSION.search(found.read_text("METADATA") or "")
+    return header[1] if header else found.version
 
 
 class PluginToolchain(Toolchain):
@@ -79,8 +86,6 @@ class PluginToolchain(Toolchain):
     module: str
     extra: str
     package_config = COMPILED_CONFIG
-    #: The EP's check of a compatibility string can crash.
-    ask_in_worker: bool = False
     #: ORT's severity while compiling; 0 makes some EPs say why they leave a node alone.
     compile_log_severity: int = 2
 
@@ -148,7 +153,7 @@ class PluginToolchain(Toolchain):
             return min(self._said(ep_string, device), key=_rank, default=None)
         except Exception as error:
             # Some EPs raise on what they cannot read, others where they find no device of their kind.
-            _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)
+            _log.debug("%s gives no answer on a compatibility string", self.ep, exc_info=error)
             return None
 
     def _said(self, ep_string: str, device: str) -> list[Grade]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from aotpack.machine import Gpu, Npu
@@ -240,6 +241,10 @@ def test_a_toolchain_that_fails_to_tell_its_devices_is_left_aside(
     monkeypatch.setattr(type(toolchains()["qnn"]), "identify", fails)
     assert seen([IRIS], System(tmp_path)).gpus == (Gpu(vendor="intel"),)
     assert "[probe-failed]" in caplog.text
+
+
+def test_the_memory_is_that_of_the_computer() -> None:
+    assert probe().memory == psutil.virtual_memory().total
 
 
 def test_a_program_that_hangs_or_is_not_there_says_nothing(

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from aotpack.manifest import Manifest
 from aotpack.probing import probe
 from aotpack.target import PORTABLE, catalogue, find
 from aotpack.toolchain import toolchains
-from aotpack.toolchain.plugin import PluginToolchain
+from aotpack.toolchain.plugin import PluginToolchain, installed_version
 from tests.command_line import environment
 from tests.conftest import BuiltPackage
 from tests.hardware import INTEL, needs
@@ -52,6 +52,15 @@ def test_what_is_installed_here_has_a_version_and_says_what_it_builds_with(name:
 
 
 @needs("openvino-cpu-sse41")
+def test_a_version_is_the_one_that_importlib_finds() -> None:
+    """It is read without parsing all of a package's metadata; each that is installed here is a sample."""
+    names = {each.metadata["Name"] for each in metadata.distributions()}
+    assert len(names) > 50
+    found = {name: installed_version(name) for name in names}
+    assert found == {name: metadata.version(name) for name in names}
+    assert installed_version("no-such-package") is None
+
+
 def test_the_release_that_is_read_off_a_file_name_is_the_one_in_the_strings(manifest: Manifest) -> None:
     release = toolchains()["openvino"].runtime_details()["openvino"]
     strings = [
