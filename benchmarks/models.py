@@ -141,7 +141,9 @@ def _note(real: RealBuild, row: Row) -> str | None:
     if not said and explained is None:
         return None
     # Some name every node that stays on the CPU.
-    quoted = f' aotpack says: "{textwrap.shorten(said, _LONGEST, placeholder=" …")}"' if said else ""
+    quoted = (
+        f' aotpack says: "{textwrap.shorten(said, _LONGEST, placeholder=" …").rstrip(".")}".' if said else ""
+    )
     return f"`{real.name}` for `{row.target}`: **{outcome(row)}**.{quoted} {explained or ''}".rstrip()
 
 
