@@ -1,7 +1,7 @@
 """One variant against one machine: a verdict, with what was compared.
 
 The grades are ORT's (OrtCompiledModelCompatibility) and UNKNOWN for "nobody can say". EP_NOT_APPLICABLE
-is an EP's "this string is not mine" and never means that the variant fits (FACTS.md, 1).
+is an EP's "this string is not mine" and never means that the variant fits (docs/toolchains/README.md).
 """
 
 from __future__ import annotations
