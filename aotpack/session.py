@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aotpack.manifest import Variant
-from aotpack.session_options import AddsProvider, options_for
+from aotpack.session_options import AddsProvider, left_alone, options_for
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -48,6 +48,7 @@ def create(
     import onnxruntime as ort
 
     options = options_for(variant, model, toolchain, session_options, emulate=emulate, custom_ops=custom_ops)
-    session = ort.InferenceSession(os.fspath(model), options, enable_fallback=0)
+    with left_alone(options, shared=options is session_options):
+        session = ort.InferenceSession(os.fspath(model), options, enable_fallback=0)
     session.disable_fallback()
     return session
