@@ -29,6 +29,7 @@ __all__ = [
     "missing_library",
     "read_libraries",
     "register",
+    "registered_twice",
 ]
 
 #: Libraries as a caller gives them: a path, or several.
@@ -62,10 +63,11 @@ def checked_libraries(given: GivenLibraries, *, where: str = _WHERE) -> tuple[Pa
     if not isinstance(given, Iterable):
         kind = type(given).__name__
         raise UsageError("is no list of paths", where=where, found=kind, expected=_EXPECTED)
-    found: dict[tuple[int, int], Path] = {}
+    found: dict[object, Path] = {}
     for each in given:
         path, status = _checked(each, where)
-        found.setdefault((status.st_dev, status.st_ino), path)
+        # Not every file system has numbers for files.
+        found.setdefault((status.st_dev, status.st_ino) if status.st_ino else path, path)
     return tuple(found.values())
 
 
@@ -141,6 +143,19 @@ def register(options: onnxruntime.SessionOptions, libraries: Iterable[Path]) -> 
             # ONNX Runtime names the path twice before it says what is wrong.
             reason = brief(said.rpartition(f"{path}: ")[2])
             raise UsageError("cannot be loaded", where=where, found=reason, expected=_EXPECTED) from error
+
+
+def registered_twice(error: Exception) -> UsageError | None:
+    """What to raise where two libraries are why ONNX Runtime makes no session; None if they are not."""
+    said = str(error)
+    if "already set in registry" not in said and "Conflicting with a registered kernel" not in said:
+        return None
+    return UsageError(
+        "an operator or its domain is registered twice",
+        where=_WHERE,
+        found=brief(said),
+        hint="give each library once: here, or in session_options",
+    )
 
 
 def missing_library(domains: Sequence[str]) -> str:

@@ -123,7 +123,7 @@ def _missing(rules: Mapping[str, Toolchain], machines: Mapping[str, Machine]) ->
     return tuple(
         name
         for name, each in rules.items()
-        if each.ep in wanted and each.version() is None and name not in foreseen
+        if each.ep in wanted and each.failure is None and each.version() is None and name not in foreseen
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from aotpack.custom_ops import read_libraries
 from aotpack.errors import (
+    AotpackError,
     NotAllowed,
     NothingToLoad,
     OutputError,
@@ -126,7 +127,9 @@ class _Load:
         if lacks_library:
             given = "give the libraries to select(), too: it was made without them"
             hint = given if self.options.custom_ops else "`aotpack select` explains each"
-        raise NothingToLoad(where, [*self.refused, *left], hint=hint)
+        # Of the best candidate, since one cause is all that Python shows.
+        cause = self.refused[0].error if self.refused else None
+        raise NothingToLoad(where, [*self.refused, *left], hint=hint) from cause
 
     def _tell(
         self,
@@ -174,7 +177,7 @@ class _Load:
             # Vendors' libraries raise what they like; the next candidate may load all the same.
             if isinstance(error, NotAllowed) and code is Code.LOAD_FAILED:
                 code = Code.MODEL_NOT_ALLOWED
-            sentence = brief(str(error)) or type(error).__name__
+            sentence = _told(error)
             self._tell(EventCode.REFUSED, candidate, sentence, code, error)
             self.refused.append(Refusal(candidate.id, sentence, code, error))
             return None
@@ -251,10 +254,11 @@ class _Load:
         variant, _ = found
         others = () if miss is None else (miss.variant,)
         component = self.package.component(self.selection.component)
+        here = probe()
         judged = select(
             component.model_copy(update={"variants": (variant, *others)}),
-            probe(),
-            toolchains(),
+            here,
+            self.package.rules(here),
             here=True,
             policy=policy,
             shapes=self.selection.shapes,
@@ -277,6 +281,14 @@ class _Load:
         devices = [device for device in devices if device not in self.compiled_for]
         self.compiled_for += devices
         return replace(policy, devices=devices) if devices else None
+
+
+def _told(error: Exception) -> str:
+    """An error as a sentence; what neither we nor ONNX Runtime raised on purpose is told with its kind."""
+    text, kind = brief(str(error)), type(error)
+    if isinstance(error, AotpackError | RuntimeError) or kind.__module__.startswith("onnxruntime"):
+        return text or kind.__name__
+    return f"{kind.__name__}: {text}" if text else kind.__name__
 
 
 def _held_again(found: tuple[Variant, Held] | None) -> Held:

@@ -52,7 +52,7 @@ FORMAT_VERSION = "1.0"
 
 #: A pipeline has tens of models, a model some hundreds of attention subgraphs.
 MAX_COMPONENTS = 4096
-#: Of one component. ORT's own model packages slow down visibly at 1,000 (FACTS.md, 2).
+#: Of one component. ORT's own model packages slow down visibly at 1,000 (docs/toolchains/ort.md).
 MAX_VARIANTS = 4096
 #: Of one variant: an EPContext model has one sidecar a partition.
 MAX_FILES = 4096

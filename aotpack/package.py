@@ -23,7 +23,9 @@ from aotpack.source.cache import Cache
 from aotpack.source.layout import TUNING
 from aotpack.source.regular import is_folder
 from aotpack.toolchain import toolchains
+from aotpack.toolchain.rules import with_known_answers
 from aotpack.variant_names import find_variant, name_for, split_name, variants_named
+from aotpack.verdict import Rules
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -71,6 +73,10 @@ class Package:
         if self._cache is None:
             self._cache = Cache()
         return self._cache
+
+    def rules(self, machine: Machine) -> Mapping[str, Rules]:
+        """What judges variants for this computer, `machine`, with what its EPs have answered before."""
+        return with_known_answers(toolchains(), self.cache.root, machine)
 
     @property
     def reader(self) -> PackageReader:
@@ -142,7 +148,8 @@ class Package:
             policy, machine = policy.with_environment(), probe()
         assert machine is not None
         asked_by = VARIANT_VARIABLE if policy is not given else None
-        known, selections = toolchains(), []
+        known = self.rules(machine) if here else toolchains()
+        selections = []
         unknown: UnknownName | None = None
         for each in (options.shapes and buckets(self.manifest, component)) or [self.component(component)]:
             try:
@@ -318,14 +325,19 @@ class Package:
         return [folder / file.path for file in files]
 
 
-def open_package(path: str | os.PathLike[str]) -> Package:
+def open_package(path: str | os.PathLike[str], *, cache: Cache | None = None) -> Package:
     """Open a package. Only its manifest is read.
+
+    Args:
+        path: of the package.
+        cache: where its variants are put together, and all else is kept that comes of it; by default the
+            user's.
 
     Raises:
         PackageNotFound: there is no such file.
         FormatError: it is not a well-formed package.
     """
-    return Package(PackageReader.open(Path(path)))
+    return Package(PackageReader.open(Path(path)), cache=cache)
 
 
 @takes(SelectOptions)

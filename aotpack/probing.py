@@ -46,7 +46,8 @@ def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
                 eps[toolchain.ep] = Ep(version=version, details=dict(toolchain.runtime_details()))
         except Exception as error:
             # What one vendor's package lacks must not keep a machine from being known.
-            _log.warning("%s: cannot tell its version: %s [probe-failed]", toolchain.name, error)
+            said = "%s: cannot tell its version: %s [probe-failed]"
+            _log.warning(said, toolchain.name, error, exc_info=error)
     devices = _devices()
     return Machine(
         name=_plain(platform.node()) or None,
@@ -143,5 +144,6 @@ def seen(listed: Iterable[tuple[str, str, str, str, str | None]], system: System
             devices = toolchain.identify(devices, system)
         except Exception as error:
             # What one vendor's files say must not keep a machine from being known.
-            _log.warning("%s: cannot tell its devices: %s [probe-failed]", toolchain.name, error)
+            said = "%s: cannot tell its devices: %s [probe-failed]"
+            _log.warning(said, toolchain.name, error, exc_info=error)
     return devices

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aotpack.custom_ops import registered_twice
 from aotpack.manifest import Variant
 from aotpack.session_options import AddsProvider, left_alone, options_for
 
@@ -41,14 +42,20 @@ def create(
         custom_ops: libraries of custom operators, which are loaded into this process.
 
     Raises:
-        UsageError: `session_options` take away what the package needs, or a library cannot be registered.
+        UsageError: `session_options` take away what the package needs, or a library cannot be registered, or
+            not beside another one.
         ToolchainError: the EP is not there or has no device.
         Exception: whatever ORT raises when it cannot create the session.
     """
     import onnxruntime as ort
 
     options = options_for(variant, model, toolchain, session_options, emulate=emulate, custom_ops=custom_ops)
-    with left_alone(options, shared=options is session_options):
-        session = ort.InferenceSession(os.fspath(model), options, enable_fallback=0)
+    try:
+        with left_alone(options, shared=options is session_options):
+            session = ort.InferenceSession(os.fspath(model), options, enable_fallback=0)
+    except Exception as error:
+        if custom_ops and (twice := registered_twice(error)) is not None:
+            raise twice from error
+        raise
     session.disable_fallback()
     return session

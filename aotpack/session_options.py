@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from aotpack.custom_ops import register
+from aotpack.custom_ops import register, registered_twice
 from aotpack.errors import UsageError
 from aotpack.manifest import Variant
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from aotpack.load_options import SessionChange
 
-__all__ = ["AddsProvider", "left_alone", "options_for"]
+__all__ = ["AddsProvider", "left_alone", "options_for", "try_libraries"]
 
 #: What is said of where a mistake is.
 _WHERE = "session_options"
@@ -127,6 +127,25 @@ def left_alone(options: onnxruntime.SessionOptions, *, shared: bool) -> Iterator
             if not options.enable_profiling:
                 stack.close()
         yield
+
+
+def try_libraries(libraries: Sequence[Path]) -> None:
+    """Register libraries of custom operators for a session that is never initialised.
+
+    Raises:
+        UsageError: one cannot be registered, or not beside another one.
+    """
+    import onnxruntime as ort
+    from onnxruntime.capi import _pybind_state as state
+
+    options = ort.SessionOptions()
+    register(options, libraries)
+    try:
+        state.InferenceSession(options, _EMPTY_MODEL, False, False)
+    except Exception as error:
+        if (twice := registered_twice(error)) is not None:
+            raise twice from error
+        raise
 
 
 def _with_needs(options: onnxruntime.SessionOptions, variant: Variant) -> onnxruntime.SessionOptions:

@@ -1,12 +1,13 @@
 """One variant against one machine: a verdict, with what was compared.
 
 The grades are ORT's (OrtCompiledModelCompatibility) and UNKNOWN for "nobody can say". EP_NOT_APPLICABLE
-is an EP's "this string is not mine" and never means that the variant fits (FACTS.md, 1).
+is an EP's "this string is not mine" and never means that the variant fits (docs/toolchains/README.md).
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Hashable
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -35,6 +36,8 @@ __all__ = [
     "version_fits",
 ]
 
+
+_log = logging.getLogger(__name__)
 
 #: Characters of a version. A nightly build's has some thirty.
 MAX_VERSION = 128
@@ -232,7 +235,8 @@ def judge(
         asked = here and ep_string is not None and own.code not in _SETTLED
         said = rules.ask(ep_string, variant.device) if asked and ep_string is not None else None
     except Exception as error:
-        # A third party's rules raise what they like; the other variants are judged all the same.
+        # Rules raise what they like; the other variants are judged all the same.
+        _log.debug("the rules of toolchain %s raised on %s", variant.toolchain, variant.id, exc_info=True)
         return Verdict(
             Grade.UNKNOWN,
             Code.TOOLCHAIN_FAILED,

@@ -133,3 +133,55 @@ def test_a_refusal_keeps_its_cause(
     assert [event.error for event in refused] == [cause, cause]
     assert [refusal.error for refusal in caught.value.refusals] == [cause, cause]
     assert [event.target for event in refused] == ["ort-cpu", "portable"]
+    # What nobody raised on purpose is told with its kind, and an uncaught error shows where it was.
+    assert [event.reason for event in refused] == ["OSError: [Errno 5] a disk that fails"] * 2
+    assert caught.value.__cause__ is cause
+    assert cause.__traceback__ is not None
+
+
+def test_what_fails_before_a_compiler_is_started_keeps_its_cause(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cause = KeyError("a name")
+
+    def fail(*_: object, **__: object) -> None:
+        raise cause
+
+    caplog.set_level(logging.INFO, logger="aotpack.build")
+    told: list[Event] = []
+    monkeypatch.setattr("aotpack.builder.sources.Sources.task", fail)
+    report = aotpack.build(
+        small_model,
+        targets=["ort-cpu"],
+        output=tmp_path / "m.aotpack",
+        keep_going=True,
+        reuse=False,
+        on_event=told.append,
+    )
+    (event,) = [event for event in told if event.code is EventCode.FAILED]
+    assert event.error is cause
+    assert event.reason == report.rows[0].reason == "KeyError: 'a name'"
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is cause
+
+
+def test_what_cannot_be_compiled_at_load_leaves_what_can_be_loaded(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AOTPACK_CACHE", str(tmp_path / "cache"))
+    aotpack.build(small_model, targets=["portable"], output=tmp_path / "m.aotpack")
+    cause = TypeError("nobody foresaw it")
+
+    def fail(*_: object, **__: object) -> None:
+        raise cause
+
+    told: list[Event] = []
+    monkeypatch.setattr("aotpack.builder.repair.build", fail)
+    with aotpack.open(tmp_path / "m.aotpack") as package:
+        loaded = package.load_first(on_miss="compile", on_event=told.append)
+    assert loaded.candidate.portable
+    failed = [event for event in told if event.code is EventCode.RECOMPILE_FAILED]
+    assert failed
+    assert {event.error for event in failed} == {cause}
+    assert failed[0].reason == "TypeError: nobody foresaw it"

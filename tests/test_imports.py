@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -74,3 +75,34 @@ def test_loading_a_package_imports_nothing_that_builds(vad: BuiltPackage) -> Non
     modules = loaded("-c", code, str(vad.path))
     assert "onnxruntime" in modules
     assert not modules & {"onnx", "onnx_ir", "typer", "rich", "aotpack.builder", "aotpack.cli"}
+
+
+#: Where a cache is chosen, if the caller chose none: where calls and processes begin.
+EDGES = {
+    "aotpack/package.py": {"cache"},
+    "aotpack/builder/build.py": {"build_spec"},
+    "aotpack/builder/jobs/errand.py": {"run_errand"},
+    "aotpack/cli/cache.py": {"_list", "prune", "verify"},
+}
+
+
+def test_a_cache_is_chosen_at_the_edges_alone() -> None:
+    """All else is given one: what a caller chose must not be written around."""
+    made = {
+        (path.relative_to(ROOT).as_posix(), getattr(function, "name", "the module"))
+        for path in (ROOT / "aotpack").rglob("*.py")
+        for function, call in _calls(ast.parse(path.read_text(encoding="utf-8")))
+        if ast.unparse(call.func).split(".")[-1] == "Cache"
+    }
+    allowed = {(path, name) for path, names in EDGES.items() for name in names}
+    assert made == allowed
+
+
+def _calls(tree: ast.AST, function: ast.AST | None = None) -> list[tuple[ast.AST | None, ast.Call]]:
+    """Each call with the function that it is in."""
+    found: list[tuple[ast.AST | None, ast.Call]] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Call):
+            found.append((function, node))
+        found += _calls(node, node if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else function)
+    return found

@@ -17,6 +17,7 @@ from aotpack.model_files import check_packaged_model
 from aotpack.package import open_package
 from aotpack.scratch import scratch_folder
 from aotpack.shapes import Wanted
+from aotpack.source.cache import Cache
 from aotpack.target import PORTABLE
 
 __all__ = ["add"]
@@ -31,6 +32,7 @@ def add(
     shapes: Wanted | None = None,
     keep_going: bool = False,
     force: bool = False,
+    cache: Cache | None = None,
     **settings: Any,
 ) -> BuildReport:
     """Compile a component of a package for more targets and write the package with them.
@@ -43,6 +45,7 @@ def add(
         shapes: as `aotpack.build` takes them.
         keep_going: as for `aotpack.build`.
         force: replace a file at `output` that is not a package, too.
+        cache: of results of builds; by default the user's.
         settings: passed on to `aotpack.build`.
 
     Raises:
@@ -52,7 +55,7 @@ def add(
     """
     target = output or package
     check_writable(target, force=force)
-    with open_package(package) as opened, scratch_folder("add") as scratch:
+    with open_package(package, cache=cache) as opened, scratch_folder("add") as scratch:
         grown = opened.component(component)
         portable = next((variant for variant in grown.variants if variant.target == PORTABLE), None)
         if portable is None:
@@ -72,6 +75,7 @@ def add(
             name=grown.name,
             portable=False,
             keep_going=keep_going,
+            cache=opened.cache,
             **settings,
         )
         with open_package(built) as other:

@@ -77,6 +77,7 @@ def build(
     on_event: OnEvent | None = None,
     force: bool = False,
     custom_ops: GivenLibraries = (),
+    cache: Cache | None = None,
 ) -> BuildReport:
     """Compile one ONNX model for many targets and pack what comes out.
 
@@ -114,6 +115,7 @@ def build(
         custom_ops: paths of the libraries of custom operators that the model needs. They are loaded into the
             worker processes, and are no part of the package: whoever loads it gives them as well. Not with
             an `executor`.
+        cache: of results of builds; by default the user's.
 
     Raises:
         UsageError, ModelError: nothing was started.
@@ -143,7 +145,7 @@ def build(
         force=force,
         custom_ops=checked_libraries(custom_ops),
     )
-    return build_spec(spec, executor=executor, keep_going=keep_going, on_event=on_event)
+    return build_spec(spec, executor=executor, keep_going=keep_going, on_event=on_event, cache=cache)
 
 
 def one_model(
@@ -201,14 +203,17 @@ def build_spec(
     executor: Executor | str | None = None,
     keep_going: bool = False,
     on_event: OnEvent | None = None,
+    cache: Cache | None = None,
 ) -> BuildReport:
     """Build what `spec` says. As `build`."""
     started = time.monotonic()
+    cache = Cache() if cache is None else cache
     tell = _one_at_a_time(on_event)
     refuse_input(spec.output, [component.model for component in spec.components])
-    with _claimed(spec.output) as scratch:
+    with _claimed(spec.output, cache.root) as scratch:
         spec = with_constants(spec, scratch)
-        finished = _run(spec, executor, scratch, tell)
+        results = Results(cache) if spec.reuse else None
+        finished = _run(spec, executor, scratch, results, tell)
         report = _pack(spec, finished, tell, started)
     if report.package is None:
         raise BuildFailed(
@@ -223,7 +228,9 @@ def build_spec(
     return report
 
 
-def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: OnEvent) -> list[Finished]:
+def _run(
+    spec: BuildSpec, executor: Executor | str | None, scratch: Path, results: Results | None, tell: OnEvent
+) -> list[Finished]:
     limits = default_limits(spec.limits)
     if spec.custom_ops and executor is not None:
         raise UsageError(
@@ -248,7 +255,6 @@ def _run(spec: BuildSpec, executor: Executor | str | None, scratch: Path, tell: 
             stack.callback(place.close)
         else:
             place = elsewhere
-        results = Results(Cache()) if spec.reuse else None
         compiled = [part for job in planned.jobs for part in job.components]
         precisions = {job.target.precision or "f32" for job in planned.jobs}
         sources = Sources(
@@ -306,15 +312,14 @@ def _pack(spec: BuildSpec, finished: list[Finished], tell: OnEvent, started: flo
 
 
 @contextlib.contextmanager
-def _claimed(output: Path) -> Iterator[Path]:
-    """Hold `output` for this build, and give a scratch folder, gone afterwards.
+def _claimed(output: Path, root: Path) -> Iterator[Path]:
+    """Hold `output` for this build, and give a scratch folder in the cache at `root`, gone afterwards.
 
     Find out before anything is compiled that `output` cannot be written. What builds that were killed have
     left is removed.
     """
     # That it is a package is asked when all that is read is known, for that it must not be in any case.
     check_writable(output, force=True)
-    root = Cache().root
     builds = root / BUILDS
     name = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:32]
     try:

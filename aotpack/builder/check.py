@@ -31,7 +31,6 @@ from aotpack.records import RecordEntry, RecordFile, files_digest
 from aotpack.scratch import scratch_folder
 from aotpack.selection import Candidate, select
 from aotpack.target import PORTABLE
-from aotpack.toolchain import toolchains
 from aotpack.verdict import Code
 
 __all__ = ["Checked", "check"]
@@ -152,7 +151,7 @@ class _Component:
         selection = select(
             self._component,
             self._machine,
-            toolchains(),
+            self._package.rules(self._machine),
             here=True,
             policy=policy,
             custom_ops=bool(self._custom_ops),

@@ -25,6 +25,7 @@ from aotpack.model_files import check_packaged_model
 from aotpack.package import Package, open_package
 from aotpack.probing import probe
 from aotpack.scratch import scratch_folder
+from aotpack.source.cache import Cache
 from aotpack.target import PORTABLE, Precision, Target, catalogue
 from aotpack.toolchain import toolchains
 
@@ -39,6 +40,7 @@ def refresh(
     on_event: OnEvent | None = None,
     force: bool = False,
     custom_ops: GivenLibraries = (),
+    cache: Cache | None = None,
 ) -> BuildReport:
     """Write a package in which the variants that `aotpack.doctor.examine` calls stale are compiled anew.
 
@@ -52,6 +54,7 @@ def refresh(
         on_event: as for `aotpack.build`.
         force: replace a file at `output` that is not a package, too.
         custom_ops: as for `aotpack.build`.
+        cache: of results of builds; by default the user's.
 
     Raises:
         UsageError: a component with stale variants has no portable one, or a library cannot be loaded.
@@ -64,7 +67,7 @@ def refresh(
     rows: list[Row] = []
     with scratch_folder("refresh") as scratch:
         latest = package
-        with open_package(package) as opened:
+        with open_package(package, cache=cache) as opened:
             stale = [item for item in examine(opened.manifest, machine or probe()) if item.state == "stale"]
             for index, component in enumerate(opened.manifest.components):
                 mine = [item for item in stale if item.component == component.name]
@@ -108,7 +111,7 @@ def _rebuild(
         variant = finding.variant
         built = folder / f"built-{index}.aotpack"
         shapes = compiled_shapes(opened, variant)
-        report = _build(model, variant, built, component, shapes, on_event, custom_ops)
+        report = _build(model, variant, built, component, shapes, on_event, custom_ops, opened.cache)
         # A build of one model calls its component otherwise.
         named = [row.model_copy(update={"component": component.name}) for row in report.rows]
         if report.package is None:
@@ -133,6 +136,7 @@ def _build(
     shapes: dict[str, tuple[int, ...]],
     on_event: OnEvent | None,
     custom_ops: tuple[Path, ...],
+    cache: Cache,
 ) -> BuildReport:
     wanted = {info.name for info in component.inputs}
     try:
@@ -145,6 +149,7 @@ def _build(
             portable=False,
             on_event=on_event,
             custom_ops=custom_ops,
+            cache=cache,
         )
     except BuildFailed as error:
         return error.report

@@ -81,8 +81,10 @@ def compile_here(
             except BuildFailed as error:
                 reason = str(error.report.rows[0].reason)
                 tell(EventCode.RECOMPILE_FAILED, reason, target=target.name, error=error)
-            except (AotpackError, OSError) as error:
-                tell(EventCode.RECOMPILE_FAILED, str(error), target=target.name, error=error)
+            except Exception as error:
+                # What was to be better than a variant that is there must not keep that from being loaded.
+                kind = "" if isinstance(error, AotpackError) else f"{type(error).__name__}: "
+                tell(EventCode.RECOMPILE_FAILED, f"{kind}{error}", target=target.name, error=error)
         return None
 
     def _compile(target: Target) -> tuple[Variant, Path]:
@@ -98,6 +100,7 @@ def compile_here(
                 portable=False,
                 compress=None,
                 custom_ops=custom_ops.paths,
+                cache=cache,
             )
             with open_package(output) as built:
                 kept = local.keep(

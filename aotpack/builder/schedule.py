@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import shutil
 from concurrent.futures import CancelledError, Future, as_completed
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from aotpack.probing import probe
 from aotpack.target import PORTABLE
 
 __all__ = ["Finished", "do_all"]
+
+_log = logging.getLogger("aotpack.build")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,17 @@ class _Work:
         for index, job in enumerate(self._jobs):
             folder = self._folder(index)
             folder.mkdir()
-            known, why = _without_work(job, self._sources, self._results, folder, self._output, self._machine)
+            try:
+                known, why = _without_work(
+                    job, self._sources, self._results, folder, self._output, self._machine
+                )
+            except OutputError:
+                raise
+            except Exception as error:
+                if job.target.name != PORTABLE:
+                    raise
+                self._fail(index, error, None)
+                continue
             if known is None:
                 ahead[index] = why
             elif _is_checked(job, known):
@@ -138,7 +151,7 @@ class _Work:
                 raise
             except Exception as error:
                 # A model that cannot be prepared for one target may well be for another.
-                self._end(index, finish(job, Done(failure=_told(error)), cached=False, why=why))
+                self._fail(index, error, why)
                 continue
             begun = functools.partial(self._begun, job)
             future = self._place.submit(task, references, self._folder(index), begun)
@@ -154,7 +167,7 @@ class _Work:
         except OutputError:
             raise
         except Exception as error:
-            self._end(index, finish(job, Done(failure=_told(error)), cached=False, why=None))
+            self._fail(index, error, None)
             return
         folder = self._folder(index) / "check"
         folder.mkdir()
@@ -166,10 +179,12 @@ class _Work:
         waiting = self.waiting[future]
         index, why = waiting.index, waiting.why
         job = self._jobs[index]
+        cause: BaseException | None = None
         try:
             done = future.result()
         except (Exception, CancelledError) as error:
             # An executor that is not ours fails in ways of its own: that is this job's failure.
+            cause = error
             done = Done(failure=f"it was not done: {_told(error)}")
         # What was compiled of a model that changed must not be found under the old one's digest.
         self._sources.check()
@@ -180,7 +195,7 @@ class _Work:
                 key = _key(job, self._output)
                 self._results.remember(key, job.digest, job.ingredients, failed=done.failure is not None)
         kept = not waiting.compiled and job.target.name != PORTABLE
-        self._end(index, finish(job, done, cached=kept, why=why))
+        self._end(index, finish(job, done, cached=kept, why=why), cause)
 
     def keep_what_is_done(self) -> None:
         """Keep what the build had no time to take, for the next one."""
@@ -201,13 +216,24 @@ class _Work:
     def _folder(self, index: int) -> Path:
         return self._scratch / f"job-{index}"
 
-    def _end(self, index: int, built: tuple[Built, ...]) -> None:
+    def _fail(self, index: int, error: Exception, why: str | None) -> None:
+        """End a job with what was raised in this process, before or instead of the work of another one."""
+        failed = finish(self._jobs[index], Done(failure=_told(error)), cached=False, why=why)
+        self._end(index, failed, error)
+
+    def _end(self, index: int, built: tuple[Built, ...], error: BaseException | None = None) -> None:
         self.finished[index] = built
         job = self._jobs[index]
+        if error is not None:
+            # The row has a sentence; whoever has to mend what raised needs where it was.
+            _log.info("%s: %s failed", self._output, job.target.name, exc_info=error)
         for component, item in zip(job.components, built, strict=True):
             code = EventCode.BUILT if item.row.state == "built" else EventCode.FAILED
             event = self._event(code, component.name, job.target.name)
-            self._tell(replace(event, variant=item.row.id, reason=item.row.reason or "", row=item.row))
+            told = replace(
+                event, variant=item.row.id, reason=item.row.reason or "", row=item.row, error=error
+            )
+            self._tell(told)
 
     def _begun(self, job: Job) -> None:
         for component in job.components:
@@ -225,12 +251,7 @@ def _without_work(
 ) -> tuple[Done | None, str | None]:
     """What there is of a job before anything is done for it, and why there is nothing in the cache."""
     if job.target.name == PORTABLE:
-        try:
-            done = portable(job, sources.portable(job))
-        except OutputError:
-            raise
-        except Exception as error:
-            return Done(failure=_told(error)), None
+        done = portable(job, sources.portable(job))
         kept = None if results is None else results.get(_checks_digest(job), folder / "kept")
         return _with_checks(done, kept), None
     if refused := refusal(job):

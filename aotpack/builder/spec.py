@@ -39,7 +39,7 @@ MAX_SECONDS = 366 * 24 * 3600
 class Limits:
     """What one worker process may take."""
 
-    #: Seconds. Some real models keep a vendor's compiler busy for minutes (FACTS.md, 1).
+    #: Seconds. Some real models keep a vendor's compiler busy for minutes.
     seconds: float = 900.0
     #: Bytes of resident memory of the worker and its children; None: no limit.
     memory: int | None = None

@@ -70,7 +70,9 @@ def tune(
     limits = default_limits(limits or Limits(seconds=300.0))
     tuned = package.component(component)
     machine, policy, store = probe(), policy or Policy(), TuningStore(package.cache.root)
-    selection = select(tuned, machine, toolchains(), here=True, policy=policy, custom_ops=bool(libraries))
+    selection = select(
+        tuned, machine, package.rules(machine), here=True, policy=policy, custom_ops=bool(libraries)
+    )
     shapes = fixed_shapes(package, tuned)
     known = dict(store.read(package.digest, tuned.name, machine))
     tuning = _tuning(package, tuned, machine, known)

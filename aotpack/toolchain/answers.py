@@ -12,6 +12,7 @@ asked the same thing twice.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from pathlib import Path
 
@@ -46,10 +47,15 @@ class KnownAnswers:
     """
 
     def __init__(self, cache_root: Path, toolchain: str, machine: Machine) -> None:
-        key = hashlib.sha256(f"{toolchain}\n{machine.key()}".encode()).hexdigest()
         self._root = cache_root
-        #: The file; it need not exist.
-        self.path = cache_root / ANSWERS / f"{key}.json"
+        self._toolchain = toolchain
+        self._machine = machine
+
+    @functools.cached_property
+    def path(self) -> Path:
+        """The file; it need not exist."""
+        key = hashlib.sha256(f"{self._toolchain}\n{self._machine.key()}".encode()).hexdigest()
+        return self._root / ANSWERS / f"{key}.json"
 
     def read(self) -> dict[str, Grade | None]:
         """Answers by question; empty if there are none, or none that can be read."""

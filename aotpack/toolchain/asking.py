@@ -1,13 +1,11 @@
 """Ask an EP's own check in a process of its own, for EPs whose check can take the process down.
 
 The worker answers one question a line, so that only the first one waits for onnxruntime to be imported. It
-ends when its standard input does: with this process, at the latest. What it answered, or that it crashed, is
-kept in the cache (`aotpack.toolchain.answers`), and then no process is started at all.
+ends when its standard input does: with this process, at the latest.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -15,12 +13,8 @@ import subprocess
 import sys
 import threading
 import weakref
-from pathlib import Path
 
 from aotpack._child_process import python_command, python_environment
-from aotpack.probing import probe
-from aotpack.source.cache import Cache
-from aotpack.toolchain.answers import MAX_ANSWERS, KnownAnswers
 from aotpack.verdict import Grade
 
 __all__ = ["AskWorker", "main"]
@@ -45,24 +39,11 @@ class AskWorker:
         self._process: subprocess.Popen[str] | None = None
         self._ending: weakref.finalize[[subprocess.Popen[str]], AskWorker] | None = None
         self._lock = threading.Lock()
-        #: What was read, by the file; a variable that EPs read makes another machine of this one.
-        self._known: dict[Path, dict[str, Grade | None]] = {}
 
     def ask(self, ep_string: str, device: str) -> Grade | None:
         """What the EP says of a compatibility string; None if it gave no answer."""
         with self._lock:
-            known = KnownAnswers(Cache().root, self._toolchain, probe())
-            if known.path not in self._known:
-                self._known[known.path] = known.read()
-            answers = self._known[known.path]
-            # A question can have 64 KB, and there is no end of them.
-            question = hashlib.sha256(f"{device} {ep_string}".encode()).hexdigest()
-            if question not in answers:
-                if len(answers) >= MAX_ANSWERS:
-                    answers.clear()
-                answers[question] = self._ask_now(ep_string, device)
-                known.add(question, answers[question])
-            return answers[question]
+            return self._ask_now(ep_string, device)
 
     def _ask_now(self, ep_string: str, device: str) -> Grade | None:
         process = self._process or self._start()

@@ -88,6 +88,9 @@ class Toolchain(ABC):
     #: Whether `compile` and `compile_together` take libraries of custom operators (``custom_ops``). One that
     #: does not compiles models with such operators without them, or refuses them.
     takes_custom_ops: bool = False
+    #: Whether the EP's check of a compatibility string can take its process down, so that `ask` starts one.
+    #: What it says is then kept in the cache (`aotpack.toolchain.rules`).
+    ask_in_worker: bool = False
     #: Whether it can store weights that several models have in common once.
     shares_weights: bool = False
     #: Provider options that a package may set, with the form of each value and the reason. A variant with

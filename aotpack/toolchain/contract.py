@@ -190,6 +190,7 @@ _ATTRIBUTES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "ep": (_is_ep, f"the name of an execution provider, of at most {_MAX_EP} characters"),
     "environment": (_are_variables, f"a tuple of at most {_MAX_VARIABLES} names of environment variables"),
     "needs_fixed_shapes": (_is_bool, "True or False"),
+    "ask_in_worker": (_is_bool, "True or False"),
     "shares_weights": (_is_bool, "True or False"),
     "takes_custom_ops": (_is_bool, "True or False"),
     "widens": (_are_texts, "a mapping of names of element types"),

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from aotpack._text import clipped, printable
@@ -192,7 +193,9 @@ class GuardedToolchain(Toolchain):
         try:
             why = self.inner.why_not_compile(target, machine)
             return why if contract.optional_text_issue(why) is None else "its toolchain gave no reason"
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return _said(error)
 
     def how_to_run(self, target: Target, machine: Machine) -> RunsHere:
@@ -200,36 +203,43 @@ class GuardedToolchain(Toolchain):
         try:
             runs = self.inner.how_to_run(target, machine)
             return runs if isinstance(runs, RunsHere) else RunsHere(None, "its toolchain does not say")
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return RunsHere(None, _said(error))
 
     def with_precision(self, target: Target, precision: Precision) -> Target:
         """As the third party's."""
-        return self._build("with_precision()", lambda inner: inner.with_precision(target, precision))
+        return self._build("with_precision()", lambda inner: inner.with_precision(target, precision), Target)
 
     def widened(self, types: Iterable[str]) -> dict[str, str]:
         """As the third party's."""
-        return self._build("widened()", lambda inner: inner.widened(types))
+        return self._build("widened()", lambda inner: inner.widened(types), dict)
 
     def option_issue(self, name: str, value: str) -> str | None:
         """As the third party's."""
-        return self._build("option_issue()", lambda inner: inner.option_issue(name, value))
+        return self._build("option_issue()", lambda inner: inner.option_issue(name, value), (str, NoneType))
 
     def built_with(self) -> Mapping[str, str]:
         """As the third party's."""
-        return self._build("built_with()", lambda inner: dict(inner.built_with()))
+        built_with = self._build("built_with()", lambda inner: dict(inner.built_with()), dict)
+        if issue := contract.details_issue(built_with):
+            raise self._wrong(f"its built_with() {issue}")
+        return built_with
 
     def flex_capabilities(self, target: Target) -> Capabilities:
         """As the third party's."""
-        return self._build("flex_capabilities()", lambda inner: inner.flex_capabilities(target))
+        return self._build("flex_capabilities()", lambda inner: inner.flex_capabilities(target), object)
 
     def requirements(self, target: Target) -> Requirements:
         """As the third party's."""
-        return self._build("requirements()", lambda inner: inner.requirements(target))
+        return self._build("requirements()", lambda inner: inner.requirements(target), Requirements)
 
     def session_settings(self, target: Target) -> SessionSettings:
         """As the third party's."""
-        return self._build("session_settings()", lambda inner: inner.session_settings(target))
+        return self._build(
+            "session_settings()", lambda inner: inner.session_settings(target), SessionSettings
+        )
 
     # In worker processes, whose errors are rows (`aotpack.builder.jobs`).
 
@@ -265,7 +275,7 @@ class GuardedToolchain(Toolchain):
 
     def remarks(self, log: str) -> tuple[str, ...]:
         """As the third party's."""
-        return self._build("remarks()", lambda inner: inner.remarks(log))
+        return self._build("remarks()", lambda inner: inner.remarks(log), tuple)
 
     def _asked(
         self,
@@ -293,15 +303,21 @@ class GuardedToolchain(Toolchain):
             self.put_aside(f"its {what} {wrong}")
         return otherwise
 
-    def _build(self, what: str, call: Callable[[Toolchain], _T]) -> _T:
+    def _build(
+        self, what: str, call: Callable[[Toolchain], _T], kind: type[object] | tuple[type[object], ...]
+    ) -> _T:
         try:
-            return call(self.inner)
-        except AotpackError:
+            value = call(self.inner)
+        except (AotpackError, KeyboardInterrupt):
             raise
-        except Exception as error:
-            raise ToolchainError(
-                f"its {what} raised {_said(error)}", where=f"toolchain {self.name} of {self.distribution}"
-            ) from error
+        except BaseException as error:
+            raise self._wrong(f"its {what} raised {_said(error)}") from error
+        if not isinstance(value, kind):
+            raise self._wrong(f"its {what} gave a {type(value).__name__}")
+        return value
+
+    def _wrong(self, what: str) -> ToolchainError:
+        return ToolchainError(what, where=f"toolchain {self.name} of {self.distribution}")
 
     def _refusal(self) -> ToolchainError:
         return ToolchainError((self.failure or "").removesuffix("."))
@@ -318,7 +334,7 @@ def from_entry_point(point: EntryPoint) -> GuardedToolchain:
             guarded.hold(made)
         else:
             gave = "None" if made is None else f"a {type(made).__name__}"
-            guarded.put_aside(f"entry point {point.value!r} gives {gave}; expected a {_EXPECTED}")
+            guarded.put_aside(f"entry point {point.value!r} gives {gave}; expected an {_EXPECTED}")
     except KeyboardInterrupt:
         raise
     except BaseException as error:

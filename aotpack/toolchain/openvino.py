@@ -57,7 +57,7 @@ class OpenVinoToolchain(PluginToolchain):
     environment = (CAP, FORMER_CAP)
     takes_custom_ops = True
     package_options = OPTIONS
-    # Its frontend refuses 2-bit types (FACTS.md, 6).
+    # Its frontend refuses 2-bit types.
     widens = MappingProxyType({"INT2": "INT4", "UINT2": "UINT4"})
 
     def runtime_details(self) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """OpenVINO's GPUs and NPUs: what compiling for them needs, and what can be said of their blobs.
 
 An NPU can be compiled for without one: registered under a name that ends in ``.virtual`` the EP's library
-lists NPUs that are not on the machine, each with its platform in ``npu_platform`` (FACTS.md, 1). It takes
+lists NPUs that are not on the machine, each with its platform in ``npu_platform``. It takes
 OpenVINO's NPU compiler, which the EP's package for Windows has and the one for Linux has not. Nothing here
 has run on a device.
 """
@@ -94,7 +94,7 @@ def virtual_npus(ep: str, library: str) -> dict[str, Any]:
     """NPUs that are not on this machine by their platforms, such as ``4000``.
 
     For a process that compiles and does nothing else: the registration breaks the provider policies of
-    sessions (FACTS.md, 1).
+    sessions (docs/toolchains/openvino.md).
     """
     import onnxruntime as ort
 

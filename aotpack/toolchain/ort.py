@@ -1,7 +1,7 @@
 """ONNX Runtime's own CPU EP: the untouched ONNX, and a graph optimised ahead of time.
 
-The CPU EP has no compiled form: ModelCompiler on it succeeds and writes a plain ONNX (FACTS.md, 1). What
-can be done ahead of time is the graph, and its weights stay what they are.
+The CPU EP has no compiled form: ModelCompiler on it succeeds and writes a plain ONNX
+(docs/toolchains/ort.md). What can be done ahead of time is the graph, and its weights stay what they are.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class OrtToolchain(Toolchain):
     def flex_capabilities(self, target: Target) -> Capabilities:
         """The CPU EP's fused attention kernels, with what they cost (benchmarks/flex_costs.py).
 
-        Attention has none from opset 25 on (FACTS.md, 4).
+        Attention has none from opset 25 on.
         """
         from aotpack.flex.capabilities import Capabilities, FusedOp
 

@@ -86,8 +86,6 @@ class PluginToolchain(Toolchain):
     module: str
     extra: str
     package_config = COMPILED_CONFIG
-    #: The EP's check of a compatibility string can crash.
-    ask_in_worker: bool = False
     #: ORT's severity while compiling; 0 makes some EPs say why they leave a node alone.
     compile_log_severity: int = 2
 
@@ -149,13 +147,13 @@ class PluginToolchain(Toolchain):
     def ask_here(self, ep_string: str, device: str) -> Grade | None:
         """The EP's own check, in this process; the best answer of its devices of that type.
 
-        Its NOT_APPLICABLE is a refusal: such blobs do not load (FACTS.md, 1).
+        Its NOT_APPLICABLE is a refusal: such blobs do not load.
         """
         try:
             return min(self._said(ep_string, device), key=_rank, default=None)
         except Exception as error:
             # Some EPs raise on what they cannot read, others where they find no device of their kind.
-            _log.debug("%s gives no answer on a compatibility string: %s", self.ep, error)
+            _log.debug("%s gives no answer on a compatibility string", self.ep, exc_info=error)
             return None
 
     def _said(self, ep_string: str, device: str) -> list[Grade]:
@@ -185,7 +183,7 @@ class PluginToolchain(Toolchain):
         """Compile with ORT's ModelCompiler, the blob in a file of its own.
 
         With ModelCompiler's default optimisation level some EPs refuse most real models, and an
-        embedded blob loads many times slower (FACTS.md, 1 and 3).
+        embedded blob loads many times slower (docs/toolchains/README.md).
         """
         self.compile_to(folder / MODEL_NAME, target, model, custom_ops=custom_ops)
         return self.compiled_in(target, folder)
@@ -243,7 +241,7 @@ class PluginToolchain(Toolchain):
     def devices(self) -> list[Any]:
         """The EP's devices on this machine, the library registered.
 
-        A plugin EP is registered under its canonical name; some list meta EPs beside it (FACTS.md, 1).
+        A plugin EP is registered under its canonical name; some list meta EPs beside it.
 
         Raises:
             ToolchainMissing: the EP's package is not installed.

@@ -45,9 +45,9 @@ class QnnToolchain(PluginToolchain):
     needs_fixed_shapes = True
     shares_weights = True
     takes_custom_ops = True
-    # It segfaulted in a process that had compiled before (FACTS.md, 1).
+    # It segfaulted in a process that had compiled before (docs/toolchains/qnn.md).
     ask_in_worker = True
-    # It refuses 2-bit types (FACTS.md, 6) and bfloat16, and computes something else with INT4 weights without
+    # It refuses 2-bit types and bfloat16, and computes something else with INT4 weights without
     # a zero point (an error of 2 in the range of tanh, release 2.7.0 in the emulator).
     widens = MappingProxyType(
         {"INT2": "INT4", "UINT2": "UINT4", "INT4": "INT4", "BFLOAT16": "FLOAT"},
@@ -86,7 +86,7 @@ class QnnToolchain(PluginToolchain):
         )
 
     def session_settings(self, target: Target) -> SessionSettings:
-        """A blob that several models share loads only with the option that it was made with (FACTS.md, 1)."""
+        """A blob that several models share loads only with the option that it was made with."""
         settings = super().session_settings(target)
         if not target.shares_weights:
             return settings
@@ -103,7 +103,7 @@ class QnnToolchain(PluginToolchain):
         """Compile all `models` into one blob, which lies beside each of them.
 
         The EP gathers graphs as long as it is told to share, and writes the blob when told to stop, beside
-        the last model and by the name that all of them refer to (FACTS.md, 1, QNN HTP).
+        the last model and by the name that all of them refer to (docs/toolchains/qnn.md).
         """
         for index, (model, folder) in enumerate(zip(models, folders, strict=True)):
             stop = {"ep.stop_share_ep_contexts": "1"} if index == len(models) - 1 else {}

@@ -90,7 +90,7 @@ def judge(text: str | None, machine: Machine, *, emulate: bool) -> Verdict:
     Args:
         text: the compatibility string; None if the blob has none.
         machine: whom for.
-        emulate: the vendor's x86 emulator counts as a device; it ignores the architecture (FACTS.md, 1).
+        emulate: the vendor's x86 emulator counts as a device; it ignores the architecture.
     """
     if text and re.match(r"v(?!2:)\d+:", text):
         return Verdict(
@@ -152,7 +152,7 @@ def _without_npu(string: QnnString, machine: Machine, version: Comparison, *, em
     if machine.npus is None:
         return not_in_profile("NPU", (version, Comparison("NPU", None, archs, None)))
     compared = (version, Comparison("NPU", "no Hexagon NPU", archs, False))
-    # The emulator cannot load a blob for several SoCs (FACTS.md, 1).
+    # The emulator cannot load a blob for several SoCs (docs/toolchains/qnn.md).
     if machine.arch != "x86_64" or len(string.archs) > 1:
         return Verdict(Grade.UNSUPPORTED, Code.NO_DEVICE, f"It needs a Hexagon NPU ({archs}).", compared)
     if not emulate:

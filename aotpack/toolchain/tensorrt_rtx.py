@@ -1,6 +1,6 @@
 """TensorRT for RTX: engines made by NVIDIA's own builder, which needs neither a GPU nor a driver.
 
-The EP's own route to an engine is compiled out of its Linux build (FACTS.md, 1, TensorRT for RTX), so the
+The EP's own route to an engine is compiled out of its Linux build (docs/toolchains/tensorrt-rtx.md), so the
 engine is built with the vendor's Python API and wrapped in the EPContext model that the EP would have
 written (NVIDIA/TensorRT-RTX-EP-ABI, src/onnx_ctx_model_helper.cc). It runs only on a GPU; what can be checked
 without one is the engine's header: the format, the length, and the compute capabilities that were asked for.

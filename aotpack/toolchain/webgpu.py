@@ -1,7 +1,7 @@
 """WebGPU: a graph optimised ahead of time for any GPU that Dawn can drive.
 
-The EP has no compiled form (ModelCompiler on it aborts the process; FACTS.md, 1, WebGPU). What can be done
-ahead of time is the graph, in a layout that only this release of the EP and of onnxruntime knows.
+The EP has no compiled form (ModelCompiler on it aborts the process; docs/toolchains/webgpu.md). What can be
+done ahead of time is the graph, in a layout that only this release of the EP and of onnxruntime knows.
 """
 
 from __future__ import annotations

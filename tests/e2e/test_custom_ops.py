@@ -115,6 +115,30 @@ def test_the_library_goes_with_session_options(
         np.testing.assert_array_equal(session.run(None, {"x": X})[0], expected(1))
 
 
+def test_a_library_that_is_registered_twice_is_wrong_usage(folder: Path, tmp_path: Path) -> None:
+    given, package = folder / "libstep.so", folder / "m.aotpack"
+    copy = Path(shutil.copy(given, tmp_path))
+    with pytest.raises(UsageError, match="custom_ops: an operator or its domain is registered twice"):
+        api.load(
+            package,
+            custom_ops=given,
+            session_options=lambda options: options.register_custom_ops_library(str(given)),
+        )
+    with pytest.raises(UsageError, match="registered twice"):
+        api.load(package, custom_ops=[given, copy])
+    with pytest.raises(UsageError, match="registered twice"):
+        api.build(
+            folder / "m.onnx",
+            targets=["ort-cpu"],
+            output=tmp_path / "m.aotpack",
+            custom_ops=[given, copy],
+        )
+    # One that is prepared is copied without its libraries.
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(str(given))
+    assert api.load(package, custom_ops=given, session_options=options).run(None, {"x": X})
+
+
 def test_a_package_that_hides_its_needs_is_refused_without_a_library(folder: Path, tmp_path: Path) -> None:
     def silent(variant: Variant) -> Variant:
         requires = variant.compatibility.requires.model_copy(update={"custom_ops": None})

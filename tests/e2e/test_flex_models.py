@@ -246,7 +246,7 @@ def test_a_whole_model_gives_the_same_wherever_it_runs(whole: Path) -> None:
             ]
     assert {"portable", "ort-cpu"} <= set(outputs)
     for target, output in outputs.items():
-        # The Hexagon computes in half precision, and an AMX host in bfloat16 (FACTS.md, 1).
+        # The Hexagon computes in half precision, and an AMX host in bfloat16.
         tolerance = 5e-2 if target.startswith("qnn") or target.endswith("amx") else 1e-4
         np.testing.assert_allclose(output, outputs["portable"], atol=tolerance, err_msg=target)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["ATTRIBUTES", "METHODS", "SOURCES", "ep_of", "install", "whole"]
+__all__ = ["ATTRIBUTES", "BUILDING", "METHODS", "SOURCES", "ep_of", "install", "whole"]
 
 _WHOLE = """
 from aotpack.machine import Devices
@@ -133,6 +133,30 @@ METHODS: dict[str, str] = {
         "        from aotpack.errors import UsageError\n"
         "        raise UsageError('nonsense')"
     ),
+}
+
+
+#: Of whole toolchains: methods that building asks, with what is said of each.
+BUILDING: dict[str, tuple[str, str]] = {
+    "requirements-raise": ("def requirements(self, target): return target.nothing", "AttributeError"),
+    "requirements-are-none": ("def requirements(self, target): pass", "gave a NoneType"),
+    "requirements-exit": ("def requirements(self, target): raise SystemExit(0)", "SystemExit"),
+    "settings-are-none": ("def session_settings(self, target): pass", "gave a NoneType"),
+    "built-with-is-a-list": ("def built_with(self): return ['onnx']", "raised ValueError"),
+    "built-with-has-numbers": ("def built_with(self): return {'onnx': 1.2}", "a mapping of str to str"),
+    "precision-raises": ("def with_precision(self, target, precision): return {}[precision]", "KeyError"),
+    "widened-is-none": ("def widened(self, types): pass", "gave a NoneType"),
+    "option-issue-is-false": ("def option_issue(self, name, value): return False", "gave a bool"),
+    "remarks-are-none": ("def remarks(self, log): pass", "gave a NoneType"),
+    "capabilities-raise": ("def flex_capabilities(self, target): import nothing_like_that", "ModuleNotFound"),
+    "why-not-raises": (
+        "def why_not_compile(self, target, machine): raise RuntimeError('no licence')",
+        "no lic",
+    ),
+    "why-not-exits": ("def why_not_compile(self, target, machine): raise SystemExit('bye')", "bye"),
+    "why-not-is-false": ("def why_not_compile(self, target, machine): return False", "gave no reason"),
+    "how-to-run-raises": ("def how_to_run(self, target, machine): raise OSError('no bus')", "no bus"),
+    "how-to-run-is-none": ("def how_to_run(self, target, machine): pass", "does not say"),
 }
 
 

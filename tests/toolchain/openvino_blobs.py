@@ -17,7 +17,7 @@ from onnxruntime.capi import _pybind_state as state
 
 EP = "OpenVINOExecutionProvider"
 
-#: Without it the classes below AVX-512 do not load (FACTS.md, 1).
+#: Without it the classes below AVX-512 do not load.
 CONFIG = json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "f32"}})
 
 

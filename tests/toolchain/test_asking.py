@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +27,8 @@ from aotpack.toolchain.openvino import OpenVinoToolchain
 from aotpack.toolchain.plugin import of_type
 from aotpack.toolchain.qnn import QnnToolchain
 from aotpack.toolchain.qnn_string import EP, string_for
-from aotpack.verdict import Code, Grade
+from aotpack.toolchain.rules import with_known_answers
+from aotpack.verdict import Code, Grade, Rules
 from samples.made_models import cnn
 
 QNN = QnnToolchain()
@@ -58,10 +59,24 @@ OTHERS: set[int] = set()
 pytestmark = pytest.mark.skipif(QNN.version() is None, reason="the QNN EP is not installed")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("AOTPACK_CACHE", str(tmp_path / "cache"))
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def asked(cache: Path) -> Iterator[Callable[[], Rules]]:
+    """Makes rules as another process would have them, with the answers that are kept in `cache`."""
+    made: list[QnnToolchain] = []
+
+    def make() -> Rules:
+        made.append(QnnToolchain())
+        return with_known_answers({"qnn": made[-1]}, cache, probe())["qnn"]
+
+    yield make
+    for toolchain in made:
+        if toolchain._asking is not None:
+            toolchain._asking.close()
 
 
 @pytest.fixture
@@ -97,21 +112,20 @@ def processes() -> list[psutil.Process]:
 
 
 def test_a_check_that_crashes_is_no_answer_and_is_not_asked_twice(
-    worker: AskWorker,
+    asked: Callable[[], Rules],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     onnx.save(cnn(layers=2, channels=4, size=8), tmp_path / "small.onnx")
     starting_with(COMPILES_FIRST, tmp_path, monkeypatch)
-    assert worker.ask(TEXT, "npu") is None
+    assert asked().ask(TEXT, "npu") is None
     (said,) = [record.message for record in caplog.records if "[ask-crashed]" in record.message]
     assert re.search(r"status -\d+", said)
     assert (tmp_path / "compiled" / "model.onnx").exists(), "it compiled before it crashed"
     assert not processes()
     caplog.clear()
-    again = AskWorker(QNN.name)
-    assert again.ask(TEXT, "npu") is None
+    assert asked().ask(TEXT, "npu") is None
     assert not processes(), "what is known needs no process"
     assert not caplog.records
 

@@ -22,7 +22,7 @@ from tests.toolchain.venvs import python_with
 
 INSTALLED = OpenVinoToolchain().version()
 
-#: Those before the one that is required that ONNX Runtime 1.32 loads (FACTS.md, 1).
+#: Those before the one that is required that ONNX Runtime 1.32 loads (docs/toolchains/openvino.md).
 OLDER = ("1.6.1", "1.5.2")
 
 #: What the CPU here, or the emulated one, can compile for; two classes show what several do.
@@ -32,7 +32,7 @@ CAPS = [
     if known.cap in ("SSE41", "AVX2", "AVX512_CORE") and known.features <= set(INTEL.cpu.features or ())
 ][-2:]
 
-#: What the EP's answers are worth; a string that is not applicable is refused (FACTS.md, 1).
+#: What the EP's answers are worth; a string that is not applicable is refused.
 GRADES = {
     "EP_SUPPORTED_OPTIMAL": Grade.OPTIMAL,
     "EP_SUPPORTED_PREFER_RECOMPILATION": Grade.PREFER_RECOMPILATION,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,17 @@ import pytest
 from aotpack.container.reader import PackageReader
 from aotpack.container.writer import write
 from aotpack.edit import stored
+from aotpack.errors import ToolchainError
+from aotpack.machine import Machine
 from aotpack.manifest import Compatibility
+from aotpack.target import find
 from aotpack.toolchain.base import Toolchain
+from aotpack.toolchain.guarded import GuardedToolchain
 from aotpack.toolchain.ort import OrtToolchain
 from tests.command_line import Done, aotpack, environment
 from tests.toolchain.broken_toolchains import (
     ATTRIBUTES,
+    BUILDING,
     METHODS,
     SOURCES,
     ep_of,
@@ -197,6 +204,48 @@ def test_a_build_goes_on_with_all_of_them_installed(small_model: Path, broken: P
     done = aotpack("build", small_model, "-o", output, "-t", "ort-cpu", "--no-reuse", path=(broken,))
     assert done.status == 0, done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("name", BUILDING)
+def test_what_building_asks_is_one_line_and_the_toolchain_goes_on(name: str) -> None:
+    change, said = BUILDING[name]
+    scope: dict[str, Any] = {}
+    exec(whole(change).replace("NAME", name), scope)
+    toolchain = GuardedToolchain(name, "acme 1.0")
+    toolchain.hold(scope["Made"]())
+    target = find("ort-cpu")
+    asked: dict[str, Callable[[], object]] = {
+        "requirements": lambda: toolchain.requirements(target),
+        "settings": lambda: toolchain.session_settings(target),
+        "built": toolchain.built_with,
+        "precision": lambda: toolchain.with_precision(target, "f16"),
+        "widened": lambda: toolchain.widened(["INT4"]),
+        "option": lambda: toolchain.option_issue("a", "b"),
+        "remarks": lambda: toolchain.remarks(""),
+        "capabilities": lambda: toolchain.flex_capabilities(target),
+        "why": lambda: toolchain.why_not_compile(target, Machine()),
+        "how": lambda: toolchain.how_to_run(target, Machine()).why,
+    }
+    ask = asked[name.partition("-")[0]]
+    if name.startswith(("why", "how")):
+        assert said in str(ask())
+    else:
+        with pytest.raises(ToolchainError, match=re.escape(said)) as caught:
+            ask()
+        assert f"toolchain {name} of acme 1.0" in str(caught.value)
+    assert toolchain.failure is None, "what it cannot build for one target it may for another"
+
+
+def test_what_building_asks_does_not_keep_others_from_being_looked_at(package: Path, tmp_path: Path) -> None:
+    with_target = """
+    def targets(self):
+        return (Target(name="NAME-cpu", toolchain="NAME", ep=self.ep, device="cpu", title="Any"),)
+"""
+    install(tmp_path, {name: whole(change) + with_target for name, (change, _) in BUILDING.items()})
+    for verb in (("targets",), ("coverage", package), ("doctor", package)):
+        done = aotpack(*verb, path=(tmp_path,))
+        assert done.status == 0, (verb, done.err)
+        assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("points_to", ["", "no such thing", "tests:", "os.path"])

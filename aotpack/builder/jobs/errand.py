@@ -12,7 +12,7 @@ import functools
 import hashlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,13 +111,18 @@ def run_errand(errand: Errand, *sent: Mapping[str, bytes]) -> Answer:
         errand: what to do.
         sent: the bytes of files, by sha256.
     """
-    from aotpack.probing import probe
-
     name = platform.node()
     if errand.aotpack != VERSION:
         failure = f"{name} has aotpack {VERSION}; the build is done by {errand.aotpack}"
         return _answer(Done(failure=failure, machine=name))
-    store = Store(Cache())
+    # The process of a farm has an environment of its own, and is where a cache is chosen for what follows.
+    return _done(errand, sent, name, Store(Cache()))
+
+
+def _done(errand: Errand, sent: Iterable[Mapping[str, bytes]], name: str, store: Store) -> Answer:
+    """A task that is done, on the machine of that name."""
+    from aotpack.probing import probe
+
     for files in sent:
         for digest, data in files.items():
             store.put(digest, data)

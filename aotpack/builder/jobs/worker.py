@@ -309,11 +309,9 @@ def _partitions(model: Path) -> tuple[int, dict[str, tuple[str, ...]]]:
 
 
 def _register(asked: RegisterRequest) -> Result:
-    import onnxruntime as ort
+    from aotpack.session_options import try_libraries
 
-    from aotpack.custom_ops import register
-
-    register(ort.SessionOptions(), map(Path, asked.custom_ops))
+    try_libraries(tuple(map(Path, asked.custom_ops)))
     return Result()
 
 
