@@ -231,7 +231,7 @@ class _Load:
             self.selection.shapes,
             libraries.digests,
         )
-        found = local.find(*place)
+        found = local.hold(*place)
         if found is None:
             # Off the loading path, and imported only where something is to be compiled.
             from aotpack.builder.repair import compile_here
@@ -245,13 +245,20 @@ class _Load:
                 libraries,
             )
             if self.options.on_miss == "compile-in-background":
-                self.compiling = threading.Thread(target=work, name="aotpack-compile", daemon=True)
+                self.compiling = threading.Thread(
+                    target=_for_the_next_load, args=(work,), name="aotpack-compile", daemon=True
+                )
                 self.compiling.start()
                 return None
             found = work()
         if found is None:
             return None
-        variant, _ = found
+        variant, held = found
+        with held:
+            return self._try_local(variant, held.key, policy, miss)
+
+    def _try_local(self, variant: Variant, key: str, policy: Policy, miss: Candidate | None) -> Loaded | None:
+        """What was compiled here and is in the cache by `key`, if it is better than a miss."""
         others = () if miss is None else (miss.variant,)
         component = self.package.component(self.selection.component)
         here = probe()
@@ -266,11 +273,17 @@ class _Load:
         )
         best = judged.chosen
         if best is not None and best.variant is variant:
-            return self._try(best, lambda _: _held_again(local.hold(*place)))
+            return self._try(best, lambda _: self._hold_local(key, variant))
         for candidate in judged.rejected:
             if candidate.variant is variant:
                 self._tell_not_taken(candidate)
         return None
+
+    def _hold_local(self, key: str, variant: Variant) -> Held:
+        held = self.package.cache.hold_known(key, variant)
+        if held is None:
+            raise OutputError("what was compiled here was damaged or removed at this moment")
+        return held
 
     def _worth_compiling_for(self, miss: Candidate | None) -> Policy | None:
         """The policy for devices that are no worse than that of a miss and were not compiled for before."""
@@ -283,18 +296,19 @@ class _Load:
         return replace(policy, devices=devices) if devices else None
 
 
+def _for_the_next_load(work: Callable[[], tuple[Variant, Held] | None]) -> None:
+    """Compile, and keep no hold of what comes of it."""
+    found = work()
+    if found is not None:
+        found[1].close()
+
+
 def _told(error: Exception) -> str:
     """An error as a sentence; what neither we nor ONNX Runtime raised on purpose is told with its kind."""
     text, kind = brief(str(error)), type(error)
     if isinstance(error, AotpackError | RuntimeError) or kind.__module__.startswith("onnxruntime"):
         return text or kind.__name__
     return f"{kind.__name__}: {text}" if text else kind.__name__
-
-
-def _held_again(found: tuple[Variant, Held] | None) -> Held:
-    if found is None:
-        raise OutputError("what was compiled here was removed from the cache at this moment")
-    return found[1]
 
 
 def _toolchain_of(variant: Variant) -> Toolchain:

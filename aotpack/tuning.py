@@ -86,7 +86,9 @@ class TuningStore:
         try:
             write_note(self._root, path, tuning.model_dump_json(indent=2) + "\n")
         except OSError as error:
-            raise OutputError(error.strerror or str(error), where=path) from None
+            raise OutputError(
+                f"cannot be written: {error.strerror}", where=path, hint="set AOTPACK_CACHE to another folder"
+            ) from None
         return path
 
     def _path(self, digest: str, component: str, machine: str) -> Path:

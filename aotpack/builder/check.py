@@ -19,7 +19,7 @@ from aotpack.builder.numerics.judge import Tolerances, judge, tolerance_key
 from aotpack.builder.numerics.samples import write_samples
 from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
-from aotpack.builder.tune import inputs_of, materialise, measure_variant
+from aotpack.builder.tune import hold_variant, inputs_of, measure_variant
 from aotpack.custom_ops import GivenLibraries, checked_libraries
 from aotpack.errors import AotpackError, UnknownName
 from aotpack.machine import Gpu, Machine, Npu
@@ -30,6 +30,7 @@ from aotpack.probing import probe
 from aotpack.records import RecordEntry, RecordFile, files_digest
 from aotpack.scratch import scratch_folder
 from aotpack.selection import Candidate, select
+from aotpack.source.cache import Held
 from aotpack.target import PORTABLE
 from aotpack.verdict import Code
 
@@ -178,9 +179,15 @@ class _Component:
         if portable is None:
             return Reference(path=None, failure="the package has no portable variant to compare with")
         try:
-            model = self._files_of(portable) / portable.files[0].path
+            held = self._hold(portable)
         except AotpackError as error:
             return Reference(path=None, failure=str(error))
+        with held:
+            return self._reference_of(held.folder / portable.files[0].path, infos, given, precisions)
+
+    def _reference_of(
+        self, model: Path, infos: tuple[TensorInfo, ...], given: Sequence[Path], precisions: set[str]
+    ) -> Reference:
         graph = read_graph(model)
         self._bfloat16 = computes_in_bfloat16(graph)
         self._rounds = rounds_to_integers(graph) or bool(low_bit_types(graph) - {BFLOAT16})
@@ -200,8 +207,8 @@ class _Component:
             custom_ops=self._custom_ops,
         )
 
-    def _files_of(self, variant: Variant) -> Path:
-        return materialise(self._package, self._component, variant, custom_ops=bool(self._custom_ops))
+    def _hold(self, variant: Variant) -> Held:
+        return hold_variant(self._package, self._component, variant, custom_ops=bool(self._custom_ops))
 
     def _one(
         self,
@@ -267,18 +274,19 @@ class _Component:
         folder = self._folder / f"variant-{index}"
         folder.mkdir()
         try:
-            files = self._files_of(variant)
+            held = self._hold(variant)
         except AotpackError as error:
             return None, str(error), False
-        request = CompareRequest(
-            variant=variant,
-            model=str(files / variant.files[0].path),
-            reference=None if reference.path is None else str(reference.path),
-            precision=variant.precision,
-            emulate=emulated,
-            custom_ops=tuple(map(str, self._custom_ops)),
-        )
-        outcome = self._workers.run(request, folder, environment={}, limits=self._limits)
+        with held:
+            request = CompareRequest(
+                variant=variant,
+                model=str(held.folder / variant.files[0].path),
+                reference=None if reference.path is None else str(reference.path),
+                precision=variant.precision,
+                emulate=emulated,
+                custom_ops=tuple(map(str, self._custom_ops)),
+            )
+            outcome = self._workers.run(request, folder, environment={}, limits=self._limits)
         if outcome.failure is not None or outcome.result is None:
             return None, f"it does not run: {outcome.failure or 'it gave no result'}", False
         if outcome.result.compared is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -20,14 +21,15 @@ from aotpack.policy import Policy
 from aotpack.probing import probe
 from aotpack.scratch import scratch_folder
 from aotpack.shapes import is_fixed
+from aotpack.source.cache import Held
 from aotpack.source.local import LocalVariants
 from aotpack.target import PORTABLE, Target, catalogue
 from aotpack.toolchain import toolchains
 
 __all__ = ["compile_here", "compiled_shapes", "fixed_shapes", "shapes_of", "targets_here"]
 
-#: What `compile_here` gives back: the variant and the folder of its files; None if it failed.
-Work = Callable[[], tuple[Variant, Path] | None]
+#: What `compile_here` gives back: the variant and its files, which the caller lets go of; None if it failed.
+Work = Callable[[], tuple[Variant, Held] | None]
 
 
 def compile_here(
@@ -41,7 +43,8 @@ def compile_here(
     """What compiles `component` for this machine and keeps the variant in the cache, when it is called.
 
     It needs the package no longer then, so it can be called from another thread. The vendor's compiler runs
-    in a worker process; the targets that this machine runs are tried from the best one down.
+    in a worker process; the targets that this machine runs are tried from the best one down. What it compiles
+    from is kept in the cache until then, so it has to be called.
 
     Args:
         package: an open package.
@@ -60,9 +63,13 @@ def compile_here(
         tell(EventCode.RECOMPILE_FAILED, reason)
         return lambda: None
     try:
-        folder = cache.materialise(package.reader, compiled_from, portable, Allowance(domains=ANY_DOMAIN))
-        model = folder / portable.files[0].path
-        fixed = fixed_shapes(package, compiled_from)
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(
+                cache.hold(package.reader, compiled_from, portable, Allowance(domains=ANY_DOMAIN))
+            )
+            model = source.folder / portable.files[0].path
+            fixed = fixed_shapes(package, compiled_from)
+            stack.pop_all()
     except (AotpackError, OSError) as error:
         tell(EventCode.RECOMPILE_FAILED, str(error), error=error)
         return lambda: None
@@ -72,7 +79,11 @@ def compile_here(
         reason = "This machine compiles for none of the devices and EPs that may be taken."
         tell(EventCode.RECOMPILE_FAILED, reason)
 
-    def work() -> tuple[Variant, Path] | None:
+    def work() -> tuple[Variant, Held] | None:
+        with source:
+            return _first_of(targets)
+
+    def _first_of(targets: list[Target]) -> tuple[Variant, Held] | None:
         for target in targets:
             reason = f"It is compiled for this machine ({target.title})."
             tell(EventCode.RECOMPILING, reason, target=target.name)
@@ -87,7 +98,7 @@ def compile_here(
                 tell(EventCode.RECOMPILE_FAILED, f"{kind}{error}", target=target.name, error=error)
         return None
 
-    def _compile(target: Target) -> tuple[Variant, Path]:
+    def _compile(target: Target) -> tuple[Variant, Held]:
         needs_fixed = toolchains()[target.toolchain].needs_fixed_shapes
         with scratch_folder("here") as scratch:
             output = scratch / "here.aotpack"

@@ -22,11 +22,12 @@ from aotpack.probing import probe
 from aotpack.scratch import scratch_folder
 from aotpack.selection import Candidate, select
 from aotpack.shapes import is_fixed
+from aotpack.source.cache import Held
 from aotpack.toolchain import toolchains
 from aotpack.tuning import Measurement, Tuning, TuningStore
 from aotpack.verdict import Code
 
-__all__ = ["inputs_of", "materialise", "measure_variant", "tune"]
+__all__ = ["hold_variant", "inputs_of", "measure_variant", "tune"]
 
 #: Seconds that a variant's runs take at most, loading left aside.
 _MEASURED_SECONDS = 5.0
@@ -107,10 +108,10 @@ def _tuning(
     )
 
 
-def materialise(
+def hold_variant(
     package: Package, component: Component, variant: Variant, *, custom_ops: bool = False
-) -> Path:
-    """The folder with the files of a variant, as a session may load them.
+) -> Held:
+    """The files of a variant, as a session may load them, kept until let go of.
 
     Args:
         package: an open package.
@@ -120,11 +121,11 @@ def materialise(
 
     Raises:
         NotAllowed: its ONNX asks for what it may not.
-        PackageError, OutputError: as for `Cache.materialise`.
+        PackageError, OutputError: as for `Cache.hold`.
     """
     domains = ANY_DOMAIN if custom_ops else frozenset[str]()
     allowance = Allowance.of(toolchains().get(variant.toolchain), domains)
-    return package.cache.materialise(package.reader, component, variant, allowance)
+    return package.cache.hold(package.reader, component, variant, allowance)
 
 
 def measure_variant(
@@ -149,19 +150,19 @@ def measure_variant(
     """
     variant = candidate.variant
     try:
-        folder = materialise(package, component, variant, custom_ops=bool(custom_ops))
+        held = hold_variant(package, component, variant, custom_ops=bool(custom_ops))
     except NotAllowed as error:
         return Measurement(variant=variant.id, target=variant.target, failure=str(error))
-    request = MeasureRequest(
-        variant=variant,
-        model=str(folder / variant.files[0].path),
-        inputs=inputs,
-        runs=runs,
-        seconds=_MEASURED_SECONDS,
-        emulate=candidate.verdict.code is Code.EMULATED,
-        custom_ops=tuple(map(str, custom_ops)),
-    )
-    with scratch_folder("tune") as scratch:
+    with held, scratch_folder("tune") as scratch:
+        request = MeasureRequest(
+            variant=variant,
+            model=str(held.folder / variant.files[0].path),
+            inputs=inputs,
+            runs=runs,
+            seconds=_MEASURED_SECONDS,
+            emulate=candidate.verdict.code is Code.EMULATED,
+            custom_ops=tuple(map(str, custom_ops)),
+        )
         outcome = run_worker(request, scratch, environment={}, limits=limits)
     if outcome.failure is None and outcome.result is not None and outcome.result.measurement is not None:
         return outcome.result.measurement

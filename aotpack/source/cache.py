@@ -63,6 +63,7 @@ class Held:
 
     Attributes:
         folder: of the files.
+        key: of the variant (`Cache.hold_known`).
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Held:
         writing: threading.Thread | None = None,
     ) -> None:
         self.folder = entry / "files"
+        self.key = entry.name
         self._entry = entry
         self._pinned = pinned
         self._files = files
@@ -92,10 +94,14 @@ class Held:
             file.is_unchanged(self.folder) for file in self._files
         )
 
-    def close(self) -> None:
-        """Let go of the files, once those that were just put together are on the disk."""
+    def wait(self) -> None:
+        """Wait until files that were just put together are on the disk, and have their stamp."""
         if self._writing is not None:
             self._writing.join()
+
+    def close(self) -> None:
+        """Let go of the files, once those that were just put together are on the disk."""
+        self.wait()
         unpin(self._pinned)
 
 
@@ -108,12 +114,19 @@ class Cache:
             such as ``500M`` or ``20G``, or else `DEFAULT_LIMIT`.
 
     Raises:
-        UsageError: a variable of the environment makes no sense.
+        UsageError: a variable of the environment makes no sense, or the folder's name is not UTF-8.
     """
 
     def __init__(self, root: Path | None = None, *, limit: int | None = None) -> None:
         # Absolute, for a program may change its working folder between two loads.
         self.root = (_folder_from_environment() if root is None else root).absolute()
+        try:
+            str(self.root).encode()
+        except UnicodeEncodeError:
+            # Its bindings take paths as texts; it would fail on each variant, and not say why.
+            raise UsageError(
+                "is not UTF-8, so that ONNX Runtime opens no file in it", where=self.root, hint=_ELSEWHERE
+            ) from None
         self.limit = _limit_from_environment() if limit is None else limit
 
     def materialise(
@@ -405,4 +418,4 @@ def _folder_from_environment() -> Path:
 
 def _limit_from_environment() -> int:
     text = os.environ.get("AOTPACK_CACHE_LIMIT")
-    return parse_size(text, "AOTPACK_CACHE_LIMIT") if text else DEFAULT_LIMIT
+    return parse_size(text, "AOTPACK_CACHE_LIMIT") if text and text.strip() else DEFAULT_LIMIT

@@ -172,12 +172,17 @@ def claim(root: Path) -> None:
     """Make the folder `root` if there is none, and mark it.
 
     Raises:
-        UsageError: the folder holds something else.
+        UsageError: the folder holds something else, or there is a file of its name.
         OSError: it cannot be made or written.
     """
     if is_marked(root):
         return
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(
+            "is a file, or a link that leads nowhere", where=root, hint="set AOTPACK_CACHE to a folder"
+        ) from None
     check_is_cache(root)
     partial = root / f".{TAG}.{secrets.token_hex(6)}"
     try:

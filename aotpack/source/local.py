@@ -44,23 +44,6 @@ class LocalVariants:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
 
-    def find(
-        self,
-        digest: str,
-        component: str,
-        machine: Machine,
-        policy: Policy,
-        shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
-        libraries: tuple[str, ...] = (),
-    ) -> tuple[Variant, Path] | None:
-        """The variant for this machine and the folder of its files; None if there is none that is whole."""
-        found = self.hold(digest, component, machine, policy, shapes, libraries)
-        if found is None:
-            return None
-        variant, held = found
-        held.close()
-        return variant, held.folder
-
     def hold(
         self,
         digest: str,
@@ -70,7 +53,7 @@ class LocalVariants:
         shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
         libraries: tuple[str, ...] = (),
     ) -> tuple[Variant, Held] | None:
-        """The variant for this machine and its files, which nobody removes meanwhile; None as for `find`."""
+        """The variant for this machine and its files, kept until let go of; None if none is whole."""
         path = self._path(digest, component, machine, policy, shapes, libraries)
         try:
             note = _Note.model_validate_json(read_note(path))
@@ -93,8 +76,8 @@ class LocalVariants:
         compiled: Component,
         shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
         libraries: tuple[str, ...] = (),
-    ) -> tuple[Variant, Path]:
-        """Take the only variant of a component in, in place of an earlier one.
+    ) -> tuple[Variant, Held]:
+        """Take the only variant of a component in, in place of an earlier one; nobody removes it meanwhile.
 
         Args:
             digest: of the package that had none that fits, and
@@ -111,14 +94,17 @@ class LocalVariants:
         """
         (variant,) = compiled.variants
         named = compiled.model_copy(update={"name": component})
-        folder = self._cache.materialise(built, named, variant)
-        note = _Note(key=folder.parent.name, variant=variant)
         path = self._path(digest, component, machine, policy, shapes, libraries)
-        try:
-            write_note(self._cache.root, path, note.model_dump_json())
-        except OSError as error:
-            raise OutputError(error.strerror or str(error), where=path) from None
-        return variant, folder
+        with contextlib.ExitStack() as stack:
+            held = stack.enter_context(self._cache.hold(built, named, variant))
+            held.wait()
+            note = _Note(key=held.key, variant=variant)
+            try:
+                write_note(self._cache.root, path, note.model_dump_json())
+            except OSError as error:
+                raise OutputError(error.strerror or str(error), where=path) from None
+            stack.pop_all()
+        return variant, held
 
     def _path(
         self,

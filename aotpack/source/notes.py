@@ -67,11 +67,13 @@ def write_note(root: Path, path: Path, text: str, *, used_ns: int | None = None)
         OSError: it cannot be written.
     """
     claim(root)
-    for folder in reversed([each for each in path.parents if root in each.parents]):
-        make_folder(folder)
     partial = path.with_name(partial_name())
     try:
-        partial.write_text(text, encoding="utf-8")
+        try:
+            _write(root, partial, text)
+        except FileNotFoundError:
+            # A sweep removed the folder, which was empty.
+            _write(root, partial, text)
         if used_ns is not None:
             os.utime(partial, ns=(used_ns, used_ns))
         if is_folder(path):
@@ -82,6 +84,12 @@ def write_note(root: Path, path: Path, text: str, *, used_ns: int | None = None)
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def _write(root: Path, path: Path, text: str) -> None:
+    for folder in reversed([each for each in path.parents if root in each.parents]):
+        make_folder(folder)
+    path.write_text(text, encoding="utf-8")
 
 
 def notes(root: Path) -> list[tuple[Path, int, float]]:
@@ -115,6 +123,10 @@ def sweep(root: Path) -> None:
                 gone = path.parent.name == COMPILED and not _is_held(root, path)
             if gone:
                 path.unlink()
+    for folder in ours(root, TUNING):
+        # There is one for each state of this machine, such as each driver. This fails if it is not empty.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _is_held(root: Path, note: Path) -> bool:

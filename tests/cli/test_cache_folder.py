@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aotpack.errors import UsageError
-from aotpack.source.cache import Cache
+from aotpack.source.cache import DEFAULT_LIMIT, Cache
 from tests.command_line import aotpack
 
 
@@ -104,8 +104,41 @@ def test_a_build_writes_nothing_to_a_folder_that_is_something_else(model: Path, 
     assert not model.with_name("m.aotpack").exists()
 
 
-def test_a_file_in_place_of_the_folder_is_one_line(model: Path) -> None:
-    env = {"AOTPACK_CACHE": str(model)}
-    done = aotpack("build", model, "-o", model.with_name("m.aotpack"), "-t", "ort-cpu", env=env)
-    assert done.error.startswith(f"{model}")
-    assert "AOTPACK_CACHE" in done.error
+@pytest.mark.parametrize("what", ["a file", "a link", "a pipe"])
+def test_what_is_not_a_folder_is_one_line(model: Path, tmp_path: Path, what: str) -> None:
+    place = tmp_path / "cache"
+    if what == "a file":
+        place.touch()
+    elif what == "a link":
+        place.symlink_to("nowhere")
+    else:
+        os.mkfifo(place)
+    done = aotpack(
+        "build",
+        model,
+        "-o",
+        model.with_name("m.aotpack"),
+        "-t",
+        "ort-cpu",
+        env={"AOTPACK_CACHE": str(place)},
+    )
+    assert done.error == (f"{place}: is a file, or a link that leads nowhere (set AOTPACK_CACHE to a folder)")
+
+
+def test_a_link_to_a_folder_is_a_cache_like_any_other(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "large-disk").mkdir()
+    (tmp_path / "cache").symlink_to("large-disk")
+    build(model, {"AOTPACK_CACHE": str(tmp_path / "cache")})
+    assert (tmp_path / "large-disk" / "CACHEDIR.TAG").exists()
+
+
+def test_a_folder_that_onnxruntime_cannot_name_is_refused_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(UsageError, match=r"is not UTF-8.*set AOTPACK_CACHE"):
+        Cache(folder)
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_a_limit_without_a_text_is_not_set(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AOTPACK_CACHE_LIMIT", text)
+    assert Cache().limit == DEFAULT_LIMIT

@@ -13,7 +13,7 @@ from aotpack.machine import Machine
 from aotpack.manifest import Variant
 from aotpack.policy import Policy
 from aotpack.probing import probe
-from aotpack.source.cache import Cache
+from aotpack.source.cache import Cache, Held
 from aotpack.source.local import LocalVariants
 from aotpack.tuning import Measurement, Tuning, TuningStore
 from tests.container.packages import package
@@ -33,10 +33,31 @@ def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache")
 
 
-def keep(cache: Cache, machine: Machine, folder: Path) -> tuple[Variant, Path]:
+def hold_new(cache: Cache, machine: Machine, folder: Path) -> tuple[Variant, Held]:
     with PackageReader.open(package(folder, FILES, name="vad")) as built:
         (component,) = built.manifest.components
         return LocalVariants(cache).keep(DIGEST, "encoder", machine, Policy(), built, component)
+
+
+def keep(cache: Cache, machine: Machine, folder: Path) -> tuple[Variant, Path]:
+    variant, held = hold_new(cache, machine, folder)
+    held.close()
+    return variant, held.folder
+
+
+def find(
+    cache: Cache,
+    machine: Machine,
+    policy: Policy | None = None,
+    *,
+    digest: str = DIGEST,
+    component: str = "encoder",
+) -> tuple[Variant, Path] | None:
+    found = LocalVariants(cache).hold(digest, component, machine, policy or Policy())
+    if found is None:
+        return None
+    with found[1]:
+        return found[0], found[1].folder
 
 
 def measure(cache: Cache, machine: Machine) -> Path:
@@ -47,19 +68,18 @@ def measure(cache: Cache, machine: Machine) -> Path:
 
 
 def test_what_was_compiled_here_is_found_again(cache: Cache, machine: Machine, tmp_path: Path) -> None:
-    local = LocalVariants(cache)
-    assert local.find(DIGEST, "encoder", machine, Policy()) is None
+    assert find(cache, machine) is None
     variant, folder = keep(cache, machine, tmp_path)
-    assert local.find(DIGEST, "encoder", machine, Policy()) == (variant, folder)
+    assert find(cache, machine) == (variant, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES["main"]["here"]
-    assert local.find(DIGEST, "decoder", machine, Policy()) is None
-    assert local.find("6" * 64, "encoder", machine, Policy()) is None
+    assert find(cache, machine, component="decoder") is None
+    assert find(cache, machine, digest="6" * 64) is None
     other = machine.model_copy(update={"toolchains": {}, "onnxruntime": "0.1"})
-    assert local.find(DIGEST, "encoder", other, Policy()) is None
+    assert find(cache, other) is None
     for narrower in (Policy(devices=["npu"]), Policy(eps=frozenset({"QNNExecutionProvider"}))):
-        assert local.find(DIGEST, "encoder", machine, narrower) is None
+        assert find(cache, machine, narrower) is None
     # What has no say in what is compiled makes no other key.
-    assert local.find(DIGEST, "encoder", machine, Policy(memory_limit=1, measured=True)) is not None
+    assert find(cache, machine, Policy(memory_limit=1, measured=True)) is not None
 
 
 def test_it_is_listed_counted_and_removed_like_others(cache: Cache, machine: Machine, tmp_path: Path) -> None:
@@ -68,7 +88,7 @@ def test_it_is_listed_counted_and_removed_like_others(cache: Cache, machine: Mac
     assert (entry.package, entry.component, entry.variant, entry.size) == ("vad", "encoder", "here", SIZE)
     assert SIZE < cache.size() < SIZE + 5000
     assert cache.prune(1000) == [entry]
-    assert LocalVariants(cache).find(DIGEST, "encoder", machine, Policy()) is None
+    assert find(cache, machine) is None
     assert cache.size() == 0
     assert list((cache.root / "compiled").iterdir()) == []
 
@@ -77,12 +97,34 @@ def test_one_that_is_damaged_is_not_found(cache: Cache, machine: Machine, tmp_pa
     _, folder = keep(cache, machine, tmp_path)
     damaged = folder / "m.bin"
     os.utime(damaged, ns=(1, 1))
-    assert LocalVariants(cache).find(DIGEST, "encoder", machine, Policy()) is not None
+    assert find(cache, machine) is not None
     damaged.chmod(0o644)
     damaged.write_bytes(damaged.read_bytes()[::-1])
-    assert LocalVariants(cache).find(DIGEST, "encoder", machine, Policy()) is None
+    assert find(cache, machine) is None
     assert [entry.variant for entry in cache.verify()] == ["here"]
     assert cache.size() == 0
+
+
+def test_what_was_just_compiled_is_not_removed_before_its_session_is_made(
+    cache: Cache, machine: Machine, tmp_path: Path
+) -> None:
+    variant, held = hold_new(cache, machine, tmp_path)
+    assert cache.prune(0) == []
+    again = cache.hold_known(held.key, variant)
+    assert again is not None
+    assert {path.name: path.read_bytes() for path in again.folder.iterdir()} == FILES["main"]["here"]
+    for each in (held, again):
+        each.close()
+    assert [entry.variant for entry in cache.prune(0)] == ["here"]
+
+
+def test_a_folder_of_measurements_goes_when_it_is_empty(cache: Cache, machine: Machine) -> None:
+    folder = measure(cache, machine).parent
+    cache.prune()
+    assert folder.exists()
+    cache.prune(0)
+    assert not folder.exists()
+    assert measure(cache, machine).parent == folder
 
 
 def test_measurements_count_and_go_last(cache: Cache, machine: Machine, tmp_path: Path) -> None:
