@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aotpack.custom_ops import registered_twice
 from aotpack.manifest import Variant
-from aotpack.session_options import AddsProvider, options_for
+from aotpack.session_options import AddsProvider, left_alone, options_for
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -48,7 +48,7 @@ def create(
         Exception: whatever ORT raises when it cannot create the session.
     """
     options = options_for(variant, model, toolchain, session_options, emulate=emulate, custom_ops=custom_ops)
-    return _created(os.fspath(model), options, custom_ops)
+    return _created(os.fspath(model), options, custom_ops, shared=options is session_options)
 
 
 def create_in_memory(
@@ -78,16 +78,17 @@ def create_in_memory(
         options.add_external_initializers_from_files_in_memory(
             others, contents, [len(each) for each in contents]
         )
-    return _created(files[name], options, custom_ops)
+    return _created(files[name], options, custom_ops, shared=False)
 
 
 def _created(
-    model: str | bytes, options: onnxruntime.SessionOptions, custom_ops: Sequence[Path]
+    model: str | bytes, options: onnxruntime.SessionOptions, custom_ops: Sequence[Path], *, shared: bool
 ) -> onnxruntime.InferenceSession:
     import onnxruntime as ort
 
     try:
-        session = ort.InferenceSession(model, options, enable_fallback=0)
+        with left_alone(options, shared=shared):
+            session = ort.InferenceSession(model, options, enable_fallback=0)
     except Exception as error:
         if custom_ops and (twice := registered_twice(error)) is not None:
             raise twice from error
