@@ -143,8 +143,8 @@ def test_what_was_got_stays_when_the_result_is_removed(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"file/results: cannot be written: .*\(set AOTPACK_CACHE\)"):
-        Results(Cache(tmp_path / "file")).put(DIGEST, done(tmp_path / "made", {"m": b""}))
+    with pytest.raises(OutputError, match=r"file/cache.*: cannot be written: .*\(set AOTPACK_CACHE"):
+        Results(Cache(tmp_path / "file" / "cache")).put(DIGEST, done(tmp_path / "made", {"m": b""}))
 
 
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
