@@ -8,7 +8,7 @@ from aotpack.doctor import Finding
 from aotpack.documents import ComparisonDocument
 from aotpack.toolchain.guarded import GuardedToolchain
 
-__all__ = ["DoctorDocument", "FindingDocument", "PutAsideDocument"]
+__all__ = ["DoctorDocument", "FailedToolchainDocument", "FindingDocument"]
 
 
 class FindingDocument(Value):
@@ -42,7 +42,7 @@ class FindingDocument(Value):
         )
 
 
-class PutAsideDocument(Value):
+class FailedToolchainDocument(Value):
     """A third party's toolchain that failed, so that nobody can say what its variants are worth."""
 
     name: str
@@ -51,10 +51,12 @@ class PutAsideDocument(Value):
     reason: str
 
     @classmethod
-    def of(cls, toolchain: GuardedToolchain) -> PutAsideDocument:
+    def of(cls, toolchain: GuardedToolchain) -> FailedToolchainDocument:
         """The document for a toolchain that failed."""
         return cls(
-            name=toolchain.name, distribution=toolchain.distribution, reason=str(toolchain.failure or "")
+            name=toolchain.name,
+            distribution=toolchain.distribution,
+            reason=toolchain.failure or toolchain.trouble or "",
         )
 
 
@@ -63,4 +65,4 @@ class DoctorDocument(Value):
 
     findings: tuple[FindingDocument, ...]
     #: Of the toolchains that are installed.
-    put_aside: tuple[PutAsideDocument, ...] = ()
+    failed_toolchains: tuple[FailedToolchainDocument, ...] = ()

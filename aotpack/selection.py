@@ -189,14 +189,19 @@ def _judged(
             verdict = judge(variant, machine, rules, here=here, emulate=emulate, custom_ops=custom_ops)
             verdicts[key] = verdict
         judged.append((variant, verdict))
-    # A toolchain that failed on one variant is believed in none, whatever the order.
-    if any(getattr(rules, "failure", None) for rules in toolchains.values()):
-        judged = [
-            (variant, judge(variant, machine, rules, here=here))
-            if getattr(rules := toolchains.get(variant.toolchain), "failure", None)
-            else (variant, verdict)
-            for variant, verdict in judged
-        ]
+    # A third party's toolchain that failed on one variant is believed in none, whatever the order.
+    failed = {
+        variant.toolchain: verdict._replace(compared=())
+        for variant, verdict in judged
+        if verdict.code is Code.TOOLCHAIN_FAILED
+        and getattr(toolchains.get(variant.toolchain), "trouble", None) is not None
+    } | {
+        name: Verdict(Grade.UNKNOWN, Code.TOOLCHAIN_FAILED, failure)
+        for name, rules in toolchains.items()
+        if (failure := getattr(rules, "failure", None)) is not None
+    }
+    if failed:
+        judged = [(variant, failed.get(variant.toolchain, verdict)) for variant, verdict in judged]
     return judged
 
 

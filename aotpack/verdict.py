@@ -18,6 +18,7 @@ from packaging.version import Version
 from aotpack._remember import remember_last, remember_short
 from aotpack._text import clipped
 from aotpack.custom_ops import missing_library
+from aotpack.errors import ToolchainError
 from aotpack.machine import Machine, contradiction
 from aotpack.manifest import Variant
 from aotpack.settings import settings_issue
@@ -237,12 +238,9 @@ def judge(
     except Exception as error:
         # Rules raise what they like; the other variants are judged all the same.
         _log.debug("the rules of toolchain %s raised on %s", variant.toolchain, variant.id, exc_info=True)
-        return Verdict(
-            Grade.UNKNOWN,
-            Code.TOOLCHAIN_FAILED,
-            f"The rules of toolchain {variant.toolchain!r} raised {type(error).__name__}: {error}.",
-            items,
-        )
+        said_by_us = isinstance(error, ToolchainError)
+        raised = f"The rules of toolchain {variant.toolchain!r} raised {type(error).__name__}: {error}."
+        return Verdict(Grade.UNKNOWN, Code.TOOLCHAIN_FAILED, f"{error}." if said_by_us else raised, items)
     if asked and said is None:
         items += (_NO_ANSWER,)
     return _with_answer(own, said, items + own.compared)
@@ -253,7 +251,7 @@ def _without_ep(variant: Variant, machine: Machine, rules: Rules) -> Verdict:
     # A third party's rules raise what they like; then this is what is known.
     with contextlib.suppress(Exception):
         own = rules.judge(variant, machine, emulate=False)
-        if own.code in _NO_SUCH_DEVICE or getattr(rules, "failure", None) is not None:
+        if own.code in _NO_SUCH_DEVICE:
             # Nobody should install an EP for a device that is not there.
             return Verdict(own.grade, own.code, own.reason, missing + own.compared)
     sentence = f"{variant.ep} is not installed."

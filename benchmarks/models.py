@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
@@ -31,6 +32,8 @@ from samples import software_gpu
 from samples.real_builds import TARGETS, RealBuild, build_real, known, outcome, surprise
 
 _BEGIN, _END = "<!-- begin of what benchmarks.models prints -->\n", "<!-- end -->\n"
+#: Of what aotpack says, in characters.
+_LONGEST = 320
 #: What the table says by itself.
 _NOT_RUN = re.compile(r"Not run here: [^.]*\. ?")
 _ROWS = TypeAdapter(list[Row])
@@ -137,7 +140,10 @@ def _note(real: RealBuild, row: Row) -> str | None:
     said = _NOT_RUN.sub("", row.reason or "")
     if not said and explained is None:
         return None
-    quoted = f' aotpack says: "{said}".' if said else ""
+    # Some name every node that stays on the CPU.
+    quoted = (
+        f' aotpack says: "{textwrap.shorten(said, _LONGEST, placeholder=" …").rstrip(".")}".' if said else ""
+    )
     return f"`{real.name}` for `{row.target}`: **{outcome(row)}**.{quoted} {explained or ''}".rstrip()
 
 

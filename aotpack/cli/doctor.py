@@ -44,10 +44,10 @@ def doctor(
     Exit status: 0 if they take all, 3 if some are stale.
     """
     from aotpack.doctor import examine
-    from aotpack.doctor_documents import DoctorDocument, FindingDocument, PutAsideDocument
+    from aotpack.doctor_documents import DoctorDocument, FailedToolchainDocument, FindingDocument
     from aotpack.package import open_package
     from aotpack.probing import probe
-    from aotpack.toolchain import put_aside
+    from aotpack.toolchain import failed_toolchains
 
     examined = machine_of(machine) or probe()
     findings = []
@@ -57,7 +57,8 @@ def doctor(
                 FindingDocument.of(item, package=str(path)) for item in examine(opened.manifest, examined)
             ]
     document = DoctorDocument(
-        findings=tuple(findings), put_aside=tuple(PutAsideDocument.of(each) for each in put_aside())
+        findings=tuple(findings),
+        failed_toolchains=tuple(FailedToolchainDocument.of(each) for each in failed_toolchains()),
     )
     if as_json:
         output.print_json(document)
@@ -68,10 +69,10 @@ def doctor(
 
 
 def _show(document: DoctorDocument, packages: bool) -> None:
-    for toolchain in document.put_aside:
+    for toolchain in document.failed_toolchains:
         output.paragraph(toolchain.reason)
     if not packages:
-        if not document.put_aside:
+        if not document.failed_toolchains:
             output.print_text("No installed toolchain failed.")
         return
     output.entries(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from aotpack.toolchain.base import Toolchain
 
-__all__ = ["ENTRY_POINT_GROUP", "put_aside", "toolchains"]
+__all__ = ["ENTRY_POINT_GROUP", "failed_toolchains", "toolchains"]
 
 #: Where third parties register theirs.
 ENTRY_POINT_GROUP = "aotpack.toolchains"
@@ -77,8 +77,10 @@ def _entry_points() -> Iterable[EntryPoint]:
     return entry_points(group=ENTRY_POINT_GROUP)
 
 
-def put_aside() -> tuple[GuardedToolchain, ...]:
-    """The toolchains of third parties that failed in this process, each with its ``failure``."""
+def failed_toolchains() -> tuple[GuardedToolchain, ...]:
+    """The toolchains of third parties that failed in this process, with their ``failure`` or ``trouble``."""
     return tuple(
-        each for each in toolchains().values() if isinstance(each, GuardedToolchain) and each.failure
+        each
+        for each in toolchains().values()
+        if isinstance(each, GuardedToolchain) and (each.failure or each.trouble)
     )

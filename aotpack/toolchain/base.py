@@ -61,9 +61,9 @@ class Toolchain(ABC):
     library or import onnxruntime; making a toolchain and all its other methods do not. A subclass defines
     what is abstract; the rest has defaults.
 
-    A third party's toolchain that raises where a variant is chosen or loaded, or gives what its annotations
-    do not allow, is not asked again in this process (`failure`). What its methods may raise is said with
-    each; whatever else a building method raises is the reason of that target's failed row.
+    Where a variant is chosen or loaded, a third party's toolchain that raises, or gives what its annotations
+    do not allow, has failed (`aotpack.toolchain.guarded`). What its methods may raise is said with each;
+    whatever else a building method raises is the reason of that target's failed row.
     """
 
     @property
@@ -80,8 +80,10 @@ class Toolchain(ABC):
     environment: tuple[str, ...] = ()
     #: Whether every input must have a fixed shape.
     needs_fixed_shapes: bool = False
-    #: Why aotpack no longer asks it; None while it does. Set by aotpack.
+    #: Why aotpack no longer asks it; None while it does. Set by aotpack, of third parties' toolchains.
     failure: str | None = None
+    #: What it failed at first with something that a package holds. It is asked about other packages.
+    trouble: str | None = None
     #: Element types that the compiler refuses, of weights or, for BFLOAT16, at all, and those it takes that
     #: hold each exactly. A type that maps to itself needs its zero points written out.
     widens: Mapping[str, str] = MappingProxyType({})

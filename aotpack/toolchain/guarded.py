@@ -1,9 +1,13 @@
 """Toolchains of third parties, held so that one that fails harms nothing but its own variants.
 
 A `GuardedToolchain` stands in front of a third party's object. Where variants are chosen or loaded, a method
-that raises what it may not, or gives what its annotations do not allow, puts the toolchain aside: a warning
-names its distribution, all its variants are UNKNOWN with the reason (``toolchain-failed``), and its methods
-are not called again in this process. A toolchain that cannot even be made is put aside from the start.
+that raises what it may not, or gives what its annotations do not allow, has failed: a warning names its
+distribution, once, and its variants are UNKNOWN with the reason (``toolchain-failed``).
+
+What a toolchain says of itself does not depend on a package. If that fails, or the toolchain cannot even be
+made, it is put aside: its methods are not called again in this process (`failure`). What fails with a
+package's own data counts for that selection or load alone (`trouble`), for else a package could take the
+variants of all others out.
 
 Building is another matter: a toolchain that cannot compile for one target may well do so for the next. There
 what it raises is the reason of that target's row.
@@ -17,7 +21,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from aotpack._text import clipped, printable
 from aotpack.errors import AotpackError, ToolchainError, UsageError
@@ -93,9 +97,24 @@ class GuardedToolchain(Toolchain):
         with self._lock:
             if self.failure is not None:
                 return
-            reason = clipped(printable(" ".join(reason.split())), _MAX_REASON).removesuffix(".")
-            self.failure = f"Toolchain {self.name!r} of {self.distribution} was put aside: {reason}."
-        _log.warning("%s [%s]", self.failure, Code.TOOLCHAIN_FAILED, exc_info=error)
+            self.failure = self._sentence("was put aside", reason)
+        _warn(self.failure, error)
+
+    def _fail(self, reason: str, error: BaseException | None = None) -> ToolchainError:
+        """What to raise where it failed with what a package holds."""
+        sentence = self._sentence("failed", reason)
+        with self._lock:
+            first = self.trouble is None
+            self.trouble = self.trouble or sentence
+        if first:
+            _warn(sentence, error)
+        failed = ToolchainError(sentence.removesuffix("."))
+        failed.__cause__ = error
+        return failed
+
+    def _sentence(self, what: str, reason: str) -> str:
+        reason = clipped(printable(" ".join(reason.split())), _MAX_REASON).removesuffix(".")
+        return f"Toolchain {self.name!r} of {self.distribution} {what}: {reason}."
 
     # Where variants are chosen and loaded.
 
@@ -141,50 +160,45 @@ class GuardedToolchain(Toolchain):
             lambda value: contract.devices_issue(value, devices),
         )
 
-    def looks_at(self, variant: Variant) -> Hashable:
-        """The variant itself once it was put aside."""
-        itself: Hashable = variant.id
-        return self._asked(
-            "looks_at()", lambda inner: inner.looks_at(variant), itself, contract.hashable_issue
-        )
-
-    def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
-        """UNKNOWN with the reason once it was put aside."""
-        said = self._asked(
-            "judge()",
-            lambda inner: inner.judge(variant, machine, emulate=emulate),
-            None,
-            contract.verdict_issue,
-        )
-        return said or Verdict(Grade.UNKNOWN, Code.TOOLCHAIN_FAILED, self.failure or "")
-
     def foreseen(self, target: Target) -> str | None:
         """None once it was put aside."""
         return self._asked(
             "foreseen()", lambda inner: inner.foreseen(target), None, contract.optional_text_issue
         )
 
+    # The same, with what a package holds. Each raises a ToolchainError where the third party's failed.
+
+    def looks_at(self, variant: Variant) -> Hashable:
+        """As the third party's."""
+        return self._asked_of_package(
+            "looks_at()", lambda inner: inner.looks_at(variant), contract.hashable_issue
+        )
+
+    def judge(self, variant: Variant, machine: Machine, *, emulate: bool) -> Verdict:
+        """As the third party's, of variants that it can look at."""
+        self.looks_at(variant)
+        return self._asked_of_package(
+            "judge()",
+            lambda inner: inner.judge(variant, machine, emulate=emulate),
+            contract.verdict_issue,
+        )
+
     def ask(self, ep_string: str, device: str) -> Grade | None:
-        """No answer once it was put aside."""
+        """As the third party's."""
 
         def issue(value: object) -> str | None:
             return None if isinstance(value, Grade | None) else "gave something else than a Grade or None"
 
-        return self._asked("ask()", lambda inner: inner.ask(ep_string, device), None, issue)
+        return self._asked_of_package("ask()", lambda inner: inner.ask(ep_string, device), issue)
 
     def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
-        """As the third party's.
-
-        Raises:
-            ToolchainError: it raised that, or was put aside.
-        """
-
-        def add(inner: Toolchain) -> Literal[True]:
-            inner.add_provider(options, variant, emulate=emulate)
-            return True
-
-        if not self._asked("add_provider()", add, False, lambda _: None, may_raise=ToolchainError):
-            raise self._refusal()
+        """As the third party's."""
+        self._asked_of_package(
+            "add_provider()",
+            lambda inner: inner.add_provider(options, variant, emulate=emulate),
+            lambda _: None,
+            may_raise=ToolchainError,
+        )
 
     # Where variants are built.
 
@@ -303,6 +317,28 @@ class GuardedToolchain(Toolchain):
             self.put_aside(f"its {what} {wrong}")
         return otherwise
 
+    def _asked_of_package(
+        self,
+        what: str,
+        call: Callable[[Toolchain], _T],
+        issue: Callable[[object], str | None],
+        *,
+        may_raise: type[AotpackError] | tuple[()] = (),
+    ) -> _T:
+        inner = self.inner
+        try:
+            value = call(inner)
+            wrong = issue(value)
+        except may_raise:
+            raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise self._fail(f"its {what} raised {_said(error)}", error) from error
+        if wrong is not None:
+            raise self._fail(f"its {what} {wrong}")
+        return value
+
     def _build(
         self, what: str, call: Callable[[Toolchain], _T], kind: type[object] | tuple[type[object], ...]
     ) -> _T:
@@ -321,6 +357,10 @@ class GuardedToolchain(Toolchain):
 
     def _refusal(self) -> ToolchainError:
         return ToolchainError((self.failure or "").removesuffix("."))
+
+
+def _warn(sentence: str, error: BaseException | None) -> None:
+    _log.warning("%s [%s]", sentence, Code.TOOLCHAIN_FAILED, exc_info=error)
 
 
 def from_entry_point(point: EntryPoint) -> GuardedToolchain:

@@ -55,6 +55,10 @@ class _Remembering:
         return self._toolchain.failure
 
     @property
+    def trouble(self) -> str | None:
+        return self._toolchain.trouble
+
+    @property
     def package_options(self) -> Mapping[str, Setting]:
         return self._toolchain.package_options
 
@@ -82,8 +86,6 @@ class _Remembering:
         question = hashlib.sha256(f"{device} {ep_string}".encode()).hexdigest()
         if question not in self._answers:
             said = self._toolchain.ask(ep_string, device)
-            if self._toolchain.failure is not None:
-                return None
             self._answers[question] = said
             self._kept.add(question, said)
         return self._answers[question]

@@ -23,6 +23,7 @@ from aotpack.toolchain.base import Toolchain
 from aotpack.toolchain.guarded import GuardedToolchain
 from aotpack.toolchain.ort import OrtToolchain
 from tests.command_line import Done, aotpack, environment
+from tests.repack import repack
 from tests.toolchain.broken_toolchains import (
     ATTRIBUTES,
     BUILDING,
@@ -94,7 +95,7 @@ class Keep(logging.Handler):
         warnings.append((record.getMessage(), record.exc_info is not None and record.exc_info[0] is not None))
 logging.getLogger("aotpack").addHandler(Keep(logging.WARNING))
 import aotpack
-from aotpack.toolchain import put_aside
+from aotpack.toolchain import failed_toolchains
 events = []
 ours, theirs = sys.argv[1:]
 told = {"ours": aotpack.load(ours).get_providers()}
@@ -109,7 +110,7 @@ with aotpack.open(theirs) as package:
         told[f"loaded{round}"] = loaded.candidate.variant.target
 told["warnings"] = warnings
 told["events"] = events
-told["failures"] = [(each.distribution, each.failure) for each in put_aside()]
+told["failures"] = [(each.distribution, each.failure or each.trouble) for each in failed_toolchains()]
 print(json.dumps(told))
 """
 
@@ -168,10 +169,35 @@ def test_variants_of_one_that_failed_are_unknown_with_the_reason(told: dict[str,
 
 
 @pytest.mark.parametrize("name", AT_LOAD)
-def test_one_that_fails_when_a_session_is_made_is_not_tried_again(told: dict[str, Any], name: str) -> None:
-    assert told["verdicts0"][f"{name}-first"][1] == "fits"
-    assert ["refused", f"{name}-first"] in told["events"]
-    assert {told["verdicts1"][f"{name}-{end}"][1] for end in ("first", "last")} == {"toolchain-failed"}
+def test_one_that_fails_when_a_session_is_made_is_refused_each_time(told: dict[str, Any], name: str) -> None:
+    """What failed with one package may do with the next; the warning comes once all the same."""
+    for end in ("first", "last"):
+        assert told["events"].count(["refused", f"{name}-{end}"]) == 2
+        assert {told[f"verdicts{number}"][f"{name}-{end}"][1] for number in range(2)} == {"fits"}
+
+
+def test_a_package_on_which_a_toolchain_fails_does_not_take_it_from_others(
+    theirs: Path, broken: Path, tmp_path: Path
+) -> None:
+    name = "judge-raises-for-the-last"
+    good = repack(
+        theirs,
+        tmp_path / "good.aotpack",
+        lambda variant: variant if variant.id in (f"{name}-first",) or variant.target != "theirs" else None,
+    )
+    code = """
+import sys, aotpack
+for path in sys.argv[1:]:
+    verdicts = {each.id: each.verdict.code.value for each in aotpack.select(path).candidates}
+    print(verdicts["judge-raises-for-the-last-first"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(theirs), str(good)],
+        env=environment({}, (broken,)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["toolchain-failed", "fits"], done.stderr
 
 
 def test_the_command_line_goes_on(package: Path, theirs: Path, broken: Path) -> None:
@@ -187,7 +213,7 @@ def test_doctor_shows_those_that_failed(package: Path, broken: Path) -> None:
     done: Done = aotpack("doctor", package, "--json", path=(broken,))
     document = done.document("doctor")
     assert done.status == 0, done.err
-    assert {each["distribution"] for each in document["put_aside"]} >= {
+    assert {each["distribution"] for each in document["failed_toolchains"]} >= {
         distribution(name)
         for name in (*SOURCES, *ATTRIBUTES, "version-raises", "identify-raises")
         if name not in FINE
