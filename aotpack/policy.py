@@ -20,6 +20,7 @@ __all__ = [
     "Measured",
     "Policy",
     "Preference",
+    "check_share",
     "share_compiled",
 ]
 
@@ -100,7 +101,6 @@ class Policy:
         _check("eps", self.eps, Collection, "a set of names", optional=True)
         _check("variant", self.variant, str, "a name, or several with commas", optional=True)
         _check("memory_limit", self.memory_limit, Integral, "a number of bytes", optional=True)
-        _check("min_compiled", self.min_compiled, Real, "0 to 1")
         strange = [device for device in self.devices or () if device not in _ORDERS["latency"]]
         if strange:
             raise UsageError(f"unknown device type {strange[0]!r}", expected="npu, gpu, cpu")
@@ -108,8 +108,7 @@ class Policy:
             raise UsageError(f"unknown preference {self.prefer!r}", expected=" or ".join(_ORDERS))
         if self.memory_limit is not None and self.memory_limit < 0:
             raise UsageError("a memory limit below zero", found=self.memory_limit)
-        if not 0 <= self.min_compiled <= 1:
-            raise UsageError("is no share", where="min_compiled", found=self.min_compiled, expected="0 to 1")
+        check_share("min_compiled", self.min_compiled)
 
     @property
     def device_order(self) -> Sequence[Device]:
@@ -174,6 +173,21 @@ class Policy:
             return usual
         seconds = None if measured is None else measured.run_seconds
         return (seconds is None, seconds or 0.0, *usual)
+
+
+def check_share(name: str, given: float) -> None:
+    """Refuse what is no share.
+
+    Args:
+        name: of the option.
+        given: a number from 0 to 1.
+
+    Raises:
+        UsageError: it is none.
+    """
+    _check(name, given, Real, "0 to 1")
+    if not 0 <= given <= 1:
+        raise UsageError("is no share", where=name, found=f"{given:g}", expected="0 to 1")
 
 
 def _check(name: str, given: object, kind: type, expected: str, *, optional: bool = False) -> None:

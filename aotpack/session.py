@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aotpack.custom_ops import registered_twice
 from aotpack.manifest import Variant
-from aotpack.session_options import AddsProvider, options_for
+from aotpack.session_options import AddsProvider, left_alone, options_for
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -51,7 +51,8 @@ def create(
 
     options = options_for(variant, model, toolchain, session_options, emulate=emulate, custom_ops=custom_ops)
     try:
-        session = ort.InferenceSession(os.fspath(model), options, enable_fallback=0)
+        with left_alone(options, shared=options is session_options):
+            session = ort.InferenceSession(os.fspath(model), options, enable_fallback=0)
     except Exception as error:
         if custom_ops and (twice := registered_twice(error)) is not None:
             raise twice from error

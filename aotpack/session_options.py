@@ -6,8 +6,9 @@ package needs, and the caller's own object is never changed: one may serve any n
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from aotpack.load_options import SessionChange
 
-__all__ = ["AddsProvider", "options_for", "try_libraries"]
+__all__ = ["AddsProvider", "left_alone", "options_for", "try_libraries"]
 
 #: What is said of where a mistake is.
 _WHERE = "session_options"
@@ -41,6 +42,7 @@ _COMPILED = "session.disable_model_compile"
 #: An ONNX model with an empty graph, of opset 13.
 _EMPTY_MODEL = b"\x08\x08:\x03\x12\x01gB\x04\n\x00\x10\r"
 
+#: Held while the caller's options have profiling off for a copy, so that no session is made of them so.
 _copying = threading.Lock()
 
 
@@ -109,6 +111,22 @@ def options_for(
     if isinstance(given, ort.SessionOptions) and needs_nothing and not options.has_providers():
         return given
     return options
+
+
+@contextlib.contextmanager
+def left_alone(options: onnxruntime.SessionOptions, *, shared: bool) -> Iterator[None]:
+    """Have no other thread copy options while a session is made of them.
+
+    Args:
+        options: of the session, from `options_for`.
+        shared: they are the caller's own, which other loads may be copying.
+    """
+    with contextlib.ExitStack() as stack:
+        if shared:
+            stack.enter_context(_copying)
+            if not options.enable_profiling:
+                stack.close()
+        yield
 
 
 def try_libraries(libraries: Sequence[Path]) -> None:

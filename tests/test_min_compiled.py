@@ -72,6 +72,12 @@ def test_a_share_is_between_0_and_1(share: float) -> None:
         Policy(min_compiled=share)
 
 
+@pytest.mark.parametrize("share", [1.5, "0.5", True])
+def test_a_build_takes_the_same_shares(small_model: Path, tmp_path: Path, share: float) -> None:
+    with pytest.raises(UsageError, match=r"^min_compiled: .*expected 0 to 1"):
+        aotpack.build(small_model, targets=["ort-cpu"], output=tmp_path / "m.aotpack", min_compiled=share)
+
+
 def test_what_nobody_counted_or_compiled_is_not_held_against_a_variant() -> None:
     assert share_compiled(None) == 1
     assert share_compiled(Coverage(nodes=9, compiled=0, partitions=0)) == 1, "the portable variant"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+from onnxruntime.capi import _pybind_state
 
 import aotpack
 from aotpack import Package, Policy
@@ -122,6 +125,28 @@ def test_a_profile_is_written_by_the_session_and_by_nothing_else(
     (profile,) = tmp_path.iterdir()
     assert session.end_profiling() == str(profile)
     assert json.loads(profile.read_text())
+    assert options.enable_profiling
+
+
+def test_threads_that_share_options_have_a_profile_each(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy is made with profiling off, which is no moment to make a session of the same options."""
+    make = _pybind_state.InferenceSession
+
+    def slow(given: ort.SessionOptions, model: bytes | str, *others: object) -> object:
+        # Bytes are those of a copy.
+        time.sleep(0.2 if isinstance(model, bytes) else 0.1)
+        return make(given, model, *others)
+
+    monkeypatch.setattr(_pybind_state, "InferenceSession", slow)
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "profile")
+    targets = ("qnn-htp-v73", *["portable"] * 6)
+    with ThreadPoolExecutor(8) as pool:
+        sessions = list(pool.map(lambda target: loaded(path, target, options), targets))
+    assert all(session.end_profiling() for session in sessions)
     assert options.enable_profiling
 
 
@@ -285,4 +310,6 @@ def test_the_command_line_sets_threads(path: Path) -> None:
         done = command("run", path, "--runs", 1, "--json", *arguments)
         document = done.document("run")
         assert (document["threads"], document["inter_threads"]) == (intra, inter)
-    assert command("run", path, "--threads", 0).status == 2
+    for wrong in (0, 1025, 100_000):
+        assert command("run", path, "--threads", wrong).status == 2
+        assert command("run", path, "--inter-threads", wrong).status == 2

@@ -14,6 +14,7 @@ from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.custom_ops import checked_libraries
 from aotpack.errors import UsageError
 from aotpack.paths import name_issue
+from aotpack.policy import check_share
 from aotpack.shapes import checked_shapes, parse_shape
 from aotpack.target import Precision
 
@@ -176,10 +177,8 @@ class BuildSpec:
                     found=f"{tolerance:g}",
                     expected="0 or more",
                 )
-        if self.min_compiled is not None and not 0 <= self.min_compiled <= 1:
-            raise UsageError(
-                "is no share", where="min_compiled", found=f"{self.min_compiled:g}", expected="0 to 1"
-            )
+        if self.min_compiled is not None:
+            check_share("min_compiled", self.min_compiled)
 
 
 def parse_tolerances(texts: Iterable[str]) -> tuple[float | None, dict[str, float]]:
