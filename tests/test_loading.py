@@ -15,6 +15,7 @@ from aotpack.load_options import LoadOptions, OnMiss
 from aotpack.manifest import Variant
 from aotpack.policy import Policy
 from aotpack.selection import Candidate, Selection
+from aotpack.source.cache import Cache
 from aotpack.verdict import Code, Grade, Verdict
 from samples.made_models import cnn
 from tests.command_line import aotpack
@@ -150,6 +151,24 @@ def test_a_policy_that_leaves_no_device_compiles_nothing(small: Path, tmp_path: 
     (failed,) = [event for event in events if event.code is EventCode.RECOMPILE_FAILED]
     assert "compiles for none of the devices" in failed.reason
     assert [event.code for event in events if event.verdict == Code.POLICY] == [EventCode.NOT_TAKEN]
+
+
+def test_what_is_compiled_here_outlasts_a_cache_that_is_emptied(small: Path, tmp_path: Path) -> None:
+    """Another process may run `aotpack cache prune --limit 0` while it is compiled, and when it is done."""
+    events: list[EventCode] = []
+
+    def empty_the_cache(event: Event) -> None:
+        events.append(event.code)
+        Cache().prune(0)
+
+    with api.open(without("ort-cpu", small, tmp_path)) as package:
+        loaded = package.load_first(on_miss="compile", on_event=empty_the_cache)
+    assert not loaded.candidate.portable
+    assert loaded.refused == ()
+    assert events == [EventCode.RECOMPILING, EventCode.RECOMPILED, EventCode.LOADED]
+    # Nothing is held any longer.
+    Cache().prune(0)
+    assert Cache().size() == 0
 
 
 def test_what_was_compiled_for_one_policy_is_not_taken_by_another(small: Path, tmp_path: Path) -> None:
