@@ -16,8 +16,7 @@ suppression jump.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -492,12 +491,3 @@ def _described(array: Array) -> str:
 def _shown(value: object) -> str:
     text = f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
     return text if len(text) <= 40 else f"{text[:39]}…"
-
-
-def compare_all(
-    pairs: Sequence[tuple[str, Array]], reference: Sequence[tuple[str, Array]]
-) -> Iterator[tuple[str, Array, Array]]:
-    """Leaves of the same path side by side; a path that one of them lacks comes with an empty array."""
-    ours, theirs = dict(pairs), dict(reference)
-    for path in itertools.chain(theirs, (path for path in ours if path not in theirs)):
-        yield path, ours.get(path, np.zeros(0)), theirs.get(path, np.zeros(0))

@@ -25,8 +25,16 @@ from pydantic import Field
 from aotpack._values import Value
 from aotpack.builder.numerics.hints import hints_of, probabilities_of
 from aotpack.builder.numerics.inputs import find_inputs, made_inputs, session_inputs
-from aotpack.builder.numerics.measure import Comparison, Noise, compare_all
-from aotpack.builder.numerics.values import Array, ArrayFile, ArrayWriter, feeds_of, is_text, leaves
+from aotpack.builder.numerics.measure import Comparison, Noise
+from aotpack.builder.numerics.values import (
+    Array,
+    ArrayFile,
+    ArrayWriter,
+    compare_all,
+    feeds_of,
+    is_text,
+    leaves,
+)
 from aotpack.custom_ops import register
 from aotpack.errors import CompileError, ModelError
 

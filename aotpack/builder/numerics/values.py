@@ -6,16 +6,17 @@ the elements of a sequence, ``{keys}`` and ``{values}`` for a map, ``?`` for an 
 
 from __future__ import annotations
 
+import itertools
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "ArrayFile", "ArrayWriter", "feeds_of", "is_text", "leaves"]
+__all__ = ["Array", "ArrayFile", "ArrayWriter", "compare_all", "feeds_of", "is_text", "leaves"]
 
 #: An array of any element type.
 Array = npt.NDArray[Any]
@@ -160,3 +161,12 @@ def feeds_of(arrays: Iterable[tuple[str, Array]], inputs: Iterable[str]) -> dict
             count = next(index for index in range(len(found) + 1) if f"{name}[{index}]" not in found)
             feeds[name] = [found[f"{name}[{index}]"] for index in range(count)]
     return feeds
+
+
+def compare_all(
+    pairs: Sequence[tuple[str, Array]], reference: Sequence[tuple[str, Array]]
+) -> Iterator[tuple[str, Array, Array]]:
+    """Leaves of the same path side by side; a path that one of them lacks comes with an empty array."""
+    ours, theirs = dict(pairs), dict(reference)
+    for path in itertools.chain(theirs, (path for path in ours if path not in theirs)):
+        yield path, ours.get(path, np.zeros(0)), theirs.get(path, np.zeros(0))
