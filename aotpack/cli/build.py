@@ -22,9 +22,10 @@ from aotpack.builder.flex_settings import FlexSettings, parse_flex
 from aotpack.builder.spec import Limits, TargetSpec
 from aotpack.cli import output
 from aotpack.cli.build_progress import build_progress
+from aotpack.cli.extra_file import check_extra_file, write_extra_file
 from aotpack.cli.options import AsJson, Block, CustomOps, Force, KvHeads, Lowering, MaskedRows
 from aotpack.custom_ops import checked_libraries
-from aotpack.errors import BuildFailed, OutputError, UnknownName, UsageError
+from aotpack.errors import BuildFailed, UnknownName, UsageError
 from aotpack.scratch import scratch_folder
 from aotpack.target import Precision
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from aotpack.builder.spec import BuildSpec
 
 __all__ = ["build", "run_build", "show_report", "targets_of"]
+
+#: What `--report` writes, in an error.
+_PAGE = "a page of `aotpack build`"
 
 
 #: Of the table of a build.
@@ -204,6 +208,10 @@ def build(
         spec = replace(spec, compress=compress or None)
     if extract not in (None, "flex"):
         raise UnknownName("kind of subgraph in --extract", extract, ["flex"])
+    if report is not None:
+        from aotpack.builder.page import PAGE_BEGINS
+
+        check_extra_file(report, PAGE_BEGINS, _PAGE)
     with ExitStack() as stack:
         if extract is not None:
             from aotpack.builder.models.subgraphs import with_subgraphs
@@ -274,12 +282,9 @@ def targets_of(
 def _write_page(report: BuildReport, path: Path | None) -> None:
     if path is None:
         return
-    from aotpack.builder.page import page
+    from aotpack.builder.page import PAGE_BEGINS, page
 
-    try:
-        path.write_text(page(report), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(error.strerror or str(error), where=path) from None
+    write_extra_file(path, page(report), PAGE_BEGINS, _PAGE)
 
 
 def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) -> None:
