@@ -310,4 +310,6 @@ def test_the_command_line_sets_threads(path: Path) -> None:
         done = command("run", path, "--runs", 1, "--json", *arguments)
         document = done.document("run")
         assert (document["threads"], document["inter_threads"]) == (intra, inter)
-    assert command("run", path, "--threads", 0).status == 2
+    for wrong in (0, 1025, 100_000):
+        assert command("run", path, "--threads", wrong).status == 2
+        assert command("run", path, "--inter-threads", wrong).status == 2

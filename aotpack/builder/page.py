@@ -99,7 +99,8 @@ def _variants(rows: Sequence[Row]) -> Iterable[str]:
         )
         yield '<div class="scroll"><table class="variants">\n<thead><tr>'
         yield '<th class="no"></th><th>target</th><th>state</th><th class="n">adds</th><th></th>'
-        yield '<th class="n">files</th><th class="n">time</th><th class="n">nodes</th>'
+        yield '<th class="n">files</th><th class="n" title="compiling + checking">time</th>'
+        yield '<th class="n">nodes</th>'
         yield '<th class="n">error</th><th>ran on</th><th>compatibility string</th></tr></thead>\n<tbody>'
         for row in rows:
             if row.component == component:
@@ -125,7 +126,7 @@ def _variant(row: Row, number: int, widest: int, style: str) -> str:
         _cell("adds", bytes_text(row.adds), "n"),
         f'<td class="share"><span class="bar">{bar}</span></td>',
         _cell("files", bytes_text(row.size), "n"),
-        _cell("took", "" if row.cached else f"{row.seconds:.1f} s", "n"),
+        _cell("took", f"{row.steps_text} s" if row.steps_text else "", "n"),
         _cell("nodes", counted, "n"),
         _cell("error", numerics.error_text if numerics else "", "n"),
         _cell("on", numerics.ran_on) if numerics else _cell("", "not run"),

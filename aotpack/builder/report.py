@@ -55,6 +55,15 @@ class Row(Value):
     #: The end of what the vendor's library printed, if the row failed or nodes were left out.
     log: str | None = None
 
+    @property
+    def steps_text(self) -> str:
+        """Seconds of compiling, and after a plus of checking, in three letters each.
+
+        Empty where an earlier build did it, which took this one no time.
+        """
+        steps = [each for each in (self.compile_seconds, self.check_seconds) if each and not self.cached]
+        return "+".join(f"{each:.1f}" if each < 9.95 else f"{each:.0f}" for each in steps)
+
 
 class BuildReport(Value):
     """A whole build."""

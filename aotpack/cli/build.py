@@ -323,15 +323,6 @@ def show_report(report: BuildReport, as_json: bool, *, explain: bool = False) ->
         output.print_text(f"{report.package}: {output.size(report.size)}, {report.seconds:.1f} s")
 
 
-def _seconds(row: Row) -> str:
-    """Of compiling, and after a plus of checking, in three letters each."""
-    if row.cached:
-        # What an earlier build did took this one no time.
-        return ""
-    steps = [each for each in (row.compile_seconds, row.check_seconds) if each]
-    return "+".join(f"{each:.1f}" if each < 9.95 else f"{each:.0f}" for each in steps)
-
-
 def _cells(row: Row, indent: str) -> list[str]:
     coverage, numerics = row.coverage, row.numerics
     state: str = "kept" if row.cached and row.state == "built" else row.state
@@ -340,7 +331,7 @@ def _cells(row: Row, indent: str) -> list[str]:
     return [
         indent + row.target,
         state,
-        _seconds(row),
+        row.steps_text,
         output.size(row.size) if row.size is not None else "",
         output.size(row.adds) if row.adds is not None else "",
         numerics.error_text if numerics is not None else "",

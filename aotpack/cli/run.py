@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+#: ONNX Runtime starts each thread at once, whatever the machine has; no CPU has so many cores.
+_MAX_THREADS = 1024
+
 
 @takes_policy()
 def run(
@@ -67,11 +70,18 @@ def run(
     ] = "portable",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="ONNX Runtime's threads for one operator.", show_default="cores"),
+        typer.Option(
+            min=1, max=_MAX_THREADS, help="ONNX Runtime's threads for one operator.", show_default="cores"
+        ),
     ] = None,
     inter_threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Its threads for operators side by side.", show_default="one by one"),
+        typer.Option(
+            min=1,
+            max=_MAX_THREADS,
+            help="Its threads for operators side by side.",
+            show_default="one by one",
+        ),
     ] = None,
     custom_ops: CustomOps = None,
     as_json: AsJson = False,

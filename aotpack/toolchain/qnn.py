@@ -25,6 +25,10 @@ __all__ = ["QnnToolchain"]
 
 #: `Validation FAILED` blocks of the EP's verbose log name the node and give its reason.
 _REASON = re.compile(r"REASON : (.{1,400})")
+#: What follows a reason without a space, for each node that it is the reason for.
+_NODE_LEFT = re.compile(r"\w{0,100} node `[^`]{0,300}(?:` will not be assigned to QNN EP\.?)?$")
+#: Reasons that say nothing.
+_NO_REASONS = ("", "Failed to add node")
 _ERROR = re.compile(r"\[E:onnxruntime:[^\]]*\] ?(.{1,400})")
 
 
@@ -151,7 +155,8 @@ class QnnToolchain(PluginToolchain):
         reasons = [match[1] for match in _REASON.finditer(log)] or [
             match[1] for match in _ERROR.finditer(log)
         ]
-        return tuple(dict.fromkeys(reason.strip() for reason in reasons))
+        told = dict.fromkeys(_NODE_LEFT.sub("", reason).strip().removesuffix(".") for reason in reasons)
+        return tuple(each for each in told if each not in _NO_REASONS)
 
     def own_options(self) -> Mapping[str, str]:
         """The HTP backend's library, which lies in the package."""

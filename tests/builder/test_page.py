@@ -105,6 +105,15 @@ def test_several_components_make_a_matrix_and_a_failure_says_why(report: BuildRe
         assert not measured["overflows"]
 
 
+def test_the_page_tells_compiling_from_checking() -> None:
+    row = Row(
+        target="t", component="main", state="built", seconds=40.0, compile_seconds=1.94, check_seconds=30.2
+    )
+    assert ">1.9+30 s<" in page(BuildReport(package="m.aotpack", size=1, rows=(row,)))
+    cached = row.model_copy(update={"cached": True})
+    assert "1.9+30" not in page(BuildReport(package="m.aotpack", size=1, rows=(cached,)))
+
+
 def test_a_build_without_a_package_has_a_page_too(tmp_path: Path) -> None:
     failed = Row(target="qnn-htp-v68", component="main", state="failed", seconds=0.1, reason="It crashed.")
     for measured in shown(page(BuildReport(package=None, rows=(failed,))), tmp_path):

@@ -184,6 +184,11 @@ def test_qnns_reasons_are_taken_out_of_its_log() -> None:
     remarks = toolchains()["qnn"].remarks(log + log)
     assert remarks == ("Operators of type `Det` are not supported", "other")
     assert toolchains()["qnn"].remarks("all is well") == ()
+    # As it is for a quantised LSTM of three layers.
+    said = "Operators of type `DynamicQuantizeLSTM` are not supported by QNN EP"
+    nodes = [f"DynamicQuantizeLSTM node `/lstm/LSTM{number}_quant`" for number in ("", "_1", "_2")]
+    log = "".join(f"REASON : {said}.{node} will not be assigned to QNN EP.\n" for node in nodes)
+    assert toolchains()["qnn"].remarks(f"REASON : Failed to add node.\n{log}") == (said,)
     assert toolchains()["ort"].remarks(log) == ()
 
 

@@ -44,7 +44,7 @@ _OFFSET = 0.05
 _FEW = 16
 #: A slice below this share of a typical one is a sum that cancels: what is left is rounding in float32.
 _CANCELLED = 2.0**-20
-#: The least scale of a slice of probabilities, which add up to 1: what is far below it decides nothing.
+#: The least scale of a slice of probabilities: what is far below it decides nothing.
 _PROBABILITY = 1e-3
 #: The least scale of a slice of few probabilities: nobody's threshold tells 0 from 0.002, which NPUs round to
 #: 0, and made-up inputs may give nothing but such values.
@@ -55,6 +55,9 @@ _LEAST: Mapping[str, float] = {"f16": 2.0**-21}
 _BLOCK = 1 << 22
 #: Of one axis. A longer axis is a list of things, not one of channels.
 _MOST_SLICES = 1 << 18
+#: Of one axis, of fewer than `_FEW` elements each: such an axis is one of time, as that of a wave, and what
+#: stands at one moment has no scale of its own.
+_MOST_SMALL_SLICES = 4096
 #: Slices of one axis and sample whose worst element is remembered.
 _MOST_PEAKS = 1024
 
@@ -363,12 +366,12 @@ class Comparison:
         least = _LEAST.get(precision or "", 0.0)
         for axis, sums in self._sums.items():
             counted = sums.count > 0
-            if not counted.any():
+            if not counted.any() or (sums.count.max() < _FEW and sums.count.size > _MOST_SMALL_SLICES):
                 continue
             count = np.maximum(sums.count, 1)
             scale, floor = _scales(count, sums.total, sums.square, counted)
-            scale = np.maximum(scale, _PROBABILITY) if self._simplex else scale
-            if self._probability:
+            if self._simplex or self._probability:
+                scale = np.maximum(scale, _PROBABILITY)
                 scale = np.where(count < _FEW, np.maximum(scale, _FEW_PROBABILITIES), scale)
             apart = np.sqrt(sums.apart / count)
             moved = noise.squares.get(axis)

@@ -320,3 +320,46 @@ def test_one_of_a_tenth_is(tmp_path: Path) -> None:
 def test_what_only_looks_like_a_probability_is_held_to_its_own_scale(tmp_path: Path) -> None:
     original = voice("product", offset=-6.0)
     assert fault(original, zeroed(original), tmp_path, precision="f16") is not None
+
+
+def heat_map(offset: float, *, factor: float = 1.0) -> onnx.ModelProto:
+    """Probabilities (1, 1, 24, 24) whose first rows are nothing but 0, as of a detector of text."""
+    keep = np.ones((1, 1, 24, 24), "f4")
+    keep[:, :, :4] = 0
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["logit"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Mul", ["logit", "factor"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "hidden"], ["shifted"]),
+        helper.make_node("Sigmoid", ["shifted"], ["y"]),
+    ]
+    constants = [
+        weights("w", 1, 3, 3, 3),
+        numpy_helper.from_array(np.array(factor, "f4"), "factor"),
+        numpy_helper.from_array((1 - keep) * np.float32(offset), "hidden"),
+    ]
+    return model(nodes, [info("x", [1, 3, 24, 24])], [info("y", [1, 1, 24, 24])], constants)
+
+
+def test_almost_0_in_place_of_0_is_no_fault_among_probabilities(tmp_path: Path) -> None:
+    assert fault(heat_map(-200.0), heat_map(-26.0), tmp_path) is None
+
+
+def test_other_probabilities_are(tmp_path: Path) -> None:
+    assert fault(heat_map(-200.0), heat_map(-200.0, factor=0.9), tmp_path) is not None
+
+
+def wave(louder: float = 0.0) -> onnx.ModelProto:
+    """A wave (1, 1, 8192) that crosses 0 everywhere; `louder` is added to all of it."""
+    nodes = [
+        helper.make_node("Sin", ["x"], ["s"]),
+        helper.make_node("Add", ["s", "more"], ["y"]),
+    ]
+    constants = [numpy_helper.from_array(np.array(louder, "f4"), "more")]
+    return model(nodes, [info("x", [1, 1, 8192])], [info("y", [1, 1, 8192])], constants)
+
+
+def test_moments_of_a_wave_have_no_scale_of_their_own(tmp_path: Path) -> None:
+    assert fault(wave(), wave(2e-4), tmp_path) is None
+    found = fault(wave(), wave(5e-3), tmp_path)
+    assert found is not None
+    assert "output 'y' has an error of" in found
