@@ -19,15 +19,19 @@ from aotpack.errors import UsageError
 from aotpack.manifest import MAX_RECORDS, MAX_VARIANTS, Component, Record, Variant
 
 __all__ = [
+    "RECORDS_BEGIN",
     "RecordEntry",
     "RecordFile",
     "files_digest",
     "joined",
     "other_variants",
     "read_records",
+    "records_text",
     "with_records",
 ]
 
+#: How a file of records begins, as `records_text` writes it.
+RECORDS_BEGIN = '{\n  "records": '
 #: Bytes of a file of records; an entry takes one or two thousand.
 MAX_RECORDS_SIZE = 16 * 1024 * 1024
 #: What `aotpack check` writes: a variant runs on its device, or in its vendor's emulator.
@@ -54,6 +58,11 @@ class RecordFile(Value):
     #: sha256 of its manifest.
     digest: Sha256
     entries: Annotated[tuple[RecordEntry, ...], Field(max_length=MAX_VARIANTS)] = ()
+
+
+def records_text(file: RecordFile) -> str:
+    """What stands in a file of records."""
+    return file.model_dump_json(indent=2, exclude_none=True) + "\n"
 
 
 def files_digest(variant: Variant) -> str:

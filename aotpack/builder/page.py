@@ -10,7 +10,13 @@ from aotpack._text import html_text
 from aotpack.builder.page_drawings import bytes_text, family, family_style, filling, sharing
 from aotpack.builder.report import BuildReport, Row
 
-__all__ = ["page"]
+__all__ = ["PAGE_BEGINS", "page"]
+
+#: How each page begins.
+PAGE_BEGINS = (
+    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    '<meta name="generator" content="aotpack">\n'
+)
 
 
 def page(report: BuildReport) -> str:
@@ -28,7 +34,7 @@ def page(report: BuildReport) -> str:
     parts += [*_notes(rows), *_outputs(rows), *_machines(rows), *_strings(rows), *_logs(rows)]
     body = "\n".join(parts)
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"{PAGE_BEGINS}"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html_text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )

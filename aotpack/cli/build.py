@@ -22,6 +22,7 @@ from aotpack.builder.flex_settings import FlexSettings, parse_flex
 from aotpack.builder.spec import Limits, TargetSpec
 from aotpack.cli import output
 from aotpack.cli.build_progress import build_progress
+from aotpack.cli.extra_file import check_page, write_page
 from aotpack.cli.options import AsJson, Block, CustomOps, Force, KvHeads, Lowering, MaskedRows
 from aotpack.custom_ops import checked_libraries
 from aotpack.errors import BuildFailed, UnknownName, UsageError
@@ -204,6 +205,8 @@ def build(
         spec = replace(spec, compress=compress or None)
     if extract not in (None, "flex"):
         raise UnknownName("kind of subgraph in --extract", extract, ["flex"])
+    if report is not None:
+        check_page(report)
     with ExitStack() as stack:
         if extract is not None:
             from aotpack.builder.models.subgraphs import with_subgraphs
@@ -214,7 +217,7 @@ def build(
             spec, as_json, executor=executor, keep_going=keep_going, page=report, explain=explain_rebuild
         )
     show_report(built, as_json, explain=explain_rebuild)
-    output.write_page(built, report)
+    write_page(built, report)
 
 
 def run_build(
@@ -239,7 +242,7 @@ def run_build(
         except BuildFailed as error:
             stack.close()
             show_report(error.report, as_json, explain=explain)
-            output.write_page(error.report, page)
+            write_page(error.report, page)
             raise
 
 

@@ -16,8 +16,9 @@ import typer
 
 from aotpack.cli import output
 from aotpack.cli.choice import takes_policy
+from aotpack.cli.extra_file import check_extra_file, write_extra_file
 from aotpack.cli.options import AsJson, CustomOps, PackagePath
-from aotpack.errors import CheckFailed, OutputError
+from aotpack.errors import CheckFailed
 
 if TYPE_CHECKING:
     from aotpack.builder.check import Checked
@@ -64,7 +65,10 @@ def check(
     from aotpack.builder.spec import Limits, parse_tolerances
     from aotpack.custom_ops import checked_libraries
     from aotpack.package import open_package
+    from aotpack.records import RECORDS_BEGIN, records_text
 
+    if record is not None:
+        check_extra_file(record, RECORDS_BEGIN, "a file of records")
     overall, of_outputs = parse_tolerances(tolerance or [])
     with open_package(package) as opened:
         found, good = check_package(
@@ -82,10 +86,7 @@ def check(
         )
         left = sum(len(each.variants) for each in opened.manifest.components) - len(found.entries)
     if record is not None:
-        try:
-            record.write_text(found.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(error.strerror or str(error), where=record) from None
+        write_extra_file(record, records_text(found), RECORDS_BEGIN, "a file of records")
     if as_json:
         output.print_json(found)
     else:

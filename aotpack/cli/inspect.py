@@ -46,8 +46,9 @@ def inspect(
         found = refused(manifest.components)
         if report is not None:
             from aotpack.builder.packaged_report import packaged_report
+            from aotpack.cli.extra_file import write_page
 
-            output.write_page(packaged_report(package, manifest), report)
+            write_page(packaged_report(package, manifest), report)
         if not as_json:
             _show(opened, {(each.component, each.variant): each for each in found})
         elif found:

@@ -11,7 +11,6 @@ import sys
 from typing import IO, TYPE_CHECKING
 
 from aotpack._text import json_printable, printable
-from aotpack.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
     from rich.console import Console, RenderableType
-
-    from aotpack.builder.report import BuildReport
 
 __all__ = [
     "component",
@@ -37,7 +34,6 @@ __all__ = [
     "size",
     "stderr_console",
     "table",
-    "write_page",
 ]
 
 _stdout: IO[str] = sys.stdout
@@ -95,22 +91,6 @@ def print_written(package: Path, as_json: bool) -> None:
     print_text(
         f"{package}: {count} {'variant' if count == 1 else 'variants'}, {size(package.stat().st_size)}"
     )
-
-
-def write_page(report: BuildReport, path: Path | None) -> None:
-    """Write the page of a report to `path`, if there is one.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    if path is None:
-        return
-    from aotpack.builder.page import page
-
-    try:
-        path.write_text(page(report), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(error.strerror or str(error), where=path) from None
 
 
 def note(text: str) -> None:

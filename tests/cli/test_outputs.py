@@ -81,6 +81,32 @@ def test_a_page_that_cannot_be_written_does_not_cost_the_table(small_model: Path
     assert "portable" in done.out
 
 
+def test_a_page_or_records_replace_nothing_else(small_model: Path, portable: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(small_model.read_bytes())
+    other, page, records = tmp_path / "notes.html", tmp_path / "page.html", tmp_path / "records.json"
+    other.write_text("<!doctype html>\n<p>ten years of work")
+    package = tmp_path / "m.aotpack"
+    for lost in (model, other, portable):
+        before = lost.read_bytes()
+        for arguments in (
+            ("build", model, "-o", package, "--report", lost),
+            ("check", portable, "--record", lost),
+        ):
+            done = aotpack(*arguments)
+            assert done.status == 1
+            assert done.error.startswith(f"{lost}: is a file that is not a ")
+            assert lost.read_bytes() == before
+    assert not package.exists()
+    # A slip by which the page would replace the package that was just made.
+    assert "is not a page" in aotpack("build", model, "-o", package, "--report", package).error
+    assert aotpack("verify", package).status == 0
+    for _ in range(2):
+        assert aotpack("build", model, "-o", package, "--report", page).status == 0
+        assert aotpack("check", portable, "--record", records).status == 0
+    assert page.read_text().startswith("<!doctype html>")
+
+
 def test_a_path_that_is_no_text_is_shown_as_one(small_model: Path, tmp_path: Path) -> None:
     package = tmp_path / os.fsdecode(b"\xff.aotpack")
     shown = f"{tmp_path}/\\udcff.aotpack"
