@@ -71,8 +71,6 @@ def create_in_memory(
         custom_ops=custom_ops,
         to_change=True,
     )
-    # By its bytes alone ONNX Runtime would take its own format for ONNX, which is what was checked.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
     if others:
         contents = [files[other] for other in others]
         options.add_external_initializers_from_files_in_memory(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aotpack.errors import OutputError
+from aotpack.errors import OutputError, UsageError
 from aotpack.machine import Ep, Gpu, Machine
 from aotpack.probing import probe
 from aotpack.tuning import Measurement, Tuning, TuningStore
@@ -65,7 +65,7 @@ def test_what_cannot_be_read_was_not_measured(tmp_path: Path, content: bytes) ->
 
 def test_a_cache_that_cannot_be_written_is_an_error_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file where the folder should be")
-    with pytest.raises(OutputError) as caught:
+    with pytest.raises(UsageError, match="is a file, or a link that leads nowhere") as caught:
         keep(tmp_path / "file", FAST)
     assert "\n" not in str(caught.value)
 

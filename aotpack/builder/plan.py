@@ -101,6 +101,8 @@ class Job:
     widen: Mapping[str, str]
     #: Libraries of custom operators, for each session that is made of it.
     custom_ops: Libraries = NO_LIBRARIES
+    #: What other jobs fix where these components leave sizes open: those are what they are compared at.
+    borrowed_sizes: tuple[str, ...] = ()
 
     @functools.cached_property
     def ingredients(self) -> dict[str, Any]:
@@ -143,7 +145,8 @@ class Job:
         if not self.check:
             return None
         samples = [part.samples_digest for part in self.components]
-        return ingredients_digest([VERSION, *samples, *self._libraries_used])
+        borrowed = self.borrowed_sizes if any(part.open for part in self.components) else ()
+        return ingredients_digest([VERSION, *samples, *borrowed, *self._libraries_used])
 
     @property
     def _libraries_used(self) -> tuple[str, ...]:
@@ -226,7 +229,22 @@ def plan(
             )
             for group in groups
         ]
+    jobs = [replace(job, borrowed_sizes=_sizes_of_others(job, jobs)) for job in jobs]
     return Plan(spec=spec, components=components, jobs=tuple(jobs), custom_ops=custom_ops)
+
+
+def _sizes_of_others(job: Job, jobs: Sequence[Job]) -> tuple[str, ...]:
+    """The sizes that any job fixes of the components of `job`, each as JSON."""
+    names = {part.name for part in job.components}
+    shapes = (
+        json.dumps(
+            [part.name, {name: list(shape) for name, shape in part.spec.shapes.items()}], sort_keys=True
+        )
+        for other in jobs
+        for part in other.components
+        if part.name in names and not part.open
+    )
+    return tuple(sorted(set(shapes)))
 
 
 def _targets(spec: BuildSpec, toolchains: Mapping[str, Toolchain]) -> list[tuple[TargetSpec, Target]]:

@@ -40,6 +40,8 @@ _WORTH_ALIGNING = 256 * 1024
 
 #: Splitting shows more chunks to be shared, and so more seams. The third time finds next to none.
 _ROUNDS = 3
+#: Chunks after a round: so many times those before it, and so many more. Usual ones add a few for each seam.
+_MOST_GROWTH, _MOST_ADDED = 2, 1024
 
 #: Fewer shared bytes are not worth an entry in the manifest, which takes some 60 bytes of a package.
 _MIN_GAIN = 256
@@ -224,6 +226,12 @@ def _split(numbered: _Numbered, seed: int) -> dict[Extent, list[Chunk]] | None:
         parts[numbered.distinct[number]] = [
             (xxhash.xxh3_128_digest(content[a:b], seed), b - a) for a, b in edges
         ]
+    before = sum(map(len, numbered.cuts.values()))
+    after = sum(len(parts.get(chunk, (chunk,))) for chunks in numbered.cuts.values() for chunk in chunks)
+    if after > _MOST_GROWTH * before + _MOST_ADDED:
+        # A chunk that stands in a content hundreds of times would be split as often: what repeats itself,
+        # as equal weights do, would be cut into shreds.
+        return None
     return {
         extent: [part for chunk in chunks for part in parts.get(chunk, (chunk,))]
         for extent, chunks in numbered.cuts.items()

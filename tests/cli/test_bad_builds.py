@@ -132,11 +132,16 @@ def test_a_full_disk_keeps_what_was_there(real_model: Callable[[str], Path], sma
     assert [path.name for path in small_disk.iterdir()] == ["new.aotpack"]
 
 
-def test_a_full_disk_for_the_cache_is_one_line(
+def test_with_a_full_disk_for_the_cache_onnx_is_loaded_from_memory_and_blobs_are_refused_in_one_line(
     real_model: Callable[[str], Path], small_disk: Path, package: Path
 ) -> None:
-    assert aotpack("build", real_model("silero_vad_16k_sequence"), "-o", package).status == 0
-    done = aotpack("run", package, env={"AOTPACK_CACHE": str(small_disk / "cache")})
+    full = {"AOTPACK_CACHE": str(small_disk / "cache")}
+    silero = real_model("silero_vad_16k_sequence")
+    assert aotpack("build", silero, "-o", package, *SHAPES, "-t", "qnn-htp-v73").status == 0
+    done = aotpack("run", package, "--json", env=full)
+    assert done.status == 0, done.err
+    assert done.document("run")["target"] == "portable"
+    done = aotpack("run", package, "--variant", "qnn-htp-v73", "--emulate", env=full)
     assert (done.status, done.out) == (1, "")
     assert f"{small_disk}" in done.error
     assert "bytes free; expected" in done.error

@@ -112,7 +112,13 @@ def test_init_writes_a_file_that_builds(project: Path) -> None:
     assert (project / "aotpack.toml").read_text(encoding="utf-8") == kept
 
 
-@pytest.mark.parametrize("name", ["silero_vad", "silero_vad_half", "silero_vad_16k_op15"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "silero_vad_16k_op15",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("silero_vad", "silero_vad_half")),
+    ],
+)
 def test_init_finds_what_a_model_does_not_say(
     name: str, real_model: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -66,6 +66,6 @@ def test_what_the_models_own_noise_allows_is_no_fault(
     (row, _) = done.document("build-report")["rows"]
     assert row["coverage"] == row["coverage"] | {"partitions": 1, "left_on_cpu": {}}
     numerics = row["numerics"]
-    assert (
-        0.001 < numerics["error"] <= numerics["tolerance"] == NOISE_MULTIPLE * numerics["outputs"][0]["noise"]
-    )
+    # The limit is that of the slice which is told; the noise is that of the loudest one.
+    noise = numerics["outputs"][0]["noise"]
+    assert 0.001 < numerics["error"] <= numerics["tolerance"] <= NOISE_MULTIPLE * noise
