@@ -145,8 +145,13 @@ class Job:
         if not self.check:
             return None
         samples = [part.samples_digest for part in self.components]
+        # The portable variant is the same whatever sizes are given, and they decide what it is compared at.
+        sizes = [
+            sorted((name, list(shape)) for name, shape in part.spec.shapes.items())
+            for part in self.components
+        ]
         borrowed = self.borrowed_sizes if any(part.open for part in self.components) else ()
-        return ingredients_digest([VERSION, *samples, *borrowed, *self._libraries_used])
+        return ingredients_digest([VERSION, *samples, sizes, *borrowed, *self._libraries_used])
 
     @property
     def _libraries_used(self) -> tuple[str, ...]:
