@@ -332,11 +332,12 @@ class Manifest(Value):
 
     def to_json(self) -> bytes:
         """The canonical form: UTF-8, no white space, keys in the order of docs/format.md, maps sorted."""
-        return type(self).model_validate_json(json.dumps(_in_order(self))).dump()
+        ordered = type(self).model_validate_json(json.dumps(_in_order(self)))
+        return _MANIFEST.dump_json(ordered, exclude_none=True)
 
-    def dump(self) -> bytes:
-        """As `to_json`, but maps in the order that they are in."""
-        return _MANIFEST.dump_json(self, exclude_none=True)
+    def as_read(self) -> bytes:
+        """The JSON of those keys that it was read with; one of an earlier release lacks some of today's."""
+        return _MANIFEST.dump_json(self, exclude_unset=True)
 
     def variants(self) -> Iterator[Variant]:
         """All variants of all components, in the package's order."""

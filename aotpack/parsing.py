@@ -45,7 +45,7 @@ def parse(text: bytes) -> Manifest:
         try:
             # Keys that are unknown are looked for below, where there cannot be a million in one object.
             manifest = Manifest.model_validate_json(text, extra="ignore")
-            if manifest.dump() != text:
+            if manifest.as_read() != text:
                 # pydantic lets duplicate keys and NaN through. Bytes that it writes back as they were have
                 # neither; all others are read once more by a parser that can refuse them.
                 try:

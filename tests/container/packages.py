@@ -18,6 +18,17 @@ OLD_PACKAGE = MAGIC + b" the old one"
 Files = Mapping[str, Mapping[str, Mapping[str, bytes]]]
 
 
+def variants_that_share(weights: bytes) -> Files:
+    """The second is linked to the first's weights; the third has them at another place, and lends them."""
+    return {
+        "main": {
+            "a": {"m.onnx": b"a", "m.bin": weights},
+            "b": {"m.onnx": b"b", "m.bin": weights},
+            "c": {"m.onnx": b"c", "m.bin": b"c" * 4096 + weights},
+        }
+    }
+
+
 def manifest_of(
     files: Files,
     *,

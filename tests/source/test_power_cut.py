@@ -14,18 +14,10 @@ import pytest
 from aotpack.container.reader import PackageReader
 from aotpack.package import Package
 from aotpack.source.cache import Cache
-from tests.container.packages import Files, package
+from tests.container.packages import package, variants_that_share
 from tests.disks import with_power_cuts
 
-WEIGHTS = random.Random(3).randbytes(24_000_000)
-#: The second is linked to the first's weights; the third has them at another place, and lends them.
-FILES: Files = {
-    "main": {
-        "a": {"m.onnx": b"a", "m.bin": WEIGHTS},
-        "b": {"m.onnx": b"b", "m.bin": WEIGHTS},
-        "c": {"m.onnx": b"c", "m.bin": b"c" * 4096 + WEIGHTS},
-    }
-}
+FILES = variants_that_share(random.Random(3).randbytes(24_000_000))
 ROUNDS = [4, pytest.param(40, marks=pytest.mark.long)]
 
 

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from aotpack._values import Value
 from aotpack.builder.numerics.hints import hints_of, probabilities_of
-from aotpack.builder.numerics.inputs import find_inputs, made_inputs, session_inputs
+from aotpack.builder.numerics.inputs import Hints, find_inputs, made_inputs, session_inputs
 from aotpack.builder.numerics.measure import Comparison, Noise
 from aotpack.builder.numerics.values import (
     Array,
@@ -120,7 +120,11 @@ def make_reference(
     run = _Run(model, custom_ops=custom_ops)
     infos = list(inputs if inputs is not None else session_inputs(run.session.get_inputs()))
     with ArrayWriter(output) as writer:
-        found = _Samples(model, infos, run, given, samples)
+        graph = onnx.load(model, load_external_data=False)
+        probabilities = probabilities_of(graph)
+        found = _Samples(hints_of(graph) if given is None else {}, infos, run, given, samples)
+        # It may hold all weights, which are not needed again.
+        del graph
         comparisons: dict[str, Comparison] = {}
         varies = set(_open_outputs(run.session))
         unknown: dict[str, str] = {}
@@ -157,7 +161,7 @@ def make_reference(
         random=tuple(sorted(random)),
         varies=tuple(sorted(varies - random)),
         unknown=unknown,
-        probabilities=tuple(sorted(probabilities_of(onnx.load(model, load_external_data=False)))),
+        probabilities=tuple(sorted(probabilities)),
     )
     del run, found
     moved = functools.partial(_moved_run, model, custom_ops)
@@ -210,10 +214,10 @@ class _Samples:
     """The samples one after the other: feeds, and what the model makes of them."""
 
     def __init__(
-        self, model: Path, infos: Sequence[TensorInfo], run: _Run, given: Path | None, count: int
+        self, hints: Hints, infos: Sequence[TensorInfo], run: _Run, given: Path | None, count: int
     ) -> None:
         self._count = count
-        self._model = model
+        self._hints = hints
         self._infos = infos
         self._run = run
         self._given = given
@@ -224,11 +228,8 @@ class _Samples:
         return self._made() if self._given is None else self._of_the_user(self._given)
 
     def _made(self) -> Any:
-        import onnx
-
-        hints = hints_of(onnx.load(self._model, load_external_data=False))
         try:
-            found = find_inputs(self._run, self._infos, hints)
+            found = find_inputs(self._run, self._infos, self._hints)
         except ModelError as error:
             self.refusal = str(error)
             return
@@ -236,7 +237,7 @@ class _Samples:
         if not self._infos:
             return
         for seed in range(1, self._count):
-            feeds = made_inputs(self._infos, seed=seed, way=found.way, hints=hints)
+            feeds = made_inputs(self._infos, seed=seed, way=found.way, hints=self._hints)
             # What one seed gives may be out of bounds where another's is not.
             outputs: list[Any] | None = None
             with contextlib.suppress(Exception):
