@@ -67,11 +67,16 @@ def read_sample(path: Path, inputs: Sequence[TensorInfo], *, some: bool = False)
     import numpy as np
 
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise ValueError("one array without a name")
-        with loaded as file:
-            arrays = {name: file[name] for name in file.files}
+        # numpy leaves open what it opens itself where that is a damaged archive.
+        with path.open("rb") as opened:
+            loaded = np.load(opened, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise ValueError("one array without a name")
+            with loaded as file:
+                arrays = {name: file[name] for name in file.files}
+        # numpy gives the bytes of what is no .npy.
+        if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{others[0]!r}, which is no array")
     except (OSError, ValueError, EOFError, KeyError) as error:
         # zipfile's own errors are of these too.
         # numpy takes whatever it does not know for a pickle, and says how to load that.
