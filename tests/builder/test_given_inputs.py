@@ -15,10 +15,12 @@ from onnx import helper
 
 from aotpack import build
 from aotpack.builder.build import build_spec
+from aotpack.builder.numerics.samples import as_input, read_array
 from aotpack.builder.report import Row
 from aotpack.builder.spec import TargetSpec
 from aotpack.builder.spec_file import read_build_file
 from aotpack.errors import AotpackError, UsageError
+from aotpack.manifest import TensorInfo
 from aotpack.source.cache import Cache
 from tests.builder.numerics.models import info, model
 from tests.command_line import aotpack
@@ -123,6 +125,15 @@ def test_a_file_that_holds_no_inputs_is_one_line(folder: Path, write: Callable[[
     assert said.startswith(f"{folder}/b.toml, line 7, component[0].inputs: {folder}/bad.npz: is no")
 
 
+@pytest.mark.parametrize("write", [junk, truncated, objects, no_array, huge, os.mkfifo, np.savez, Path.mkdir])
+def test_a_file_for_a_run_that_holds_no_array_is_one_line(
+    tmp_path: Path, write: Callable[[Path], Any]
+) -> None:
+    write(tmp_path / "bad.npz")
+    with pytest.raises(UsageError, match=r"^[^\n]*bad\.npz: is no file of"):
+        read_array(tmp_path / "bad.npz")
+
+
 @pytest.mark.parametrize(
     ("texts", "says"),
     [
@@ -136,7 +147,7 @@ def test_a_file_that_holds_no_inputs_is_one_line(folder: Path, write: Callable[[
         ({"target": "tolerance = nan"}, "line 10, target[0].tolerance: cannot be that; found nan"),
         (
             {"target": "tolerance = { z = 1 }"},
-            "line 10, target[0].tolerance: unknown output with a tolerance",
+            "line 10, target[0].tolerance: unknown output with",
         ),
         ({"target": "shapes = { z = 1 }"}, "line 10, target[0].shapes.z: unknown input"),
         ({"target": "shapes = { b = 0 }"}, "line 10, target[0].shapes.b: cannot be that; found 0"),
@@ -177,6 +188,13 @@ def test_what_would_let_all_through_is_no_tolerance(folder: Path, value: float) 
     for of_all in (value, {"y": value}):
         with pytest.raises(UsageError, match="is no tolerance"):
             build(folder / "m.onnx", targets=["ort-cpu"], output=folder / "o", tolerance=of_all)
+
+
+def test_a_number_that_its_type_cannot_hold_is_told() -> None:
+    half = TensorInfo(name="x", dtype="float16", shape=(2,))
+    assert as_input(np.array([1.5, np.inf]), half, "x").dtype == np.float16
+    with pytest.raises(UsageError, match="x: has numbers that its type cannot hold"):
+        as_input(np.array([1.5, 70000.0]), half, "x")
 
 
 def test_a_folder_on_the_command_line(folder: Path) -> None:
