@@ -357,10 +357,15 @@ def _check_tolerances(
         UnknownName: there is one.
     """
     outputs = {value.name for component in components for value in component.model.outputs}
-    for tolerances in (spec.tolerances, *(wanted.tolerances for wanted, _ in targets)):
+    given = [
+        (spec.tolerances, None),
+        *((wanted.tolerances, _said(wanted, "tolerance")) for wanted, _ in targets),
+    ]
+    for tolerances, place in given:
         for output in tolerances:
             if output not in outputs:
-                raise UnknownName("output with a tolerance", output, outputs)
+                unknown = UnknownName("output with a tolerance", output, outputs)
+                raise unknown.at(place) if place else unknown
 
 
 def _check_flex(targets: Iterable[tuple[TargetSpec, Target]], components: Iterable[ComponentPlan]) -> None:

@@ -279,8 +279,11 @@ def _is_checked(job: Job, done: Done) -> bool:
 
 
 def _checks_digest(job: Job) -> str:
-    """Of what the portable model's check is kept under: its files are the user's and are not kept."""
-    return ingredients_digest(["checks", job.digest, job.check_key])
+    """Of what the portable model's check is kept under: its files are the user's and are not kept.
+
+    The variant is the same in every release of ONNX Runtime; its numbers, and whether it runs, are not.
+    """
+    return ingredients_digest(["checks", job.digest, job.check_key, job.toolchain.built_with()])
 
 
 def _with_checks(done: Done, kept: Done | None) -> Done:

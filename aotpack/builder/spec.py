@@ -121,6 +121,7 @@ class TargetSpec:
             raise UsageError(
                 "has masked_rows, which is what a model computes", where=where, hint="say it of the component"
             )
+        _check_tolerances(self.tolerance, self.tolerances, self.places.get("tolerance"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,19 +167,23 @@ class BuildSpec:
             for name in names:
                 if name is not None and (issue := name_issue(name)) is not None:
                     raise UsageError(issue, where=f"name of the {kind}", expected="another name")
-        # Nothing is larger than NaN or an infinity: either would let every variant through.
-        if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
-            raise UsageError("is no tolerance", found=f"{self.tolerance:g}", expected="0 or more")
-        for output, tolerance in self.tolerances.items():
-            if not 0 <= tolerance < math.inf:
-                raise UsageError(
-                    "is no tolerance",
-                    where=f"output {output!r}",
-                    found=f"{tolerance:g}",
-                    expected="0 or more",
-                )
+        _check_tolerances(self.tolerance, self.tolerances)
         if self.min_compiled is not None:
             check_share("min_compiled", self.min_compiled)
+
+
+def _check_tolerances(
+    tolerance: float | None, of_outputs: Mapping[str, float], where: str | None = None
+) -> None:
+    """Refuse what is no largest error: nothing is larger than NaN or an infinity, so all would pass.
+
+    Raises:
+        UsageError: one is negative or not finite.
+    """
+    for output, value in ((None, tolerance), *of_outputs.items()):
+        if value is not None and not 0 <= value < math.inf:
+            place = where or (None if output is None else f"output {output!r}")
+            raise UsageError("is no tolerance", where=place, found=f"{value:g}", expected="0 or more")
 
 
 def parse_tolerances(texts: Iterable[str]) -> tuple[float | None, dict[str, float]]:

@@ -65,8 +65,8 @@ _FilePath = Annotated[str, Field(min_length=1, max_length=MAX_FILE_PATH), AfterV
 _Integer = Annotated[int, Field(ge=-_INT64, lt=_INT64)]
 _Size = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
 _Tolerance = (
-    Annotated[float, Field(gt=0)]
-    | Annotated[dict[_Text, Annotated[float, Field(gt=0)]], Field(max_length=MAX_KEYS)]
+    Annotated[float, Field(ge=0)]
+    | Annotated[dict[_Text, Annotated[float, Field(ge=0)]], Field(max_length=MAX_KEYS)]
 )
 _Sizes = Annotated[tuple[_Size, ...], Field(max_length=64)]
 _Shapes = Annotated[dict[_Text, _Sizes | _Size], Field(max_length=MAX_KEYS)]
@@ -286,7 +286,7 @@ def _components(
 
 def _places(table: TargetTable, index: int, places: TomlPlaces) -> dict[str, str]:
     """Where each key of a target stands that can be wrong in a way that only its toolchain knows."""
-    own = ("target", "name", "precision", "share_weights", "flex")
+    own = ("target", "name", "precision", "share_weights", "flex", "tolerance")
     keys: list[tuple[str, ...]] = [(name,) for name in own if name in table.model_fields_set]
     keys += [("options", name) for name in table.options]
     keys += [("shapes", name) for name in table.shapes]
@@ -331,6 +331,12 @@ def _told(error: ValidationError, tables: object, places: TomlPlaces) -> UsageEr
     for issue in error.errors(include_url=False, include_context=False):
         loc = issue["loc"] if issue["type"] == "missing" else _within(tables, issue["loc"])
         issues.setdefault(loc, []).append(issue)
+    # A list is too short, too, for pydantic where none of its items is right.
+    issues = {
+        loc: each
+        for loc, each in issues.items()
+        if not any(len(inner) > len(loc) and inner[: len(loc)] == loc for inner in issues)
+    }
     # A misspelt key is unknown and leaves another one missing: the first of the two is what to mend.
     loc, (first, *others) = min(issues.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden")
     place = places.of(loc)

@@ -278,17 +278,15 @@ def _sizes(own: Sizes | None, asked: Sizes | None) -> Sizes | None:
 
 
 def _read(text: str) -> tuple[str, Any]:
-    import numpy as np
+    from aotpack.builder.numerics.samples import read_array
 
     name, separator, path = text.rpartition("=")
     if not separator or not name:
         raise UsageError("is not an input", where=f"--input {text}", expected="NAME=FILE.npy")
     try:
-        return name, np.load(Path(path), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(
-            "cannot be read", where=f"--input {text}", found=error, expected="a .npy file"
-        ) from None
+        return name, read_array(Path(path))
+    except UsageError as error:
+        raise error.at(f"--input {name}") from None
 
 
 def _read_file(path: Path, inputs: Sequence[TensorInfo]) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def test_extract_into_the_folder_that_one_is_in(
     [
         ("input", "--input input: is not an input; expected NAME=FILE.npy"),
         ("input=x.npy", "x.npy"),
-        ("input={folder}/text.npy", "cannot be read"),
+        ("input={folder}/text.npy", "text.npy: is no file of inputs; found neither .npz nor .npy"),
         ("nput={folder}/right.npy", "unknown input 'nput' (did you mean input?)"),
         (
             "input={folder}/wrong.npy",

@@ -17,6 +17,7 @@ __all__ = [
     "OtherSizes",
     "as_input",
     "check_samples",
+    "read_array",
     "read_sample",
     "sample_files",
     "write_feeds",
@@ -64,25 +65,11 @@ def read_sample(path: Path, inputs: Sequence[TensorInfo], *, some: bool = False)
     Raises:
         UsageError: it cannot be read, or does not fit the inputs.
     """
-    import numpy as np
-
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise ValueError("one array without a name")
-        with loaded as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        # zipfile's own errors are of these too.
-        # numpy takes whatever it does not know for a pickle, and says how to load that.
-        found = "neither .npz nor .npy, or pickled objects" if "pickle" in str(error) else error
+    arrays = _load(path, "a .npz file, nothing pickled")
+    if not isinstance(arrays, dict):
         raise UsageError(
-            "is no file of inputs", where=path, found=found, expected=".npz, nothing pickled"
-        ) from None
-    except Exception as error:
-        raise UsageError(
-            "is no file of inputs", where=path, found=type(error).__name__, expected=".npz"
-        ) from None
+            "is no file of inputs", where=path, found="one array without a name", expected="a .npz file"
+        )
     known = {info.name: info for info in inputs}
     fitting: dict[str, Array] = {}
     for name, array in arrays.items():
@@ -98,6 +85,54 @@ def read_sample(path: Path, inputs: Sequence[TensorInfo], *, some: bool = False)
     if missing and not some:
         raise UsageError(f"lacks inputs: {', '.join(missing)}", where=path)
     return fitting
+
+
+def read_array(path: Path) -> Array:
+    """The array of a ``.npy`` file.
+
+    Raises:
+        UsageError: it cannot be read, or holds several.
+    """
+    array = _load(path, "a .npy file, nothing pickled")
+    if isinstance(array, dict):
+        raise UsageError("is no file of one array", where=path, found="a .npz file", expected="a .npy file")
+    return array
+
+
+def _load(path: Path, expected: str) -> Array | dict[str, Array]:
+    """The array of a ``.npy`` file, or the arrays of a ``.npz`` file by name.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    import numpy as np
+
+    try:
+        # Opening a named pipe waits for its writer.
+        if path.exists() and not path.is_file():
+            raise OSError("no regular file")
+        # numpy leaves open what it opens itself where that is a damaged archive.
+        with path.open("rb") as opened:
+            loaded: Any = np.load(opened, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded as file:
+                arrays = {name: file[name] for name in file.files}
+    except OSError as error:
+        found: object = error.strerror or error
+    except (ValueError, EOFError) as error:
+        # numpy takes whatever it does not know for a pickle, and says how to load that.
+        found = "neither .npz nor .npy, or pickled objects" if "pickle" in str(error) else error
+    except Exception as error:
+        # zipfile's and zlib's own; what they say is of no use to whoever wrote the file with numpy.
+        found = f"a damaged file ({type(error).__name__})"
+    else:
+        # numpy gives the bytes of a member that is no .npy file.
+        others = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        if not others:
+            return arrays
+        found = f"{others[0]!r}, which is no array"
+    raise UsageError("is no file of inputs", where=path, found=found, expected=expected)
 
 
 def as_input(array: Array, info: TensorInfo, where: str, *, part: bool = False) -> Array:
@@ -122,8 +157,10 @@ def as_input(array: Array, info: TensorInfo, where: str, *, part: bool = False) 
         kinds = {"f": "f", "i": "iu", "u": "iu", "b": "b"}
         if array.dtype.kind not in kinds.get(dtype.kind, ""):
             raise UsageError("is of the wrong type", where=where, found=array.dtype, expected=dtype)
-        cast = array.astype(dtype)
-        if dtype.kind in "iu" and not np.array_equal(cast, array):
+        with np.errstate(over="ignore"):
+            cast = array.astype(dtype)
+        same = np.isfinite(cast) == np.isfinite(array) if dtype.kind == "f" else cast == array
+        if not np.all(same):
             raise UsageError(
                 "has numbers that its type cannot hold", where=where, found=array.dtype, expected=dtype
             )
