@@ -3,7 +3,7 @@
 PYTHON ?= python3
 # Processes that run tests. More than two start more compilers at once than small machines have memory for.
 WORKERS ?= 2
-EXTRAS := openvino,qnn,tensorrt-rtx,webgpu,farm,dev
+EXTRAS := build,openvino,qnn,tensorrt-rtx,webgpu,farm,dev
 # Debian's names of what cannot come from pip; installed when missing.
 SYSTEM_PACKAGES :=
 # A browser for the page of a build, and with it a GPU in software; tests that find none are skipped and say so.

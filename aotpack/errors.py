@@ -15,6 +15,7 @@
     │   │   └── LimitExceeded                  a length, count or depth above its named limit
     │   ├── DigestMismatch                     bytes differ from their digest
     │   └── NotAllowed                         it asks for what no package may: an option, a file, an operator
+    ├── ExtraMissing (ImportError)             an extra of aotpack is not installed; names the pip command
     ├── ProfileError (ValueError)              a machine profile cannot be read
     ├── ToolchainError                         a vendor's package failed
     │   ├── ToolchainMissing (ImportError)     it is not installed; names the pip command
@@ -49,6 +50,7 @@ __all__ = [
     "CheckFailed",
     "CompileError",
     "DigestMismatch",
+    "ExtraMissing",
     "FarmError",
     "FlexError",
     "FormatError",
@@ -194,6 +196,10 @@ class DigestMismatch(PackageError):
 
 class NotAllowed(PackageError):
     """A package asks for what none may: an option, a file outside of it, an operator that loads code."""
+
+
+class ExtraMissing(AotpackError, ImportError):
+    """What an extra of aotpack adds is needed and not installed (`aotpack.extras`)."""
 
 
 class ProfileError(AotpackError, ValueError):

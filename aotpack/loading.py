@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from aotpack.custom_ops import read_libraries
 from aotpack.errors import (
     AotpackError,
+    ExtraMissing,
     NotAllowed,
     NothingToLoad,
     OutputError,
@@ -259,8 +260,12 @@ class _Load:
         )
         found = local.hold(*place)
         if found is None:
-            # Off the loading path, and imported only where something is to be compiled.
-            from aotpack.builder.repair import compile_here
+            try:
+                # Off the loading path, and imported only where something is to be compiled.
+                from aotpack.builder.repair import compile_here
+            except ExtraMissing as error:
+                self.tell(EventCode.RECOMPILE_FAILED, str(error), error=error)
+                return None
 
             work = compile_here(
                 self.package,

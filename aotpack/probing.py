@@ -49,13 +49,14 @@ def _probe(environment: tuple[tuple[str, str], ...]) -> Machine:
             said = "%s: cannot tell its version: %s [probe-failed]"
             _log.warning(said, toolchain.name, error, exc_info=error)
     devices = _devices()
+    none = () if _lists_devices() else None
     return Machine(
         name=_plain(platform.node()) or None,
         os={"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform),
         arch=normal_arch(platform.machine()),
         cpu=_cpu(),
-        gpus=devices.gpus,
-        npus=devices.npus,
+        gpus=devices.gpus or none,
+        npus=devices.npus or none,
         memory=_memory(),
         onnxruntime=ort_version(),
         eps=eps,
@@ -91,10 +92,23 @@ def _cpu() -> Cpu:
     )
 
 
+def _lists_devices() -> bool:
+    """Whether a GPU or NPU that is not listed is not there."""
+    from onnxruntime.capi import _pybind_state as state
+
+    return sys.platform == "linux" or hasattr(state, "get_hardware_devices")
+
+
 def _devices() -> Devices:
     """The GPUs and NPUs that ORT's discovery lists, and what the system and the vendors say of them."""
     from onnxruntime.capi import _pybind_state as state
 
+    system = System()
+    if not hasattr(state, "get_hardware_devices"):
+        # Before 1.26. On Linux its discovery reads what is read here.
+        return seen(
+            [(each.type, each.vendor, each.device, "", None) for each in system.pci_devices()], system
+        )
     listed = [
         (
             device.type.name.lower(),
@@ -105,7 +119,7 @@ def _devices() -> Devices:
         )
         for device in state.get_hardware_devices()
     ]
-    return seen(listed, System())
+    return seen(listed, system)
 
 
 def seen(listed: Iterable[tuple[str, str, str, str, str | None]], system: System) -> Devices:

@@ -30,8 +30,10 @@ OFF_THE_LOADING_PATH = (
 
 #: What only those may import: each costs 100 ms or more, or is a build's affair.
 HEAVY = (
+    "ml_dtypes",
     "onnx",
     "onnx_ir",
+    "pyfastcdc",
     "typer",
     "rich",
     "pytest",

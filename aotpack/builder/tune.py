@@ -9,7 +9,6 @@ from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.libraries import check_loadable
 from aotpack.builder.jobs.supervise import Workers, run_worker
 from aotpack.builder.jobs.worker import MeasureRequest
-from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
 from aotpack.custom_ops import GivenLibraries, checked_libraries
 from aotpack.errors import NotAllowed
@@ -74,7 +73,7 @@ def tune(
     selection = select(
         tuned, machine, package.rules(machine), here=True, policy=policy, custom_ops=bool(libraries)
     )
-    shapes = fixed_shapes(package, tuned)
+    shapes = _shapes(package, tuned)
     known = dict(store.read(package.digest, tuned.name, machine))
     tuning = _tuning(package, tuned, machine, known)
     for candidate in selection.accepted:
@@ -94,6 +93,15 @@ def tune(
         if on_measured is not None:
             on_measured(measurement)
     return tuning
+
+
+def _shapes(package: Package, component: Component) -> Mapping[str, tuple[int, ...]]:
+    """Of the inputs that no size is given of. Only for these is the extra `build` needed: an ONNX is read."""
+    if all(is_fixed(info.shape) for info in component.inputs):
+        return {}
+    from aotpack.builder.repair import fixed_shapes
+
+    return fixed_shapes(package, component)
 
 
 def _tuning(

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import xxhash
-from pyfastcdc import FastCDC
+
+from aotpack.extras import require
 
 __all__ = ["AVERAGE_CHUNK", "Chunk", "average_chunk", "cut", "runs"]
 
@@ -50,7 +51,14 @@ def cut(
             the content; a seed that nobody could know beforehand is.
         beside: given all of the content, part by part, by another thread while the part is cut, so that one
             reading serves both.
+
+    Raises:
+        ExtraMissing: the extra that cuts is not installed.
     """
+    require("build")
+    # Late: whoever loads or inspects a package has no need of it.
+    from pyfastcdc import FastCDC
+
     half = average // 2
     cutter = FastCDC(half, min_size=half, max_size=4 * average)
     chunks: list[Chunk] = []

@@ -1,5 +1,9 @@
 """FlexAttention: write it, read it, understand its mods, lower it for a target, and see what it masks."""
 
+from aotpack.extras import require
+
+require("build")
+
 from aotpack.flex.buckets import at_sizes, buckets, choose_bucket
 from aotpack.flex.capabilities import Capabilities, FusedOp, Options
 from aotpack.flex.extract import extract

@@ -9,6 +9,10 @@
             return AcmeToolchain()
 """
 
+from aotpack.extras import require
+
+require("build")
+
 from aotpack.testing.toolchain import ToolchainTests
 
 __all__ = ["ToolchainTests"]

@@ -21,7 +21,8 @@ from typing import Any, cast
 from aotpack.builder.jobs.elsewhere import Elsewhere
 from aotpack.builder.jobs.errand import Errand, describe, run_errand
 from aotpack.builder.jobs.supervise import Workers
-from aotpack.errors import FarmError, ToolchainMissing, UsageError
+from aotpack.errors import FarmError, UsageError
+from aotpack.extras import require
 from aotpack.machine import Machine
 from aotpack.version import VERSION
 
@@ -60,7 +61,7 @@ def connect(address: str, workers: Workers, machine: Machine) -> DaskFarm:
 
     Raises:
         UsageError: the address is of another form.
-        ToolchainMissing: Dask is not installed.
+        ExtraMissing: Dask is not installed.
         FarmError: there is no scheduler, or no worker that can do this build's jobs.
     """
     scheme, _, place = address.partition("://")
@@ -76,12 +77,9 @@ def connect(address: str, workers: Workers, machine: Machine) -> DaskFarm:
 
 
 def _client(place: str, address: str) -> Any:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ToolchainMissing(
-            "is not installed", where="distributed", hint="pip install aotpack[farm]"
-        ) from None
+    require("farm")
+    from distributed import Client
+
     # Its own timeout does not hold for what accepts the connection and then says nothing. Dask has no type
     # information on it.
     found = _later(lambda: cast("Any", Client)(place, timeout=_PATIENCE, set_as_default=False))

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +24,7 @@ from aotpack.target import find
 from aotpack.toolchain import toolchains
 from aotpack.version import VERSION
 from tests.command_line import ROOT, Done, aotpack, environment, finish, start
-from tests.toolchain.venvs import python_with
+from tests.toolchain.venvs import project, python_with
 
 pytest.importorskip("distributed", reason="the extra `farm` is not installed")
 from tests.builder.jobs.cluster import Cluster, cluster, free_port
@@ -51,8 +50,8 @@ def rows(done: Done) -> dict[str, dict[str, Any]]:
 
 def with_this_and(toolchain: str) -> Path:
     """An environment with what aotpack needs, Dask, and one toolchain alone."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = [Requirement(text).name for text in project["dependencies"]]
+    required = [*project()["dependencies"], *project()["optional-dependencies"]["build"]]
+    names = dict.fromkeys(Requirement(text).name for text in required)
     own = [f"{name}=={metadata.version(name)}" for name in (*names, "distributed")]
     return python_with(*own, toolchain)
 
