@@ -105,7 +105,7 @@ def test_what_is_no_shape(given) -> None:
 
 @pytest.mark.parametrize("given", [[("x", (1, 2))], "x=1,2", (1, 2), 3])
 def test_what_is_no_dict(given) -> None:
-    with pytest.raises(UsageError, match="^shapes: is no dict of shapes; found"):
+    with pytest.raises(UsageError, match=r"^shapes: is no dict of shapes; found"):
         checked_shapes(given)
 
 
