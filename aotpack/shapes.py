@@ -83,8 +83,15 @@ def checked_shapes(
 
     Raises:
         ShapeError: a size is 0 or less.
-        UsageError: a size is no whole number, or too large.
+        UsageError: a size is no whole number, or too large; `shapes` is no mapping.
     """
+    if not isinstance(shapes, Mapping):
+        raise UsageError(
+            "is no dict of shapes",
+            where="shapes",
+            found=repr(shapes),
+            expected='one such as {"input": (1, 576)}',
+        )
     checked = {}
     for name, given in shapes.items():
         where = places.get(f"shapes.{name}", f"{what} {clipped(name, 80)}")

@@ -103,6 +103,12 @@ def test_what_is_no_shape(given) -> None:
         checked_shapes({"x": given})
 
 
+@pytest.mark.parametrize("given", [[("x", (1, 2))], "x=1,2", (1, 2), 3])
+def test_what_is_no_dict(given) -> None:
+    with pytest.raises(UsageError, match=r"^shapes: is no dict of shapes; found"):
+        checked_shapes(given)
+
+
 def test_texts() -> None:
     assert shape_text((1, 576)) == "1x576"
     assert shape_text((None, 3)) == "?x3"

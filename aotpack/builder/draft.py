@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aotpack.builder.guess import Guess
 from aotpack.builder.models.model import read_model
+from aotpack.errors import UsageError
 from aotpack.target import PORTABLE, Target
 
 __all__ = ["draft"]
@@ -35,6 +36,7 @@ def draft(
 
     Raises:
         ModelError: it cannot be read.
+        UsageError: its path is not UTF-8, as a build file is.
     """
     source = read_model(model)
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in source.source.opsets.items())
@@ -74,7 +76,14 @@ def draft(
 
 
 def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
+    text = Path(os.path.relpath(path, folder)).as_posix()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            "has a name that is not UTF-8, which no build file can hold", where=path, hint="rename it"
+        ) from None
+    return text
 
 
 def _table(name: str, values: Mapping[str, str]) -> str:

@@ -204,7 +204,8 @@ class Results:
 
 
 def _name(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
+    # A path may hold bytes that are no UTF-8.
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _flat(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:

@@ -19,22 +19,30 @@ _PAGE = "a page of `aotpack build`"
 def check_extra_file(path: Path, begins: str, what: str) -> None:
     """Nothing, if `path` is an earlier file of its kind, an empty one or none: all else would be lost.
 
+    Asked before the work is done whose result the file is beside: a build or a check can take an hour.
+
     Args:
         path: of the file to write. A device or a pipe, such as ``/dev/stdout``, is written to.
         begins: how each file of this kind begins.
         what: the kind, for the error.
 
     Raises:
-        OutputError: it is another file.
+        OutputError: it is another file or a folder, or its folder is not there.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise OutputError("is a folder", where=path, expected=what)
+        if not stat.S_ISREG(mode):
             return
         with path.open("rb") as file:
             head = file.read(len(begins.encode()))
-    except OSError:
-        # Writing it says what is wrong.
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise OutputError("is no folder", where=path.parent, hint=f"{path.name} is to be there") from None
         return
+    except OSError as error:
+        raise OutputError(error.strerror or str(error), where=path) from None
     if head and head != begins.encode():
         raise OutputError(
             f"is a file that is not {what}, and would be lost",

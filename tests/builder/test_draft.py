@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from aotpack.builder.guess import Guess
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.spec import BuildSpec
 from aotpack.builder.spec_file import read_build_file
-from aotpack.errors import ModelError
+from aotpack.errors import ModelError, UsageError
 from aotpack.target import find
 from samples.made_models import cnn
 
@@ -91,3 +92,11 @@ def test_no_name_gets_out_of_its_place(
 def test_a_model_that_cannot_be_read_gives_none(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No such file"):
         draft(tmp_path / "none.onnx", NOTHING, name="p", folder=tmp_path, targets=())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_a_name_that_a_build_file_cannot_hold_is_told(tmp_path: Path) -> None:
+    model = tmp_path / os.fsdecode(b"m\xff.onnx")
+    model.write_bytes(cnn(layers=1, channels=4, size=8).SerializeToString())
+    with pytest.raises(UsageError, match=r"m\\udcff\.onnx: has a name that is not UTF-8.* \(rename it\)"):
+        draft(model, NOTHING, name="p", folder=tmp_path, targets=())

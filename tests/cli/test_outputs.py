@@ -76,8 +76,8 @@ def test_a_refresh_of_nothing_stale_says_so(portable: Path, tmp_path: Path) -> N
 
 
 def test_a_page_that_cannot_be_written_does_not_cost_the_table(small_model: Path, tmp_path: Path) -> None:
-    done = aotpack("build", small_model, "-o", tmp_path / "m.aotpack", "--report", tmp_path / "none" / "page")
-    assert done.error == f"{tmp_path}/none/page: No such file or directory"
+    done = aotpack("build", small_model, "-o", tmp_path / "m.aotpack", "--report", "/dev/full")
+    assert done.error == "/dev/full: No space left on device"
     assert "portable" in done.out
 
 
@@ -105,6 +105,25 @@ def test_a_page_or_records_replace_nothing_else(small_model: Path, portable: Pat
         assert aotpack("build", model, "-o", package, "--report", page).status == 0
         assert aotpack("check", portable, "--record", records).status == 0
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_place_that_cannot_take_a_page_or_records_is_found_before_anything_runs(
+    small_model: Path, portable: Path, tmp_path: Path
+) -> None:
+    for place, says in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "none" / "r", "none: is no folder (r is to be"),
+    ):
+        for arguments in (
+            ("build", small_model, "-o", tmp_path / "m.aotpack", "--report", place),
+            ("check", portable, "--record", place),
+        ):
+            done = aotpack(*arguments)
+            assert (done.status, done.out) == (1, "")
+            assert says in done.error
+            assert "running" not in done.err
+            assert "checked" not in done.err
+    assert not (tmp_path / "m.aotpack").exists()
 
 
 def test_a_path_that_is_no_text_is_shown_as_one(small_model: Path, tmp_path: Path) -> None:
