@@ -3,7 +3,8 @@
 PYTHON ?= python3
 # Processes that run tests. More than two start more compilers at once than small machines have memory for.
 WORKERS ?= 2
-EXTRAS := build,openvino,qnn,tensorrt-rtx,webgpu,farm,dev
+# What comes from pip. Where there is no wheel of a vendor's, leave it out: the tests that need it are skipped.
+EXTRAS ?= build,openvino,qnn,tensorrt-rtx,webgpu,farm,dev
 # Debian's names of what cannot come from pip; installed when missing.
 SYSTEM_PACKAGES :=
 # A browser for the page of a build, and with it a GPU in software; tests that find none are skipped and say so.
@@ -13,11 +14,12 @@ TEST_PACKAGES += $(shell test "$$(uname -m)" != x86_64 || grep -qs GenuineIntel 
 # Debian ships Python without ensurepip, and so without working virtual environments.
 SYSTEM_PACKAGES += $(shell $(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || echo $(notdir $(PYTHON))-venv)
 
-BIN := .venv/bin
+# Windows' name of that folder is another one; nobody has run this file there.
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint benchmarks schemas models setup system-packages test-packages clean
+.PHONY: help demo test test-long coverage lint benchmarks schemas api models setup system-packages test-packages clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
@@ -30,6 +32,9 @@ test: lint models test-packages  ## lint, types and all tests but the long ones
 
 test-long: lint models test-packages  ## the same with the tests that take minutes or gigabytes
 	$(BIN)/python -m pytest $(ARGS)
+
+coverage: models test-packages  ## all tests but the long ones, and the lines and branches that they do not reach
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not long" --cov $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check
@@ -45,6 +50,9 @@ benchmarks: setup models test-packages  ## every benchmark, one after the other
 
 schemas: setup  ## write schemas/ anew from the code
 	$(BIN)/python -m aotpack.schema --write schemas
+
+api: setup  ## write tests/public_api.txt anew from the code
+	$(BIN)/python -m tests.public_api --write
 
 models: setup
 	@$(BIN)/python -m samples.real_models --all > /dev/null
