@@ -95,7 +95,8 @@ class TensorInfo(Value):
     """An input or output of a component."""
 
     name: Text
-    #: numpy's name of the element type, such as ``float32``; ONNX's where numpy has none (``bfloat16``).
+    #: numpy's name of the element type, such as ``float32``; ONNX's where numpy has none (``bfloat16``,
+    #: ``string``).
     dtype: Text
     #: None if the rank is open.
     shape: _Shape | None = None

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import sysconfig
+import venv
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from aotpack.probing import _probe, probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 from aotpack.verdict import version_fits
-from tests.command_line import ROOT
+from tests.command_line import ROOT, aotpack
 
 
 def elsewhere(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
@@ -60,6 +62,38 @@ def test_no_distribution_is_called_onnxruntime(monkeypatch: pytest.MonkeyPatch) 
         toolchain = toolchains()[name]
         assert toolchain.built_with()["onnxruntime"] == onnxruntime.__version__
         assert ort_minor() in str(toolchain.requirements(find(target)).onnxruntime)
+
+
+@pytest.fixture(scope="module")
+def with_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python whose module onnxruntime is of onnxruntime-gpu, of which the metadata say another version."""
+    folder = tmp_path_factory.mktemp("gpu") / "venv"
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith("onnxruntime-"):
+            (site / entry.name).symlink_to(entry)
+    info = site / "onnxruntime_gpu-1.20.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: onnxruntime-gpu\nVersion: 1.20.0\n")
+    return folder / "bin" / "python"
+
+
+def test_each_verb_takes_the_module_of_another_distribution(
+    with_gpu: Path, small_model: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "m.aotpack"
+    for verb in (
+        ("build", small_model, "-o", package, "-t", "ort-cpu", "-t", "qnn-htp-v73"),
+        ("doctor", package),
+        ("run", package, "--runs", "1"),
+    ):
+        assert (done := aotpack(*verb, python=with_gpu)).status == 0, done.err
+    manifest = aotpack("inspect", package, "--json", python=with_gpu).document("manifest")
+    built_with = [each["built_with"] for each in manifest["components"][0]["variants"][:2]]
+    assert {each["onnxruntime"] for each in built_with} == {onnxruntime.__version__}
+    selection = aotpack("select", package, "--json", python=with_gpu).document("selection")
+    assert selection["candidates"][0]["target"] == "ort-cpu"
 
 
 @pytest.mark.parametrize(

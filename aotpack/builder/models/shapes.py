@@ -112,7 +112,9 @@ def tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
     tensor = value.type.tensor_type
     element = TensorProto.DataType.Name(tensor.elem_type).lower()
     try:
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        # numpy would call texts objects.
+        is_text = tensor.elem_type == TensorProto.STRING
+        dtype = element if is_text else helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     except KeyError:
         dtype = element
     shape = tuple(_size(dim) for dim in tensor.shape.dim)
