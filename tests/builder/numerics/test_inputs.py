@@ -145,7 +145,7 @@ def embedding(rows: int, *, between: str | None = None, nested: bool = False) ->
     ids = "ids"
     nodes = []
     if between is not None:
-        attributes = {"to": TensorProto.INT32} if between == "Cast" else {}
+        attributes: dict[str, Any] = {"to": TensorProto.INT32} if between == "Cast" else {}
         nodes.append(helper.make_node(between, ["ids"], ["moved"], **attributes))
         ids = "moved"
     gather = helper.make_node("Gather", ["table", ids], ["y"])
