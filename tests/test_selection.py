@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aotpack.machine import Ep, Machine
-from aotpack.manifest import Component, Source, Variant
+from aotpack.manifest import Compatibility, Component, Source, Variant
 from aotpack.policy import Policy
 from aotpack.selection import Selection, select
 from aotpack.target import PORTABLE
@@ -47,7 +47,7 @@ variants = st.lists(
             ep=EP,
             device=device,
             specificity=specificity,
-            compatibility={"ep_string": grade.value},
+            compatibility=Compatibility(ep_string=grade.value),
         ),
         st.integers(0, 10**9),
         st.sampled_from([PORTABLE, "one", "two"]),
