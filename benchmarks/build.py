@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from aotpack.builder.build import build_spec, one_model
 from aotpack.builder.report import BuildReport, Row
@@ -54,7 +55,7 @@ def compilable() -> list[str]:
     ]
 
 
-def silero(output: Path, targets: Sequence[str], **settings: object) -> BuildSpec:
+def silero(output: Path, targets: Sequence[str], **settings: Any) -> BuildSpec:
     """silero-vad for some targets."""
     model = fetch("silero_vad_16k_sequence")
     return one_model(model, targets=targets, output=output, shapes=SHAPES, **settings)

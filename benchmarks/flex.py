@@ -13,6 +13,7 @@ process of its own for each way.
 from __future__ import annotations
 
 import argparse
+import functools
 import resource
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ import onnxruntime as ort
 
 from aotpack import flex
 from aotpack.errors import FlexError
+from aotpack.flex.capabilities import Lowering
 from aotpack.target import find
 from aotpack.toolchain import toolchains
 
@@ -52,7 +54,7 @@ def ways(case: str, length: int) -> dict[str, tuple[bytes, str]]:
     """Each way to run a case: a model, and what was chosen."""
     model = flex.attention((BATCH, HEADS, length, SIZE), score_mod=CASES[case](length))
     found = {}
-    wanted = {
+    wanted: dict[str, tuple[flex.Capabilities, Lowering | None]] = {
         OURS: (CPU, None),
         "function body": (flex.Capabilities(), "function"),
         **{
@@ -119,6 +121,12 @@ def compiled_by_torch(
     return run
 
 
+def first_output(own: ort.InferenceSession, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    """Run a session."""
+    output: np.ndarray = own.run(None, feeds)[0]
+    return output
+
+
 def measure(case: str, length: int, asked: argparse.Namespace) -> None:
     """Print the table of one case."""
     feeds = inputs(length)
@@ -126,7 +134,7 @@ def measure(case: str, length: int, asked: argparse.Namespace) -> None:
     runs: dict[str, Callable[[], np.ndarray]] = {}
     for name, (model, _) in models.items():
         own = session(model, asked.threads)
-        runs[name] = lambda own=own: own.run(None, feeds)[0]
+        runs[name] = functools.partial(first_output, own, feeds)
     if asked.torch and (compiled := compiled_by_torch(case, length, feeds, asked.threads)) is not None:
         runs["torch.compile"] = compiled
     results = {name: run() for name, run in runs.items()}

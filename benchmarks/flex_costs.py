@@ -16,6 +16,7 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,6 +26,7 @@ from aotpack import flex
 from aotpack.errors import FlexError
 from aotpack.flex import choose
 from aotpack.flex import tiles as tile_costs
+from aotpack.flex.capabilities import Lowering
 from benchmarks.flex import BATCH, CPU, HEADS, SIZE, inputs
 
 SHORT, LONG = 1024, 4096
@@ -70,7 +72,7 @@ class Machine:
         return 1e-6 * float(spans[..., 1].min(axis=0).sum() + pauses.min(axis=0).sum())
 
 
-def lowered(length: int, mod: flex.Mod | None, lowering: str, **options: object) -> onnx.ModelProto:
+def lowered(length: int, mod: flex.Mod | None, lowering: Lowering, **options: Any) -> onnx.ModelProto:
     """A model lowered in one way."""
     model = flex.attention((BATCH, HEADS, length, SIZE), score_mod=mod)
     return flex.lower(model, CPU, options=flex.Options(lowering=lowering, **options))[0]
@@ -137,7 +139,7 @@ def main() -> None:
     unit = plain.pop("unit")
     in_use = {"PACKING": choose.PACKING, "FAR": choose.FAR, "node_cost": CPU.node_cost}
     window = flex.sliding_window(LONG // 8)
-    whole = {"lowering": "block-sparse", "block": (64, 64), "kv_heads": 8}
+    whole: dict[str, Any] = {"lowering": "block-sparse", "block": (64, 64), "kv_heads": 8}
     with_cap, without = machine.times(
         [lowered(LONG, mod, **whole) for mod in (window & flex.softcap(30.0), window)]
     )

@@ -140,7 +140,7 @@ def measure_fresh(name: str, package: Path, folder: Path, rounds: int) -> None:
     model = folder / variant.files[0].path
 
     def process(code: str) -> Callable[[], object]:
-        command = [sys.executable, "-c", code, package, model, how]
+        command = [sys.executable, "-c", code, str(package), str(model), how]
         return lambda: subprocess.run(command, check=True, env=ENVIRONMENT)
 
     compare(f"load {name}, a new process each", process(FRESH["aotpack"]), process(FRESH["loose"]), rounds)

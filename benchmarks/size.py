@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from aotpack.container import writer
+from aotpack.container.content import Content
 from aotpack.container.reader import PackageReader
 from aotpack.manifest import Manifest
 from benchmarks._built import loose, package, section, shell
@@ -23,7 +25,12 @@ def main() -> None:
     with PackageReader.open(package()) as reader, tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         files = loose(reader, work / "loose")
-        total = sum(place.stat().st_size for entries in files.values() for _, place in entries)
+        total = sum(
+            place.stat().st_size
+            for entries in files.values()
+            for _, place in entries
+            if isinstance(place, Path)
+        )
         manifest = _ordered(reader.manifest, list(files))
         ids = {variant.target: variant.id for variant in manifest.variants()}
         contents = {("main", ids[target]): entries for target, entries in files.items()}
@@ -57,9 +64,14 @@ def main() -> None:
                     compress=None,
                 )
                 size = (work / "x.aotpack").stat().st_size
-                own = sum(place.stat().st_size for _, place in files[target])
+                own = _size(files[target])
                 added, before = size - before, size
                 print(f"{target:24} {added / 1e6:8.2f} MB of {own / 1e6:6.1f}  {100 * added / own:7.2f} %")
+
+
+def _size(files: Sequence[tuple[str, Content]]) -> int:
+    """Bytes of files that lie on the disk."""
+    return sum(place.stat().st_size for _, place in files if isinstance(place, Path))
 
 
 def _ordered(manifest: Manifest, targets: list[str]) -> Manifest:

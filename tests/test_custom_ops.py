@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 import pytest
@@ -62,14 +63,18 @@ def test_a_link_stays_a_link(some: Path) -> None:
     ],
 )
 def test_what_is_no_library_is_one_line(
-    given: object, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
     Path("file").touch()
-    for call in (checked_libraries, lambda each: LoadOptions(custom_ops=each)):
+    calls: tuple[Callable[[Any], object], ...] = (
+        checked_libraries,
+        lambda each: LoadOptions(custom_ops=each),
+    )
+    for call in calls:
         with pytest.raises(UsageError, match=said) as raised:
-            call(given)  # type: ignore[operator]
+            call(given)
         assert str(raised.value).startswith("custom_ops")
         assert "\n" not in str(raised.value)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from aotpack.doctor import Finding, examine
@@ -19,7 +21,7 @@ from aotpack.verdict import Code
 AVX2 = next(known for known in ISA_CLASSES if known.cap == "AVX2")
 
 
-def variant(toolchain: str, ep: str, text: str | None, **requires: str) -> Variant:
+def variant(toolchain: str, ep: str, text: str | None, **requires: Any) -> Variant:
     return Variant(
         id="some",
         target="some",

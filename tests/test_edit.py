@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +93,7 @@ def test_another_model_is_not_merged(tmp_path: Path) -> None:
         ({"version": "1" * 2000}, "at most 1024 printable characters"),
     ],
 )
-def test_a_title_that_no_manifest_can_have(tmp_path: Path, title: dict[str, str], expected: str) -> None:
+def test_a_title_that_no_manifest_can_have(tmp_path: Path, title: dict[str, Any], expected: str) -> None:
     with (
         PackageReader.open(package(tmp_path, ONE, name="one")) as reader,
         pytest.raises(UsageError, match=expected),
@@ -106,7 +108,7 @@ def test_nothing_to_merge(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def both(tmp_path: Path) -> PackageReader:
+def both(tmp_path: Path) -> Iterator[PackageReader]:
     with PackageReader.open(package(tmp_path, {"main": {**ONE["main"], **TWO["main"]}})) as reader:
         yield reader
 
@@ -121,7 +123,7 @@ def both(tmp_path: Path) -> PackageReader:
     ],
 )
 def test_prune_keeps_what_is_asked(
-    both: PackageReader, tmp_path: Path, options: dict[str, list[str]], left: list[str]
+    both: PackageReader, tmp_path: Path, options: dict[str, Any], left: list[str]
 ) -> None:
     edit.prune(both, tmp_path / "pruned.aotpack", **options)
     everything = contents_of(tmp_path / "sample.aotpack")["main"]

@@ -33,7 +33,7 @@ def test_a_variant_that_is_compiled_at_load_is_kept_in_it(
     portable: Path, tmp_path: Path, default: Path
 ) -> None:
     mine = Cache(tmp_path / "mine")
-    policy = Policy(eps=["CPUExecutionProvider"])
+    policy = Policy(eps=frozenset({"CPUExecutionProvider"}))
     with aotpack.open(portable, cache=mine) as package:
         loaded = package.load_first(on_miss="compile", policy=policy)
         assert loaded.candidate.variant.target == "ort-cpu", loaded.refused

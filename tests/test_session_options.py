@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
@@ -26,7 +27,7 @@ from tests.command_line import aotpack as command
 #: Of the package that is loaded here: ONNX Runtime's graph, and a blob for an EP that has to be added.
 TARGETS = ("ort-cpu", "qnn-htp-v73")
 
-Given = ort.SessionOptions | SessionChange
+Given: TypeAlias = ort.SessionOptions | SessionChange
 
 
 @pytest.fixture(scope="module")
@@ -292,9 +293,9 @@ def test_a_function_may_return_what_it_was_given_and_nothing_else(path: Path) ->
 
 
 @pytest.mark.parametrize("given", [{"intra_op_num_threads": 1}, 4, "threads=1"])
-def test_what_is_neither_options_nor_a_function_is_refused(path: Path, given: object) -> None:
+def test_what_is_neither_options_nor_a_function_is_refused(path: Path, given: Any) -> None:
     with pytest.raises(UsageError, match="session_options: is neither options nor a function"):
-        loaded(path, "ort-cpu", given)  # type: ignore[arg-type]
+        loaded(path, "ort-cpu", given)
 
 
 def test_the_class_is_taken_for_neither(path: Path) -> None:

@@ -1,5 +1,7 @@
 """Shapes that a user gives, bound to what a model leaves open."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -80,7 +82,7 @@ def test_unknown_names() -> None:
 
 
 def test_numpy_integers() -> None:
-    given = {
+    given: dict[str, Any] = {
         "x": (np.int64(1), np.int32(3)),
         "n": np.int64(5),
         "y": np.zeros((2, 7)).shape,

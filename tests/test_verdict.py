@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -172,7 +173,8 @@ def of_target(target: Target, text: str | None) -> Variant:
 @pytest.mark.parametrize("name", known())
 def test_what_rules_look_at_is_all_that_their_verdicts_depend_on(name: str) -> None:
     """Every target of the catalogue with every string: equal ones must be judged alike."""
-    machine, judged = find_machine(name), {}
+    machine = find_machine(name)
+    judged: dict[Any, Any] = {}
     every = [
         item for target in catalogue().values() for item in (target, target.replace(shares_weights=True))
     ]

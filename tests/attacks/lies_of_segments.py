@@ -196,7 +196,9 @@ def content_in_two_frames(it: Forgery) -> None:
 
 @refused(errors.FormatError, r"segments\[1\]: not a whole zstd frame: .*[Dd]ictionary")
 def frame_that_needs_a_dictionary(it: Forgery) -> None:
-    samples = [b"text that compresses %d " % number * 5 for number in range(500)]
+    samples: list[bytes | bytearray | memoryview] = [
+        b"text that compresses %d " % number * 5 for number in range(500)
+    ]
     dictionary = zstandard.train_dictionary(4096, samples)
     it.store(1, zstandard.ZstdCompressor(dict_data=dictionary).compress(TEXT))
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,8 +50,13 @@ def tensor(location: str = "w.data", **more: object) -> TensorProto:
     return made
 
 
-def ep_context(**attributes: object) -> NodeProto:
-    given = {"main_context": 1, "embed_mode": 0, "ep_cache_context": "blob.bin", "source": "EP"} | attributes
+def ep_context(**attributes: Any) -> NodeProto:
+    given: dict[str, Any] = {
+        "main_context": 1,
+        "embed_mode": 0,
+        "ep_cache_context": "blob.bin",
+        "source": "EP",
+    } | attributes
     kept = {key: value for key, value in given.items() if value is not None}
     return helper.make_node("EPContext", ["x"], ["y"], name="node", domain="com.microsoft", **kept)
 
@@ -165,7 +171,7 @@ def test_data_of_tensors_lies_in_files_of_the_variant_wherever_they_stand(place:
         {"prepacked_0": "name|0;8"},
     ],
 )
-def test_a_place_lies_within_its_file(more: dict[str, object]) -> None:
+def test_a_place_lies_within_its_file(more: dict[str, Any]) -> None:
     with pytest.raises(NotAllowed, match="external data"):
         check(model_of(initializers=[tensor(**more)]))
 

@@ -10,7 +10,7 @@ import pytest
 import aotpack as api
 from aotpack.builder import tune as tuning
 from aotpack.builder.check import check
-from aotpack.builder.jobs.supervise import Workers
+from aotpack.builder.jobs.supervise import Workers, run_worker
 from aotpack.builder.tune import tune
 from aotpack.source.cache import Cache
 from tests.command_line import aotpack
@@ -36,7 +36,7 @@ def emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return run
 
-    monkeypatch.setattr(tuning, "run_worker", first_empty(tuning.run_worker))
+    monkeypatch.setattr(tuning, "run_worker", first_empty(run_worker))
     monkeypatch.setattr(Workers, "run", first_empty(Workers.run))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -102,7 +103,7 @@ def test_one_that_changes_while_it_is_read_is_told(model: Path, monkeypatch: pyt
     """Between the graph and its weights; there is no other way to be there at that moment."""
     read = onnx.load_model_from_string
 
-    def load_and_change(*arguments: object, **keywords: object) -> onnx.ModelProto:
+    def load_and_change(*arguments: Any, **keywords: Any) -> onnx.ModelProto:
         graph: onnx.ModelProto = read(*arguments, **keywords)
         replaced(model)
         return graph

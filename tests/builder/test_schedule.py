@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,6 +28,8 @@ from aotpack.events import Event, EventCode
 from aotpack.probing import probe
 from aotpack.toolchain import toolchains
 
+_T = TypeVar("_T")
+
 TARGETS = ("ort-cpu", "qnn-htp-v69", "qnn-htp-v73", "qnn-htp-v75", "qnn-htp-v79", "qnn-htp-v81")
 
 
@@ -42,9 +45,9 @@ class Scattered:
     def offered(self) -> None:
         return None
 
-    def refer(self, make: Callable[[], Reference]) -> Future[Reference]:
+    def refer(self, make: Callable[[], _T]) -> Future[_T]:
         self.references += 1
-        made: Future[Reference] = Future()
+        made: Future[_T] = Future()
         made.set_result(make())
         return made
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,12 +111,14 @@ class Troublesome(OrtToolchain):
             return RunsHere(None, "it is not plugged in")
         return super().how_to_run(target, machine)
 
-    def compile(self, target: Target, model: Path, folder: Path) -> Compiled:
+    def compile(
+        self, target: Target, model: Path, folder: Path, *, custom_ops: Sequence[Path] = ()
+    ) -> Compiled:
         print(f"troublesome: compiling for {target.name}", flush=True)
         how = target.name.removeprefix("trouble-")
         if how in ("none", "abort-at-load", "negative-difference"):
             return super().compile(target, model, folder)
-        return getattr(self, "_" + how.replace("-", "_"))(model, folder)  # type: ignore[no-any-return]
+        return getattr(self, "_" + how.replace("-", "_"))(model, folder)
 
     def add_provider(self, options: onnxruntime.SessionOptions, variant: Variant, *, emulate: bool) -> None:
         if variant.target == "trouble-abort-at-load":

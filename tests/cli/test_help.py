@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import typer
@@ -57,9 +58,10 @@ def parse(words: list[str]) -> None:
 
 def test_summaries_are_those_of_the_verbs() -> None:
     """They stand in a table, so that no verb has to be imported to list them."""
-    context = typer.Context(typer.main.get_command(app))
+    group: Any = typer.main.get_command(app)
+    context = typer.Context(group)
     for verb, summary in _VERBS.items():
-        command = context.command.get_command(context, verb)
+        command = group.get_command(context, verb)
         assert command.help.split("\n")[0] == summary, verb
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from aotpack.container import reader as reader_module
+from aotpack.container.format import decompress
 from aotpack.container.reader import PackageReader
 from aotpack.container.unpacked import Unpacked
 from aotpack.container.writer import write
 from aotpack.edit import adopt, merge
-from aotpack.errors import DigestMismatch
+from aotpack.errors import DigestMismatch, FormatError
 from aotpack.manifest import Component, Manifest, Source, Variant
 
 #: Bytes of the weights of each package.
@@ -49,7 +50,7 @@ def package(folder: Path, name: str, content: bytes) -> Path:
 def decompressed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all segments that are decompressed."""
     sizes: list[int] = []
-    inner: Callable[[bytes, int, str], bytes] = reader_module.decompress
+    inner: Callable[[bytes, int, str], bytes] = decompress
 
     def counting(stored: bytes, size: int, where: str) -> bytes:
         if "segments" in where:
@@ -118,5 +119,5 @@ def test_a_segment_that_changes_meanwhile_is_not_taken_over(
         with copy.open("r+b") as file:
             file.seek(segment.offset + segment.stored - 9)
             file.write(b"\xff" * 8)
-        with pytest.raises((DigestMismatch, reader_module.FormatError)):
+        with pytest.raises((DigestMismatch, FormatError)):
             unpacked.stored(reader, 0)

@@ -45,7 +45,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("rename", "replace", "unlink"):
         real = getattr(os, name)
 
-        def guarded(*paths: Path, _real=real, **options) -> None:  # type: ignore[no-untyped-def]
+        def guarded(*paths: Path, _real=real, **options) -> None:
             if any(isinstance(path, str | Path) and is_open(Path(path)) for path in paths):
                 raise PermissionError(13, "is being used by another process")
             _real(*paths, **options)

@@ -218,7 +218,7 @@ def test_the_doctor_finds_what_newer_runtimes_refuse_and_refresh_mends_it(
     if toolchains()["openvino"].why_not_compile(target, machine):
         pytest.skip("no CPU to compile for AVX2 on")
 
-    def aged(variant: api.manifest.Variant) -> api.manifest.Variant:  # type: ignore[name-defined]
+    def aged(variant: api.manifest.Variant) -> api.manifest.Variant:
         text = variant.compatibility.ep_string or ""
         if variant.target != target.name:
             return variant

@@ -108,7 +108,7 @@ def test_a_package_of_the_newest_is_chosen_from_loaded_and_run(
 def _input(path: Path) -> tuple[int, ...]:
     with api.open(path) as package:
         (info,) = package.component().inputs
-        return tuple(int(size) for size in info.shape or ())
+        return tuple(size for size in info.shape or () if isinstance(size, int))
 
 
 def test_a_compiled_variant_says_which_onnxruntime_it_needs(small: Path, oldest: Path) -> None:

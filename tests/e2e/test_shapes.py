@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -43,7 +44,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def package(model: Path) -> Path:
     """A CPU variant of any size, and one NPU's at two lengths."""
     path = model.with_suffix(".aotpack")
-    targets = [TargetSpec(target="qnn-htp-v73", shapes={"x": (np.int64(1), n, 8)}) for n in (16, 32)]
+    shapes: list[Any] = [(np.int64(1), n, 8) for n in (16, 32)]
+    targets = [TargetSpec(target="qnn-htp-v73", shapes={"x": each}) for each in shapes]
     aotpack.build(model, targets=["ort-cpu", *targets], output=path)
     return path
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -84,7 +84,7 @@ def test_measurements_are_not_those_of_another_release(package: Path, other: Pat
     assert measured(sys.executable, package) == ids, "both are kept"
 
 
-def run_compiling(package: Path, **how: Path | str) -> tuple[str, list[str]]:
+def run_compiling(package: Path, **how: Any) -> tuple[str, list[str]]:
     """The target that ran, and the codes of the events on the way."""
     done = aotpack("-v", "run", package, "--runs", 1, "--on-miss", "compile", "--json", **how)
     assert done.status == 0, done.err
@@ -280,12 +280,12 @@ os._exit(0)
 
 
 @pytest.fixture
-def crashing(package: Path, tmp_path: Path) -> Iterator[Path]:
+def crashing(package: Path, tmp_path: Path) -> Path:
     """A package with a blob that its EP segfaults on: one that models share, without the option to share."""
     models = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
     for layers, model in enumerate(models, start=2):
         onnx.save(cnn(layers=layers, channels=4, size=8), model)
-    command = [sys.executable, "-c", SHARED, *models]
+    command = [sys.executable, "-c", SHARED, *map(str, models)]
     subprocess.run(command, env=environment({}), check=True, capture_output=True)
     return repack(
         package,

@@ -1,6 +1,7 @@
 """Every lowering of every mod gives what numpy gives."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import onnx
@@ -8,6 +9,7 @@ import pytest
 
 from aotpack import flex
 from aotpack.errors import FlexError
+from aotpack.flex.capabilities import Lowering
 from tests.flex.running import CPU, expected, run, tensors
 
 H = 4
@@ -39,7 +41,7 @@ MODS = {
 TOLERANCE = {"float32": 2e-6, "float16": 4e-3, "bfloat16": 3e-2, "float64": 1e-12}
 
 
-def lowered(model: onnx.ModelProto, lowering: str | None, **options: object) -> onnx.ModelProto:
+def lowered(model: onnx.ModelProto, lowering: Lowering | None, **options: Any) -> onnx.ModelProto:
     options = {"block": (32, 16), **options}
     result, records = flex.lower(model, CPU, options=flex.Options(lowering=lowering, **options))
     onnx.checker.check_model(result, full_check=True)
@@ -48,7 +50,9 @@ def lowered(model: onnx.ModelProto, lowering: str | None, **options: object) -> 
     return result
 
 
-def agree(model: onnx.ModelProto, lowering: str | None, dtype: str = "float32", **options: object) -> None:
+def agree(
+    model: onnx.ModelProto, lowering: Lowering | None, dtype: str = "float32", **options: object
+) -> None:
     feeds = tensors(model)
     want = expected(model, feeds).astype(np.float64)
     got = run(lowered(model, lowering, **options), feeds).astype(np.float64)
@@ -59,7 +63,7 @@ def agree(model: onnx.ModelProto, lowering: str | None, dtype: str = "float32", 
 @pytest.mark.parametrize("lowering", ["function", "dense", "block-sparse", None])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("name", MODS)
-def test_lowering_equals_numpy(name: str, kv_heads: int, lowering: str | None) -> None:
+def test_lowering_equals_numpy(name: str, kv_heads: int, lowering: Lowering | None) -> None:
     if lowering == "function" and "captured" in name:
         pytest.skip("a function cannot capture")
     mod = MODS[name](99)
@@ -69,7 +73,7 @@ def test_lowering_equals_numpy(name: str, kv_heads: int, lowering: str | None) -
 @pytest.mark.parametrize("lowering", ["function", "dense", "block-sparse"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 @pytest.mark.parametrize("name", ["none", "window-softcap", "alibi", "global-window"])
-def test_other_types(name: str, dtype: str, lowering: str) -> None:
+def test_other_types(name: str, dtype: str, lowering: Lowering) -> None:
     if (lowering, dtype) == ("function", "bfloat16"):
         pytest.skip("the schema's body multiplies in bfloat16, which ONNX Runtime's CPU has no kernel for")
     model = flex.attention((1, H, 70, 8), kv_shape=(1, 2, 70, 8), dtype=dtype, score_mod=MODS[name](70))
@@ -79,7 +83,7 @@ def test_other_types(name: str, dtype: str, lowering: str) -> None:
 
 @pytest.mark.parametrize("lowering", ["function", "dense", "block-sparse"])
 @pytest.mark.parametrize(("length", "keys"), [(1, 77), (40, 77), (77, 40), (64, 64), (33, 1)])
-def test_lengths_and_sizes_that_differ(length: int, keys: int, lowering: str) -> None:
+def test_lengths_and_sizes_that_differ(length: int, keys: int, lowering: Lowering) -> None:
     mod = flex.causal(offset=3) & flex.softcap(4.0)
     agree(
         flex.attention(
@@ -96,7 +100,7 @@ def test_lengths_and_sizes_that_differ(length: int, keys: int, lowering: str) ->
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("lowering", ["function", "dense", "block-sparse"])
-def test_softmax_precision(lowering: str, precision: str) -> None:
+def test_softmax_precision(lowering: Lowering, precision: str) -> None:
     model = flex.attention((1, 2, 50, 8), score_mod=flex.sliding_window(9), softmax_precision=precision)
     agree(model, lowering)
 
@@ -127,9 +131,9 @@ def test_fused(name: str, kv_heads: int, op: str) -> None:
 @pytest.mark.parametrize("lowering", ["dense", "block-sparse"])
 @pytest.mark.parametrize("masked_rows", ["nan", "zeros"])
 @pytest.mark.parametrize("captured", [False, True])
-def test_rows_that_see_nothing(captured: bool, masked_rows: str, lowering: str) -> None:
+def test_rows_that_see_nothing(captured: bool, masked_rows: str, lowering: Lowering) -> None:
     # Keys are hidden from the queries 0 to 40, a whole block and part of the next; captured ids hide more.
-    mod = flex.mask(lambda b, h, q, k: (q > 40) & (q >= k) & ((h > 0) | (q > 50)))
+    mod: flex.Mod = flex.mask(lambda b, h, q, k: (q > 40) & (q >= k) & ((h > 0) | (q > 50)))
     if captured:
         ids = flex.Capture(name="ids", dtype="int64", shape=(90,))
         mod = mod & flex.mask(lambda b, h, q, k: ids[q] != 1)
@@ -175,7 +179,7 @@ def test_masks_that_hide_everything_are_refused() -> None:
 
 
 @pytest.mark.parametrize("lowering", ["function", "dense", None])
-def test_symbolic_lengths(lowering: str | None) -> None:
+def test_symbolic_lengths(lowering: Lowering | None) -> None:
     model = flex.attention(
         ("batch", H, "length", 8),
         kv_shape=("batch", 2, "keys", 8),
@@ -230,7 +234,8 @@ def test_keys_are_copied_by_gather_or_slice(name: str, kv_heads: int, batch: int
         onnx.checker.check_model(result, full_check=True)
         assert ("Gather" in {node.op_type for node in result.graph.node}) == gathers
         results.append(run(result, feeds))
-    np.testing.assert_array_equal(*results)
+    gathered, sliced = results
+    np.testing.assert_array_equal(gathered, sliced)
     np.testing.assert_allclose(results[0], expected(model, feeds), rtol=2e-6, atol=2e-6)
 
 
@@ -252,16 +257,17 @@ def test_masks_pass_over_the_keys_they_hide_only(name: str, batch: int | str) ->
     model = flex.attention((batch, H, 192, 8), kv_shape=(batch, 2, 192, 8), score_mod=LONG[name])
     feeds = tensors(model)
     results = []
-    for in_place in (True, False):
-        target = dataclasses.replace(CPU, updates_in_place=in_place, node_cost=0)
+    for updates in (True, False):
+        target = dataclasses.replace(CPU, updates_in_place=updates, node_cost=0)
         options = flex.Options(lowering="block-sparse", block=(16, 16))
         result, _ = flex.lower(model, target, options=options)
         onnx.checker.check_model(result, full_check=True)
         # Where to write is said for each batch.
         written = "TensorScatter" in {node.op_type for node in result.graph.node}
-        assert written == (in_place and batch == 2)
+        assert written == (updates and batch == 2)
         results.append(run(result, feeds))
-    np.testing.assert_allclose(*results, rtol=1e-6, atol=1e-6)
+    in_place, copied = results
+    np.testing.assert_allclose(in_place, copied, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(results[0], expected(model, feeds), rtol=2e-6, atol=2e-6)
 
 

@@ -5,6 +5,8 @@ to onnx's wherever both run.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +34,7 @@ def last() -> flex.Mask:
 
 
 #: Mods by name, and whether they want as many keys as queries.
-MODS = {
+MODS: dict[str, tuple[Callable[[], flex.Mod | None], bool]] = {
     "none": (lambda: None, False),
     "causal": (lambda: flex.causal(), False),
     # The first queries see nothing, a whole block of them and part of the next.
@@ -62,7 +64,7 @@ CAPTURED = {"document-captured", "relative-bias-captured"}
 #: Of outputs, by the type of Q: some roundings of the type, since the orders of sums differ.
 TOLERANCE = {"float32": 3e-6, "float16": 4e-3, "bfloat16": 3e-2, "float64": 1e-12}
 #: Lowerings, and options that force them.
-LOWERINGS = {
+LOWERINGS: dict[str, dict[str, Any]] = {
     "function": {"lowering": "function"},
     "dense": {"lowering": "dense"},
     "tiles of all heads": {"lowering": "block-sparse", "block": (16, 8)},
@@ -92,10 +94,17 @@ def wanted(name: str, dtype: str) -> np.ndarray:
         ours = expected(model, feeds)
         if name in CAPTURED:
             return ours
-        (onnx_own,) = ReferenceEvaluator(model).run(None, feeds)
+        onnx_own = first_of(model, feeds)
     assert onnx_own.dtype == ours.dtype
     close(ours, onnx_own, dtype)
     return onnx_own
+
+
+def first_of(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    """The output of onnx's own evaluator."""
+    (output,) = ReferenceEvaluator(model).run(None, feeds)
+    assert isinstance(output, np.ndarray)
+    return output
 
 
 def close(got: np.ndarray, want: np.ndarray, dtype: str) -> None:
@@ -148,6 +157,6 @@ def test_quantised_probabilities(dtype: str, lowering: str) -> None:
     )
     feeds = tensors(model)
     with np.errstate(invalid="ignore"):
-        (want,) = ReferenceEvaluator(model).run(None, feeds)
+        want = first_of(model, feeds)
     result, _ = flex.lower(model, CPU, options=flex.Options(**LOWERINGS[lowering]))
     close(run(result, feeds), want, dtype)

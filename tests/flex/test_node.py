@@ -1,5 +1,7 @@
 """Reading nodes, and refusing wrong ones with the node and the attribute."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -141,7 +143,7 @@ def test_mod_that_reduces_scores_of_unknown_length() -> None:
 @pytest.mark.parametrize(
     "mod",
     [
-        flex.mod(lambda score, b, h, q, k: score + flex.Table([0.5, 1.0, 2.0])[h].like(score)),
+        flex.mod(lambda score, b, h, q, k: score + flex.Table(np.array([0.5, 1.0, 2.0]))[h].like(score)),
         flex.document([0] * 10 + [1] * 20),
         flex.mask(lambda b, h, q, k: flex.Table(np.arange(10))[abs(q - k)] > 3),
     ],
@@ -370,6 +372,6 @@ def test_heads_of_a_tile_that_do_not_divide(kv_heads: int, refused_: bool) -> No
 
 
 @pytest.mark.parametrize("options", [{"kv_heads": 0}, {"block": (0, 16)}])
-def test_options_that_are_not_positive(options: dict[str, object]) -> None:
+def test_options_that_are_not_positive(options: dict[str, Any]) -> None:
     with pytest.raises(FlexError, match=f"options.{next(iter(options))}: is not positive"):
         flex.Options(**options)

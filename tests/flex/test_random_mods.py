@@ -1,6 +1,7 @@
 """Mods that nobody thought of: random graphs, all of whose lowerings must agree."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from aotpack import flex
 from aotpack.errors import FlexError
+from aotpack.flex.capabilities import Lowering
 from tests.flex.running import CPU, expected, run, tensors
 
 LENGTH, KEYS, HEADS = 45, 38, 2
@@ -128,6 +130,8 @@ def test_all_lowerings_agree(
     feeds = tensors(model, seed)
     with np.errstate(all="ignore"):
         want = expected(model, feeds)
+    masked_rows: Literal["nan", "zeros"]
+    lowering: Lowering
     for lowering in ("function", "dense", "block-sparse"):
         masked_rows = "zeros" if zeros and lowering != "function" else "nan"
         options = flex.Options(lowering=lowering, masked_rows=masked_rows, block=(16, 8), kv_heads=tile_heads)

@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import socket
+from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,7 @@ def cache(tmp_path: Path) -> Cache:
 
 
 @pytest.fixture
-def reader(tmp_path: Path) -> PackageReader:
+def reader(tmp_path: Path) -> Iterator[PackageReader]:
     with PackageReader.open(package(tmp_path, FILES)) as reader:
         yield reader
 
@@ -387,13 +389,11 @@ def test_the_environment_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert Cache().limit == DEFAULT_LIMIT
 
 
-def _load_in_a_process(
-    path: Path, root: Path, barrier: multiprocessing.Barrier, answers: multiprocessing.Queue
-) -> None:
+def _load_in_a_process(path: Path, root: Path, barrier: Barrier, answers: multiprocessing.Queue) -> None:
     copied = 0
 
     class Counting(PackageReader):
-        def copy_file(self, *arguments) -> None:  # type: ignore[no-untyped-def]
+        def copy_file(self, *arguments) -> None:
             nonlocal copied
             copied += 1
             super().copy_file(*arguments)

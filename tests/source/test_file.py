@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from aotpack.source.file import FileSource
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> FileSource:
+def source(tmp_path: Path) -> Iterator[FileSource]:
     (tmp_path / "file").write_bytes(b"0123456789")
     source = FileSource(tmp_path / "file")
     yield source

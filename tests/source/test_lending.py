@@ -63,6 +63,7 @@ def test_a_lender_that_is_not_what_its_stamp_says_is_passed_over(tmp_path: Path)
     os.utime(lent, ns=(status.st_atime_ns, status.st_mtime_ns))
     # As where the disk itself has rotted: the stamp is right.
     stamp = Stamp.read(lent.parents[1] / "stamp.json")
+    assert stamp is not None
     files = tuple(file.now(lent.parent) for file in stamp.files)
     (lent.parents[1] / "stamp.json").write_text(stamp.replace(files=files).to_json())
     with PackageReader.open(path) as reader:

@@ -297,7 +297,7 @@ def test_of_several_gpus_the_one_that_takes_a_blob_best_is_asked_and_loads_it(
         compatibility=Compatibility(ep_string="text"),
     )
     options = Options()
-    toolchain.add_provider(options, variant, emulate=False)  # type: ignore[arg-type]
+    toolchain.add_provider(options, variant, emulate=False)
     assert [each is gpus[at] for each in options.devices] == [True]
 
 

@@ -27,13 +27,14 @@ PAIRS = ("68:39", "69:36", "73:60", "75:57", "79:69", "81:88")
 
 
 def phone(
-    architecture: str | None, vtcm: int | None = 8, api: str | None = NEWEST, **details: str
+    architecture: str | None, vtcm: int | None = 8, api: str | None = NEWEST, *, driver: str | None = None
 ) -> Machine:
-    known = {"qnn-backend-api": api} if api else {}
+    known = {"qnn-backend-api": api, "user-driver": driver}
+    details = {name: value for name, value in known.items() if value}
     return Machine(
         arch="aarch64",
         npus=(Npu(vendor="qualcomm", architecture=architecture, vtcm_mb=vtcm),),
-        eps={EP: Ep(version="0", details={**known, **details})},
+        eps={EP: Ep(version="0", details=details)},
     )
 
 
@@ -71,10 +72,10 @@ def string(archs: str, vtcm: str = "0", api: str = NEWEST, driver: str = "0", ba
         (string("73", "8"), phone("v73", api=None), Grade.UNKNOWN, Code.NOT_IN_PROFILE),
         (string("73", "8"), phone("v73", api="five"), Grade.UNKNOWN, Code.NOT_IN_PROFILE),
         # A user driver is compared with the SDK instead.
-        (string("73", "8"), phone("v73", **{"user-driver": "2.51.3"}), Grade.OPTIMAL, Code.FITS),
+        (string("73", "8"), phone("v73", driver="2.51.3"), Grade.OPTIMAL, Code.FITS),
         (
             string("73", "8"),
-            phone("v73", **{"user-driver": "2.50.0"}),
+            phone("v73", driver="2.50.0"),
             Grade.UNSUPPORTED,
             Code.RUNTIME_VERSION,
         ),

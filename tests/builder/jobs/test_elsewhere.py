@@ -109,7 +109,9 @@ def test_what_comes_back_is_what_was_made(small_model: Path, tmp_path: Path, far
     (far, _) = report.rows
     assert far.state == "built"
     assert far.machine
-    assert far.numerics is not None and far.numerics.error <= 1e-5
+    assert far.numerics is not None
+    assert far.numerics.error is not None
+    assert far.numerics.error <= 1e-5
     with aotpack.open(tmp_path / "x.aotpack") as package:
         session = package.load()
     image = np.zeros((1, 3, 8, 8), np.float32)

@@ -22,6 +22,7 @@ from aotpack.errors import UsageError
 from aotpack.probing import probe
 from aotpack.target import find
 from aotpack.toolchain import toolchains
+from aotpack.toolchain.plugin import PluginToolchain
 from aotpack.version import VERSION
 from tests.command_line import ROOT, Done, aotpack, environment, finish, start
 from tests.toolchain.venvs import project, python_with
@@ -62,7 +63,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     extras = {
         name: f"{known.distribution}=={metadata.version(known.distribution)}"
         for name, known in toolchains().items()
-        if name in ("openvino", "qnn")
+        if name in ("openvino", "qnn") and isinstance(known, PluginToolchain)
     }
     with cluster(tmp_path_factory.mktemp("farm")) as made:
         for name, requirement in extras.items():

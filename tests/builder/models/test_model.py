@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -114,7 +115,7 @@ def test_of_opsets_of_one_domain_the_last_counts_as_in_onnxruntime(
     import onnxruntime as ort
 
     # Axes are an attribute until opset 12, and an input from 13 on.
-    axes = {"axes": [0]} if 12 in counts.values() else {}
+    axes: dict[str, Any] = {"axes": [0]} if 12 in counts.values() else {}
     graph = helper.make_graph(
         [helper.make_node("Squeeze", ["x"], ["y"], **axes)],
         "g",

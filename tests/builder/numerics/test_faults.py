@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -79,9 +80,9 @@ def test_a_tolerance_of_the_users_is_not_widened_by_the_precision(tmp_path: Path
     assert judge(same, Tolerances("bf16", overall=1e-9), "host")[1] is None
 
 
-def after(name: str, inputs: list[str], **attributes: object) -> onnx.ModelProto:
+def after(name: str, inputs: list[str], **attributes: Any) -> onnx.ModelProto:
     """Features (1, 24, 24) of an image-like input, and one more node behind them."""
-    extra = {
+    extra: dict[str, np.ndarray] = {
         "zero": np.zeros(1, np.float32),
         "order": np.roll(np.arange(24), 1),
         "mean": np.array([0.5], "f4"),

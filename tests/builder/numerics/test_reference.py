@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -164,7 +165,7 @@ def test_a_model_that_does_not_load_says_so(tmp_path: Path) -> None:
 
 
 def test_values_come_back_from_a_file_as_they_were(tmp_path: Path) -> None:
-    values = {
+    values: dict[str, Any] = {
         "x": np.arange(6, dtype=np.float16).reshape(2, 3),
         "words": np.array([["a", "ö\0b"], ["", "c"]], dtype=object),
         "parts": [np.ones(2), np.zeros((1, 3))],
@@ -178,7 +179,7 @@ def test_values_come_back_from_a_file_as_they_were(tmp_path: Path) -> None:
     with ArrayFile(tmp_path / "a.npz") as file:
         feeds = feeds_of(file.under("in/"), values)
     assert feeds["maybe"] is None
-    assert feeds["words"].tolist() == values["words"].tolist()  # type: ignore[union-attr]
+    assert feeds["words"].tolist() == values["words"].tolist()
     assert [part.shape for part in feeds["parts"]] == [(2,), (1, 3)]
     assert feeds["x"].dtype == np.float16
     assert float(feeds["scalar"]) == 3.5
