@@ -153,7 +153,7 @@ def _rebuild(
         shapes = compiled_shapes(opened, variant)
         report = _build(model, variant, built, component, shapes, settings)
         # A build of one model calls its component otherwise.
-        named = [row.model_copy(update={"component": component.name}) for row in report.rows]
+        named = [row.replace(component=component.name) for row in report.rows]
         if report.package is None:
             rows += named
             continue
@@ -163,7 +163,7 @@ def _rebuild(
             adopt(before.reader, now, new.reader, grown, instead_of=variant.id)
             (fresh,) = new.component().variants
         alone = variant.session.config.keys() - fresh.session.config.keys()
-        rows += [row.model_copy(update={"reason": _ALONE}) if alone else row for row in named]
+        rows += [row.replace(reason=_ALONE) if alone else row for row in named]
         latest = grown
     return latest, rows
 

@@ -264,7 +264,7 @@ def _value(
     sequence = re.fullmatch(r"seq\(tensor\((\w+)\)\)", info.dtype)
     optional = re.fullmatch(r"optional\((.*)\)", info.dtype)
     if optional:
-        inner = info.model_copy(update={"dtype": dtype_of_ort(optional[1])})
+        inner = info.replace(dtype=dtype_of_ort(optional[1]))
         return _value(inner, shapes, way, hint, random)
     if sequence:
         element = TensorInfo(
