@@ -224,10 +224,8 @@ def newer(each: Variant) -> Variant:
     """As a variant that another release of ONNX Runtime compiled."""
     if each.target == "portable":
         return each
-    requires = each.compatibility.requires.model_copy(update={"onnxruntime": ">=99"})
-    return each.model_copy(
-        update={"compatibility": each.compatibility.model_copy(update={"requires": requires})}
-    )
+    requires = each.compatibility.requires.replace(onnxruntime=">=99")
+    return each.replace(compatibility=each.compatibility.replace(requires=requires))
 
 
 def test_targets_that_are_added_or_renewed_are_compared_as_those_of_a_build(folder: Path) -> None:
