@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from typing import Annotated, NoReturn, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn, Self, TypeVar, dataclass_transform
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import msgspec
+from msgspec import Meta
 
+from aotpack._field_errors import explain
 from aotpack._text import clipped, shortened
 from aotpack.errors import UsageError
 from aotpack.paths import name_issue
@@ -18,6 +22,7 @@ __all__ = [
     "MAX_KEYS",
     "MAX_TEXT",
     "MAX_TITLE",
+    "NAME_PATTERN",
     "NAME_RULE",
     "Count",
     "Integer",
@@ -28,21 +33,88 @@ __all__ = [
     "Xxh3",
     "check_title",
     "parse_value",
-    "refuse_ambiguous_json",
+    "read_unambiguous_json",
+    "unknown_keys",
 ]
 
 
-class Value(BaseModel):
-    """A frozen value; equal content is equal. Unknown keys and loose types are refused."""
+class _ValueMeta(msgspec.StructMeta):
+    """Makes every subclass of `Value` keyword-only, which msgspec does not inherit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> Any:
+        return super().__new__(cls, name, bases, namespace, **{"kw_only": True, **config})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Value(msgspec.Struct, metaclass=_ValueMeta, frozen=True, forbid_unknown_fields=True):
+    """A frozen value; equal content is equal.
+
+    The constructor trusts its arguments; `from_json` and `from_builtins` check every field, and refuse
+    unknown ones and loose types.
+    """
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Self:
+        """Read JSON from somebody else.
+
+        Raises:
+            msgspec.ValidationError: a field is missing, unknown, or not of its type or form.
+            msgspec.DecodeError: the base of that; it is not JSON.
+            RecursionError: it is nested too deeply.
+        """
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(str(error)) from None
+
+    @classmethod
+    def from_builtins(cls, values: object) -> Self:
+        """Read dicts, lists, texts and numbers: what a parser of TOML gave, or somebody else's code.
+
+        Raises:
+            msgspec.ValidationError: a field is missing, unknown, or not of its type or form, or there is what
+                JSON cannot hold: a number that is not finite, half of a surrogate pair.
+        """
+        _check_json(values, "$")
+        return msgspec.convert(values, type=cls)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        r"""As JSON text. Bytes of a path that are not UTF-8, which JSON cannot hold, stand as ``\udcff``."""
+        try:
+            text = msgspec.json.encode(self)
+        except UnicodeEncodeError:
+            text = msgspec.json.encode(_as_utf8(msgspec.to_builtins(self)))
+        return (text if indent is None else msgspec.json.format(text, indent=indent)).decode()
+
+    def to_builtins(self) -> dict[str, Any]:
+        """As dicts, lists, texts and numbers."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values
+
+    def validated(self) -> Self:
+        """The same, held to the types and limits of its fields, which the constructor trusts.
+
+        Raises:
+            msgspec.ValidationError: a field is not of its type or form, or JSON cannot hold it.
+            TypeError: it holds an object that is no value.
+        """
+        return self.from_builtins(self.to_builtins())
+
+    def replace(self, **changes: Any) -> Self:
+        """The same with other values in some fields, which are trusted like a constructor's."""
+        return msgspec.structs.replace(self, **changes)
 
 
 _Value = TypeVar("_Value", bound=Value)
 
 
+#: Of a `Name`, as a regular expression.
+NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
+
+# Python's ``$`` lets a last newline through, and ``\Z`` is unknown to JSON Schema: hence ``$(?!\n)``.
+
 #: The name of a component, variant or target: also a folder name, so no separator and no leading dot.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
+Name = Annotated[str, Meta(pattern=f"{NAME_PATTERN}(?!\\n)")]
 
 #: What `check_title` asks of a name, in words.
 NAME_RULE = "at most 128 letters, digits, and . _ + - after the first"
@@ -67,17 +139,45 @@ MAX_INTEGER = 2**53 - 1
 MAX_DIGITS = 400
 
 #: A byte count or an index.
-Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 
 #: A whole number that may be negative.
-Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+Integer = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 
-Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 #: xxh3-128, hex.
-Xxh3 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Xxh3 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
+
+
+def _check_json(value: object, place: str) -> None:
+    """Refuse what msgspec would write as another value, or not at all."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_json(key, place)
+            _check_json(item, f"{place}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check_json(item, f"{place}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise msgspec.ValidationError(f"Expected a finite number, got {value} - at `{place}`")
+    elif isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise msgspec.ValidationError(
+                f"Expected Unicode text, got half of a surrogate pair - at `{place}`"
+            ) from None
+
+
+def _as_utf8(value: object) -> object:
+    if isinstance(value, dict):
+        return {_as_utf8(key): _as_utf8(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_utf8(item) for item in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def check_title(*, name: str, version: str, license_: str | None = None) -> None:
@@ -104,15 +204,15 @@ def check_title(*, name: str, version: str, license_: str | None = None) -> None
             )
 
 
-def refuse_ambiguous_json(text: bytes) -> None:
-    """Nothing, if every reader of JSON finds the same in `text`; pydantic takes what others read otherwise.
+def read_unambiguous_json(text: bytes) -> object:
+    """Parse `text`, if every reader of JSON finds the same in it; msgspec takes what others read otherwise.
 
     Raises:
         ValueError: it has a key twice in one object or more than `MAX_KEYS` there, NaN or an infinity, a
             number of more than `MAX_DIGITS`, or is not JSON.
         RecursionError: it is nested too deeply.
     """
-    json.loads(
+    return json.loads(
         text,
         object_pairs_hook=_unique,
         parse_constant=_not_json,
@@ -139,14 +239,30 @@ def parse_value(kind: type[_Value], text: bytes, *, limit: int) -> _Value:
         raise ValueError("is UTF-16; expected UTF-8")
     text = text.removeprefix(b"\xef\xbb\xbf")
     try:
-        refuse_ambiguous_json(text)
-        return kind.model_validate_json(text)
+        raw = read_unambiguous_json(text)
+        value = kind.from_json(text)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{clipped(where)}: {first['msg']}" if where else first["msg"]) from None
+    except msgspec.DecodeError as error:
+        raise ValueError(explain(error, kind)) from None
+    # Parts of a manifest let unknown keys in, for the sake of newer minor versions.
+    if (unknown := next(unknown_keys(value, raw), None)) is not None:
+        raise ValueError(f"{clipped(unknown, 200)}: unknown key")
+    return value
+
+
+def unknown_keys(value: object, raw: object, where: str = "") -> Iterator[str]:
+    """The places of keys in `raw` that `value`, which was made of it, has no field for."""
+    if isinstance(value, msgspec.Struct) and isinstance(raw, dict):
+        for key, item in raw.items():
+            place = f"{where}.{key}" if where else str(key)
+            if key in value.__struct_fields__:
+                yield from unknown_keys(getattr(value, key), item, place)
+            else:
+                yield place
+    elif isinstance(value, tuple) and isinstance(raw, list):
+        for index, (part, item) in enumerate(zip(value, raw, strict=True)):
+            yield from unknown_keys(part, item, f"{where}[{index}]")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from msgspec import Struct
 
 from aotpack._values import Count, Value
 from aotpack.container.content import StoredFile
@@ -143,17 +143,17 @@ def _fields(variant: Variant) -> dict[str, str]:
 
 
 def _without(value: Component | Variant | File, *names: str) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in type(value).model_fields if name not in names}
+    return {name: getattr(value, name) for name in type(value).__struct_fields__ if name not in names}
 
 
 def _flat(value: object, name: str = "") -> dict[str, str]:
-    if isinstance(value, BaseModel):
-        value = {field: getattr(value, field) for field in type(value).model_fields}
+    if isinstance(value, Struct):
+        value = {field: getattr(value, field) for field in type(value).__struct_fields__}
     if isinstance(value, Mapping):
         fields: dict[str, str] = {}
         for key, item in value.items():
             fields |= _flat(item, f"{name}.{key}" if name else key)
         return fields
-    if isinstance(value, tuple) and any(isinstance(item, BaseModel) for item in value):
+    if isinstance(value, tuple) and any(isinstance(item, Struct) for item in value):
         return _flat({str(index): item for index, item in enumerate(value)}, name)
     return {} if value is None else {name: str(value)}

@@ -64,10 +64,8 @@ def _examine(component: str, variant: Variant, machine: Machine, rules: Rules | 
     # The toolchains' rules compare the runtime before the device: what they say of a device is not its age.
     requires = variant.compatibility.requires
     versions = Requirements(onnxruntime=requires.onnxruntime, ep=requires.ep)
-    compatibility = variant.compatibility.model_copy(update={"requires": versions})
-    verdict = judge(
-        variant.model_copy(update={"compatibility": compatibility}), machine, rules, here=False, emulate=True
-    )
+    compatibility = variant.compatibility.replace(requires=versions)
+    verdict = judge(variant.replace(compatibility=compatibility), machine, rules, here=False, emulate=True)
     if verdict.code in STALE and verdict.grade is Grade.UNSUPPORTED:
         return Finding(component, variant, "stale", verdict)
     unknown = {

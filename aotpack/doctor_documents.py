@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from aotpack._path_text import PathText
 from aotpack._values import Value
 from aotpack.doctor import Finding
 from aotpack.documents import ComparisonDocument
@@ -14,7 +13,7 @@ __all__ = ["DoctorDocument", "FailedToolchainDocument", "FindingDocument"]
 class FindingDocument(Value):
     """What `aotpack doctor` says of one variant."""
 
-    package: PathText
+    package: str
     component: str
     variant: str
     target: str

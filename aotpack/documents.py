@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from aotpack._path_text import PathText
 from aotpack._values import Value
 from aotpack.events import Refusal
 from aotpack.fleet import Coverage
@@ -121,8 +120,9 @@ class InspectDocument(Manifest):
             )
             for each in refused
         )
-        values = {name: getattr(manifest, name) for name in Manifest.model_fields}
-        return cls.model_construct(**values, refused=documents)
+        return cls(
+            **{name: getattr(manifest, name) for name in Manifest.__struct_fields__}, refused=documents
+        )
 
 
 class ComponentSelectionDocument(Value):
@@ -141,7 +141,7 @@ class ComponentSelectionDocument(Value):
 class SelectionDocument(ComponentSelectionDocument):
     """``aotpack select --json``: the first component, or the one that was asked for, and the others."""
 
-    package: PathText
+    package: str
     #: The other components of the package, in its order; none where one was asked for.
     others: tuple[ComponentSelectionDocument, ...] = ()
 
@@ -207,13 +207,13 @@ class FlexNodeDocument(Value):
     #: Why no block can be skipped.
     why_dense: str | None
     #: Path of the PNG.
-    picture: PathText | None
+    picture: str | None
 
 
 class FlexDocument(Value):
     """``aotpack flex show --json``."""
 
-    model: PathText
+    model: str
     nodes: tuple[FlexNodeDocument, ...]
 
 
@@ -258,7 +258,7 @@ class ComponentRunDocument(Value):
 class RunDocument(ComponentRunDocument):
     """``aotpack run --json``: the first component, or the one that was asked for, and the others."""
 
-    package: PathText
+    package: str
     #: The other components of the package, in its order; none where one was asked for.
     others: tuple[ComponentRunDocument, ...] = ()
 
@@ -266,7 +266,7 @@ class RunDocument(ComponentRunDocument):
 class VerifyDocument(Value):
     """``aotpack verify --json``."""
 
-    package: PathText
+    package: str
     #: sha256 of the manifest: the package's identity.
     digest: str
     segments: int
@@ -284,7 +284,7 @@ class CacheEntryDocument(Value):
     size: int
     #: Seconds since the epoch.
     used: float
-    path: PathText
+    path: str
 
     @classmethod
     def of(cls, entry: CacheEntry) -> CacheEntryDocument:
@@ -303,7 +303,7 @@ class CacheEntryDocument(Value):
 class CacheDocument(Value):
     """``aotpack cache list|prune|verify --json``: what is there, or what was removed."""
 
-    root: PathText
+    root: str
     #: Bytes that the whole cache holds, shared ones once, and may hold.
     size: int
     limit: int
@@ -313,11 +313,11 @@ class CacheDocument(Value):
 class ExtractDocument(Value):
     """``aotpack extract --json``."""
 
-    package: PathText
+    package: str
     component: str
     variant: str
-    folder: PathText
-    files: tuple[PathText, ...]
+    folder: str
+    files: tuple[str, ...]
 
 
 class FleetCellDocument(Value):
@@ -405,7 +405,7 @@ class ComponentCoverageDocument(Value):
 class CoverageDocument(ComponentCoverageDocument):
     """``aotpack coverage --json``: the first component, or the one that was asked for, and the others."""
 
-    package: PathText
+    package: str
     #: The other components of the package, in its order; none where one was asked for.
     others: tuple[ComponentCoverageDocument, ...] = ()
 

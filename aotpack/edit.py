@@ -91,12 +91,8 @@ def merge(
             if first is not component:
                 components[component.name] = _united(first, component, reader.source.name)
         contents = stored(reader) | contents
-    manifest = first_manifest.model_copy(
-        update={
-            "name": name,
-            "version": version,
-            "components": with_records(components.values(), records),
-        }
+    manifest = first_manifest.replace(
+        name=name, version=version, components=with_records(components.values(), records)
     )
     return write(output, manifest, contents, compress=compress, progress=progress, force=force)
 
@@ -142,7 +138,7 @@ def adopt(
         (component.name, variant.id): [(file.path, StoredFile(other, file)) for file in variant.files]
         for variant in new.values()
     }
-    manifest = reader.manifest.model_copy(update={"components": components})
+    manifest = reader.manifest.replace(components=components)
     return write(output, manifest, contents, compress=compress, force=force)
 
 
@@ -200,7 +196,7 @@ def prune(
                 hint="`aotpack inspect` lists what there is",
             )
     check_settings(components, output)
-    manifest = reader.manifest.model_copy(update={"components": tuple(components)})
+    manifest = reader.manifest.replace(components=tuple(components))
     return write(output, manifest, stored(reader, components), compress=None, progress=progress, force=force)
 
 
@@ -221,7 +217,7 @@ def _with_records_of(variant: Variant, other: Variant | None) -> Variant:
     """`variant`, with what was found of the same files in another package."""
     if other is None or not other.records or files_digest(variant) != files_digest(other):
         return variant
-    return variant.model_copy(update={"records": joined(variant.records, other.records)})
+    return variant.replace(records=joined(variant.records, other.records))
 
 
 def _portable_last(variants: Iterable[Variant]) -> list[Variant]:
@@ -230,4 +226,4 @@ def _portable_last(variants: Iterable[Variant]) -> list[Variant]:
 
 
 def _with(component: Component, variants: Iterable[Variant]) -> Component:
-    return component.model_copy(update={"variants": tuple(variants)})
+    return component.replace(variants=tuple(variants))

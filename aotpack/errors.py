@@ -33,7 +33,6 @@ An error's text is one line: where, what was found, what was expected, what to d
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -149,6 +148,8 @@ class UnknownName(UsageError, LookupError):
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> None:
+        import difflib  # takes a millisecond, which only a wrong name is worth
+
         names = sorted(set(known))
         near = difflib.get_close_matches(name[:_MAX_NAME], names, n=3, cutoff=0.5)
         if not near and len(names) <= 12:

@@ -18,7 +18,7 @@ __all__ = ["EXTRAS", "require"]
 #: What each extra of pyproject.toml is for, and the modules of it that aotpack imports.
 EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "build": ("building, checking or changing a package", ("ml_dtypes", "onnx", "pyfastcdc")),
+        "build": ("building, checking or changing a package", ("ml_dtypes", "onnx", "pydantic", "pyfastcdc")),
         "farm": ("a farm (dask://)", ("distributed",)),
     }
 )

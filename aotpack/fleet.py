@@ -178,7 +178,7 @@ def _with_every_target(component: Component, rules: Mapping[str, Toolchain]) -> 
             _log.debug("target %s is not considered: %s", target.name, error)
             continue
         offered.append(
-            Variant.model_construct(
+            Variant(
                 id=f"{_OFFERED}{target.name}",
                 target=target.name,
                 toolchain=target.toolchain,
@@ -188,4 +188,4 @@ def _with_every_target(component: Component, rules: Mapping[str, Toolchain]) -> 
                 compatibility=needed,
             )
         )
-    return component.model_copy(update={"variants": (*component.variants, *offered)})
+    return component.replace(variants=(*component.variants, *offered))

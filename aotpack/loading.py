@@ -294,7 +294,7 @@ class _Load:
         component = self.package.component(self.selection.component)
         here = probe()
         judged = select(
-            component.model_copy(update={"variants": (variant, *others)}),
+            component.replace(variants=(variant, *others)),
             here,
             self.package.rules(here),
             here=True,

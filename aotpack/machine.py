@@ -10,16 +10,18 @@ import hashlib
 import logging
 import os
 from collections.abc import Collection
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from pydantic import Field
+import msgspec
+from msgspec import Meta
 
 from aotpack._input_file import read_input
 from aotpack._values import Count, Value, parse_value
 from aotpack.errors import ProfileError, UnknownName
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 __all__ = [
     "MAX_PROFILE_SIZE",
@@ -49,7 +51,7 @@ MAX_FEATURES = 4096
 #: Devices of a type, EPs, details of an EP, and environment variables, of each at most so many.
 MAX_ENTRIES = 256
 
-_Text = Annotated[str, Field(max_length=MAX_PROFILE_TEXT)]
+_Text = Annotated[str, Meta(max_length=MAX_PROFILE_TEXT)]
 
 
 class Cpu(Value):
@@ -61,7 +63,7 @@ class Cpu(Value):
     microarchitecture: _Text | None = None
     #: CPU features: archspec's names, and the raw flags of the system. A profile that leaves them out has
     #: those of its microarchitecture.
-    features: Annotated[tuple[_Text, ...], Field(max_length=MAX_FEATURES)] | None = None
+    features: Annotated[tuple[_Text, ...], Meta(max_length=MAX_FEATURES)] | None = None
 
 
 class Gpu(Value):
@@ -97,7 +99,7 @@ class Ep(Value):
 
     version: _Text
     #: What else decides whether it takes a blob, such as the version of the runtime inside it.
-    details: dict[_Text, _Text] = Field(default={}, max_length=MAX_ENTRIES)
+    details: Annotated[dict[_Text, _Text], Meta(max_length=MAX_ENTRIES)] = {}
 
 
 class Machine(Value):
@@ -110,18 +112,18 @@ class Machine(Value):
     #: ``x86_64`` or ``aarch64``.
     arch: _Text | None = None
     cpu: Cpu = Cpu()
-    gpus: Annotated[tuple[Gpu, ...], Field(max_length=MAX_ENTRIES)] | None = None
-    npus: Annotated[tuple[Npu, ...], Field(max_length=MAX_ENTRIES)] | None = None
+    gpus: Annotated[tuple[Gpu, ...], Meta(max_length=MAX_ENTRIES)] | None = None
+    npus: Annotated[tuple[Npu, ...], Meta(max_length=MAX_ENTRIES)] | None = None
     memory: Count | None = None
     onnxruntime: _Text | None = None
-    eps: Annotated[dict[_Text, Ep], Field(max_length=MAX_ENTRIES)] | None = None
+    eps: Annotated[dict[_Text, Ep], Meta(max_length=MAX_ENTRIES)] | None = None
     #: Environment variables that change what an EP accepts.
-    environment: dict[_Text, _Text] = Field(default={}, max_length=MAX_ENTRIES)
+    environment: Annotated[dict[_Text, _Text], Meta(max_length=MAX_ENTRIES)] = {}
 
     def key(self) -> str:
         """sha256, hex, of all that decides which variant fits: another driver or EP is another machine."""
-        said = self.model_dump_json(exclude={"name", "memory"})
-        return hashlib.sha256(said.encode()).hexdigest()
+        said = self.replace(name=None, memory=None)
+        return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 
 
 def read_profile(path: str | os.PathLike[str]) -> Machine:
@@ -148,8 +150,8 @@ def parse_profile(text: bytes, *, where: str) -> Machine:
         ) from None
     cpu = machine.cpu
     if cpu.features is None and cpu.microarchitecture is not None:
-        cpu = cpu.model_copy(update={"features": _features_of(cpu.microarchitecture)})
-    return machine.model_copy(update={"cpu": cpu})
+        cpu = cpu.replace(features=_features_of(cpu.microarchitecture))
+    return machine.replace(cpu=cpu)
 
 
 @functools.cache
@@ -208,6 +210,8 @@ def normal_arch(machine: str) -> str:
 
 
 def _profiles() -> Traversable:
+    from importlib import resources
+
     # Beside the toolchains, for what a machine has is told in its vendors' words.
     return resources.files("aotpack.toolchain") / "machines"
 

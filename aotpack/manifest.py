@@ -6,11 +6,11 @@ from untrusted bytes; `Manifest.to_json` writes the canonical form.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, Field, TypeAdapter
+import msgspec
+from msgspec import Meta, field
 
 from aotpack._values import MAX_KEYS, MAX_TEXT, Count, Integer, Name, Sha256, Text, Value, Xxh3
 
@@ -78,20 +78,38 @@ PAGE_SIZE = 4096
 ALIGNED_FROM = 65536
 
 
+_T = TypeVar("_T")
+
 #: Bytes of an element: fp16 and bf16, fp32.
 Width = Literal[2, 4]
 
-# Here and below, all that can be long stops at the first error: a million of them would fill the memory.
-_Options = Annotated[dict[Text, Text], Field(max_length=MAX_KEYS, fail_fast=True)]
-_Counts = Annotated[dict[Text, Count], Field(max_length=MAX_KEYS, fail_fast=True)]
-_Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_KEYS, fail_fast=True)]
+_Options = Annotated[dict[Text, Text], Meta(max_length=MAX_KEYS)]
+_Counts = Annotated[dict[Text, Count], Meta(max_length=MAX_KEYS)]
+_Texts = Annotated[tuple[Text, ...], Meta(max_length=MAX_KEYS)]
 
 
 #: A size, a symbolic name, or None where nothing is known, for each axis.
-_Shape = Annotated[tuple[Integer | Text | None, ...], Field(max_length=MAX_RANK, fail_fast=True)]
+_Shape = Annotated[tuple[Integer | Text | None, ...], Meta(max_length=MAX_RANK)]
 
 
-class TensorInfo(Value):
+class _Part(Value, forbid_unknown_fields=False, omit_defaults=True):
+    """A value of the manifest: a key with its default is left out, except for those that are `_written`.
+
+    `aotpack.parsing` refuses unknown keys, unless the manifest is of a newer minor version.
+    """
+
+
+def _written(default: _T) -> _T:
+    """A default that canonical JSON holds: `omit_defaults` leaves out no result of a function of ours.
+
+    For keys of the first packages. A later key is left out where it has its default, so that the canonical
+    JSON of an old package is the same as ever.
+    """
+    made: _T = field(default_factory=lambda: default)
+    return made
+
+
+class TensorInfo(_Part):
     """An input or output of a component."""
 
     name: Text
@@ -102,7 +120,7 @@ class TensorInfo(Value):
     shape: _Shape | None = None
 
 
-class Source(Value):
+class Source(_Part):
     """The ONNX model that a component was compiled from."""
 
     #: Over the model file, and then over each external data file in the order of their paths.
@@ -111,7 +129,7 @@ class Source(Value):
     opsets: _Counts
 
 
-class Requirements(Value):
+class Requirements(_Part):
     """What a machine must have, in our words: for EPs that write no string, and beside the others' string.
 
     None means that nothing is required.
@@ -128,24 +146,24 @@ class Requirements(Value):
     custom_ops: _Texts | None = None
 
 
-class Compatibility(Value):
+class Compatibility(_Part):
     """What decides whether a variant fits a machine."""
 
     #: What the EP wrote under ``ep_compatibility_info.<EP>``, byte for byte; None if it writes none.
     ep_string: Text | None = None
-    requires: Requirements = Requirements()
+    requires: Requirements = _written(Requirements())
 
 
-class SessionSettings(Value):
+class SessionSettings(_Part):
     """What a session must be created with."""
 
-    provider_options: _Options = {}
-    config: _Options = {}
+    provider_options: _Options = _written({})
+    config: _Options = _written({})
     #: ``disabled`` for graphs that were optimised when they were built.
-    graph_optimization: Literal["default", "disabled"] = "default"
+    graph_optimization: Literal["default", "disabled"] = _written("default")
 
 
-class Coverage(Value):
+class Coverage(_Part):
     """How much of the model the EP took."""
 
     #: Nodes of the prepared graph, before compiling.
@@ -154,14 +172,14 @@ class Coverage(Value):
     compiled: Count
     partitions: Count
     #: Operator type to number of nodes that stay outside every partition.
-    left_on_cpu: _Counts = {}
+    left_on_cpu: _Counts = _written({})
 
 
 #: Of errors, tolerances and seconds.
-_Magnitude = Annotated[float, Field(ge=0)]
+_Magnitude = Annotated[float, Meta(ge=0)]
 
 
-class OutputNumerics(Value):
+class OutputNumerics(_Part):
     """One output of a variant beside the same output of the portable model."""
 
     #: The output's name; ``name[0]``, ``name{keys}`` and ``name{values}`` are parts of a sequence or map.
@@ -174,7 +192,7 @@ class OutputNumerics(Value):
     tolerance: _Magnitude | None = None
     #: The largest absolute difference.
     max_abs: _Magnitude | None = None
-    cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
+    cosine: Annotated[float, Meta(ge=-1, le=1)] | None = None
     #: The error that moving inputs and weights by the precision's rounding makes in the portable model
     #: itself.
     noise: _Magnitude | None = None
@@ -184,7 +202,7 @@ class OutputNumerics(Value):
     not_compared: Text | None = None
 
 
-class Numerics(Value):
+class Numerics(_Part):
     """A variant's outputs beside the portable model's on the same inputs. Every number was measured.
 
     `max_abs`, `error` and `tolerance` are those of the output that is nearest to its tolerance; None if no
@@ -202,7 +220,7 @@ class Numerics(Value):
     samples: Count | None = None
     #: Whose: ``given`` by who built it, or ``made`` up.
     inputs: Text | None = None
-    outputs: Annotated[tuple[OutputNumerics, ...], Field(max_length=MAX_NODES, fail_fast=True)] = ()
+    outputs: Annotated[tuple[OutputNumerics, ...], Meta(max_length=MAX_NODES)] = ()
 
     @property
     def error_text(self) -> str:
@@ -210,7 +228,7 @@ class Numerics(Value):
         return "" if self.error is None else f"{self.error:.1e}"
 
 
-class Record(Value):
+class Record(_Part):
     """What `aotpack check` found of a variant on one machine, which need not be the one that built it."""
 
     #: What its owner calls it.
@@ -222,12 +240,12 @@ class Record(Value):
     device: Text | None = None
     driver: Text | None = None
     #: Of what ran it: package names to versions.
-    versions: _Options = {}
+    versions: _Options = _written({})
     #: In seconds; the last is the median of `runs` runs.
     load_seconds: _Magnitude | None = None
     first_run_seconds: _Magnitude | None = None
     run_seconds: _Magnitude | None = None
-    runs: Count = 0
+    runs: Count = _written(0)
     #: Highest resident memory of the process, in bytes.
     peak_memory: Count | None = None
     #: None: it was not compared.
@@ -236,7 +254,7 @@ class Record(Value):
     failure: Text | None = None
 
 
-class FlexLowering(Value):
+class FlexLowering(_Part):
     """How one FlexAttention node was lowered."""
 
     node: Text
@@ -246,7 +264,7 @@ class FlexLowering(Value):
     why: Text
 
 
-class Segment(Value):
+class Segment(_Part):
     """The unit in which a container stores, checks and shares bytes."""
 
     #: From the start of the package file, in bytes.
@@ -254,7 +272,7 @@ class Segment(Value):
     #: Length in the package, in bytes.
     stored: Count
     #: Length of the content, in bytes.
-    size: Annotated[int, Field(ge=1, le=MAX_SEGMENT_SIZE)]
+    size: Annotated[int, Meta(ge=1, le=MAX_SEGMENT_SIZE)]
     codec: Literal["raw", "zstd"]
     #: Bytes of an element where the frame holds the content shuffled: `aotpack.container.shuffling`.
     shuffle: Width | None = None
@@ -263,16 +281,16 @@ class Segment(Value):
     xxh3: Xxh3
 
 
-class File(Value):
+class File(_Part):
     """A file of a variant: the segments whose contents, one after the other, are its bytes."""
 
     path: Text
     size: Count
     sha256: Sha256
-    segments: Annotated[tuple[Count, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)]
+    segments: Annotated[tuple[Count, ...], Meta(max_length=MAX_SEGMENTS)]
 
 
-class Variant(Value):
+class Variant(_Part):
     """One component compiled for one target. The first of its files is the ONNX model to load."""
 
     id: Name
@@ -284,22 +302,22 @@ class Variant(Value):
     precision: Text | None = None
     #: The shape that it was compiled for, of each input whose sizes the component leaves open. A size that is
     #: open here too can be any. None: it does not say.
-    shapes: Annotated[dict[Text, _Shape], Field(max_length=MAX_KEYS, fail_fast=True)] | None = None
+    shapes: Annotated[dict[Text, _Shape], Meta(max_length=MAX_KEYS)] | None = None
     #: Among variants that fit equally well the higher one is taken.
-    specificity: Integer = 0
-    compatibility: Compatibility = Compatibility()
-    session: SessionSettings = SessionSettings()
+    specificity: Integer = _written(0)
+    compatibility: Compatibility = _written(Compatibility())
+    session: SessionSettings = _written(SessionSettings())
     #: Package names to versions.
-    built_with: _Options = {}
+    built_with: _Options = _written({})
     coverage: Coverage | None = None
     #: None: it was not compared, for the reason in `not_compared`.
     numerics: Numerics | None = None
     not_compared: Text | None = None
     #: Of machines on which it was checked after it was built.
-    records: Annotated[tuple[Record, ...], Field(max_length=MAX_RECORDS, fail_fast=True)] = ()
-    flex: Annotated[tuple[FlexLowering, ...], Field(max_length=MAX_NODES, fail_fast=True)] = ()
+    records: Annotated[tuple[Record, ...], Meta(max_length=MAX_RECORDS)] = ()
+    flex: Annotated[tuple[FlexLowering, ...], Meta(max_length=MAX_NODES)] = _written(())
     #: Empty only on the way to the writer, which fills it in.
-    files: Annotated[tuple[File, ...], Field(max_length=MAX_FILES, fail_fast=True)] = ()
+    files: Annotated[tuple[File, ...], Meta(max_length=MAX_FILES)] = _written(())
 
     @property
     def size(self) -> int:
@@ -307,59 +325,37 @@ class Variant(Value):
         return sum(file.size for file in self.files)
 
 
-class Component(Value):
+class Component(_Part):
     """A whole model, or one FlexAttention subgraph."""
 
     name: Name
-    kind: Literal["model", "flex-attention"] = "model"
+    kind: Literal["model", "flex-attention"] = _written("model")
     source: Source
-    inputs: Annotated[tuple[TensorInfo, ...], Field(max_length=MAX_TENSORS, fail_fast=True)]
-    outputs: Annotated[tuple[TensorInfo, ...], Field(max_length=MAX_TENSORS, fail_fast=True)]
-    variants: Annotated[tuple[Variant, ...], Field(max_length=MAX_VARIANTS, fail_fast=True)]
+    inputs: Annotated[tuple[TensorInfo, ...], Meta(max_length=MAX_TENSORS)]
+    outputs: Annotated[tuple[TensorInfo, ...], Meta(max_length=MAX_TENSORS)]
+    variants: Annotated[tuple[Variant, ...], Meta(max_length=MAX_VARIANTS)]
 
 
-class Manifest(Value):
+class Manifest(_Part):
     """The whole of what a package says of itself."""
 
-    aotpack: Annotated[str, Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")] = FORMAT_VERSION
+    aotpack: Annotated[str, Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$(?!\n)")] = _written(FORMAT_VERSION)
     name: Name
-    version: Text = "0"
+    version: Text = _written("0")
     #: SPDX expression of what the models are licensed under.
     license: Text | None = None
-    components: Annotated[
-        tuple[Component, ...], Field(min_length=1, max_length=MAX_COMPONENTS, fail_fast=True)
-    ]
-    segments: Annotated[tuple[Segment, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
+    components: Annotated[tuple[Component, ...], Meta(min_length=1, max_length=MAX_COMPONENTS)]
+    segments: Annotated[tuple[Segment, ...], Meta(max_length=MAX_SEGMENTS)] = _written(())
 
-    def to_json(self) -> bytes:
-        """The canonical form: UTF-8, no white space, keys in the order of docs/format.md, maps sorted."""
-        ordered = type(self).model_validate_json(json.dumps(_in_order(self)))
-        return _MANIFEST.dump_json(ordered, exclude_none=True)
+    def canonical_json(self) -> bytes:
+        """UTF-8, no white space, keys in the order of docs/format.md, maps sorted.
 
-    def as_read(self) -> bytes:
-        """The JSON of those keys that it was read with; one of an earlier release lacks some of today's."""
-        return _MANIFEST.dump_json(self, exclude_unset=True)
+        Raises:
+            msgspec.ValidationError: a field is not of its type or form, or JSON cannot hold it.
+        """
+        return msgspec.json.encode(self.validated(), order="deterministic")
 
     def variants(self) -> Iterator[Variant]:
         """All variants of all components, in the package's order."""
         for component in self.components:
             yield from component.variants
-
-
-#: Writes bytes; a model's own method writes text, which costs two copies of it.
-_MANIFEST = TypeAdapter(Manifest)
-
-
-def _in_order(value: object) -> Any:
-    if isinstance(value, BaseModel):
-        # Unset optional fields are left out, so that adding one does not change old packages.
-        return {
-            name: _in_order(item)
-            for name in type(value).model_fields
-            if (item := getattr(value, name)) is not None
-        }
-    if isinstance(value, dict):
-        return {key: _in_order(value[key]) for key in sorted(value)}
-    if isinstance(value, tuple):
-        return [_in_order(item) for item in value]
-    return value

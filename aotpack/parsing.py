@@ -8,10 +8,11 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-from pydantic import ValidationError
+import msgspec
 
-from aotpack._text import shortened
-from aotpack._values import refuse_ambiguous_json
+from aotpack._field_errors import issue_of
+from aotpack._text import clipped, shortened
+from aotpack._values import read_unambiguous_json, unknown_keys
 from aotpack.errors import LimitExceeded, ManifestError, NewerFormat
 from aotpack.manifest import ALIGNED_FROM, FORMAT_VERSION, MAX_VALUES, PAGE_SIZE, File, Manifest, Segment
 from aotpack.paths import caseless, name_issue, path_issue
@@ -43,22 +44,23 @@ def parse(text: bytes) -> Manifest:
             )
     with _collecting_no_garbage():
         try:
-            # Keys that are unknown are looked for below, where there cannot be a million in one object.
-            manifest = Manifest.model_validate_json(text, extra="ignore")
-            if manifest.as_read() != text:
-                # pydantic lets duplicate keys and NaN through. Bytes that it writes back as they were have
-                # neither; all others are read once more by a parser that can refuse them.
-                try:
-                    refuse_ambiguous_json(text)
-                except RecursionError:
-                    raise LimitExceeded("nested too deeply", where="manifest") from None
-                except ValueError as error:
-                    raise ManifestError(str(error), where="manifest") from None
+            manifest = Manifest.from_json(text)
+            # msgspec overlooks keys that stand twice or are unknown. Bytes that it writes back as they were
+            # have neither. All others are read once more without types, and where these differ too, by a
+            # parser that looks for keys that stand twice.
+            if msgspec.json.encode(manifest) != text:
+                raw = msgspec.json.decode(text)
+                if msgspec.json.encode(raw) != text:
+                    raw = read_unambiguous_json(text)
                 # A newer minor version may add keys; nothing else may.
-                if not newer_minor:
-                    Manifest.model_validate_json(text, extra="forbid")
-        except ValidationError as error:
+                if not newer_minor and (unknown := next(unknown_keys(manifest, raw), None)) is not None:
+                    raise ManifestError("unknown key", where=clipped(unknown, 200))
+        except msgspec.DecodeError as error:
             raise _as_manifest_error(error) from None
+        except RecursionError:
+            raise LimitExceeded("nested too deeply", where="manifest") from None
+        except ValueError as error:
+            raise ManifestError(str(error), where="manifest") from None
         # So many say enough; to find all that an attacker can put in would take long.
         issues = list(itertools.islice(_contradictions(manifest), _MAX_ISSUES))
     if issues:
@@ -105,18 +107,10 @@ def _check_version(text: bytes) -> bool:
     return found > ours
 
 
-def _as_manifest_error(error: ValidationError) -> ManifestError | LimitExceeded:
-    first = error.errors(include_url=False, include_context=False)[0]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    kind = LimitExceeded if first["type"] in {"too_long", "string_too_long"} else ManifestError
-    # Not a whole manifest, nor an attacker's megabyte.
-    is_short = isinstance(first["input"], (bool, int, float, str)) and len(repr(first["input"])) <= 60
-    return kind(
-        first["msg"] + more,
-        where=(where or "manifest") if len(where) <= 200 else f"{where[:200]}...",
-        found=repr(first["input"]) if is_short and first["type"] != "json_invalid" else None,
-    )
+def _as_manifest_error(error: msgspec.DecodeError) -> ManifestError | LimitExceeded:
+    issue = issue_of(error, Manifest)
+    kind = LimitExceeded if issue.is_too_long else ManifestError
+    return kind(issue.what, where=issue.where or "manifest")
 
 
 def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
 from aotpack._input_file import read_input
 from aotpack._values import Sha256, Text, Value, parse_value
@@ -57,12 +57,12 @@ class RecordFile(Value):
     package: Text
     #: sha256 of its manifest.
     digest: Sha256
-    entries: Annotated[tuple[RecordEntry, ...], Field(max_length=MAX_VARIANTS)] = ()
+    entries: Annotated[tuple[RecordEntry, ...], Meta(max_length=MAX_VARIANTS)] = ()
 
 
 def records_text(file: RecordFile) -> str:
     """What stands in a file of records."""
-    return file.model_dump_json(indent=2, exclude_none=True) + "\n"
+    return file.to_json(indent=2) + "\n"
 
 
 def files_digest(variant: Variant) -> str:
@@ -144,8 +144,8 @@ def with_records(components: Iterable[Component], files: Sequence[RecordFile]) -
                     found=len(records),
                     expected=f"at most {MAX_RECORDS}",
                 )
-            variants.append(variant.model_copy(update={"records": records}))
-        found.append(component.model_copy(update={"variants": tuple(variants)}))
+            variants.append(variant.replace(records=records))
+        found.append(component.replace(variants=tuple(variants)))
     start = 0
     for file in files:
         if taken.isdisjoint(range(start, start + len(file.entries))):

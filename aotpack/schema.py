@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from aotpack._values import Value
 from aotpack.builder.report import BuildReport
 from aotpack.builder.spec_file import BuildFile
 from aotpack.difference import Difference
@@ -39,7 +41,7 @@ from aotpack.tuning import Tuning
 __all__ = ["DOCUMENTS", "schemas", "write"]
 
 #: The kinds of document, by name, and the value that each one is.
-DOCUMENTS: Mapping[str, type[BaseModel]] = {
+DOCUMENTS: Mapping[str, type[BaseModel | Value]] = {
     "build-file": BuildFile,
     "build-report": BuildReport,
     "cache": CacheDocument,
@@ -92,9 +94,17 @@ class _Untitled(GenerateJsonSchema):
         return False
 
 
-def _schema(name: str, value: type[BaseModel]) -> dict[str, Any]:
+def _schema(name: str, value: type[BaseModel | Value]) -> dict[str, Any]:
     # "validation" is what a reader accepts: keys that have a default may be left out.
-    generated = value.model_json_schema(mode="validation", schema_generator=_Untitled)
+    if issubclass(value, BaseModel):
+        generated = value.model_json_schema(mode="validation", schema_generator=_Untitled)
+    else:
+        (generated,), components = msgspec.json.schema_components([value], ref_template="#/$defs/{name}")
+        for part in components.values():
+            if "properties" in part:
+                part["additionalProperties"] = False
+        # Defaults of tuples are tuples, which JSON has not.
+        generated = json.loads(json.dumps(components.pop(value.__name__) | {"$defs": components}))
     # A URN, for the schemas are files of a release and not pages at an address.
     identity = {"$schema": _DIALECT, "$id": f"urn:aotpack:schema:{name}", "title": f"aotpack {name}"}
     return identity | {key: item for key, item in generated.items() if key != "title"}

@@ -227,7 +227,7 @@ class _Wanted:
         taken = [
             each for each in self._component.variants if other_shapes(each, self._component, bound) is None
         ]
-        return self._component.model_copy(update={"variants": tuple(taken)}) if taken else self._component
+        return self._component.replace(variants=tuple(taken)) if taken else self._component
 
     def narrow(self, variant: Variant, verdict: Verdict) -> Verdict:
         """The verdict on a variant that is not UNSUPPORTED, or that if it takes other shapes."""

@@ -10,7 +10,6 @@ such variant. What the user of a package sets for a session of their own is not 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from aotpack._text import shortened
-from aotpack._values import refuse_ambiguous_json
+from aotpack._values import read_unambiguous_json
 from aotpack.manifest import SessionSettings
 
 __all__ = ["Form", "Integer", "Integers", "JsonSections", "OneOf", "Setting", "settings_issue"]
@@ -111,8 +110,7 @@ class JsonSections:
         if len(value) > _MAX_JSON:
             return False
         try:
-            refuse_ambiguous_json(value.encode())
-            outer = json.loads(value)
+            outer = read_unambiguous_json(value.encode())
         except (ValueError, RecursionError):
             return False
         return isinstance(outer, dict) and all(

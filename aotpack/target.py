@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from msgspec import ValidationError
 
 from aotpack._values import Name, Value
 from aotpack.errors import UnknownName, UsageError
@@ -58,9 +57,9 @@ class Target(Value):
     #: Its blobs hold the weights that the components of a package have in common once.
     shares_weights: bool = False
     #: Given to the EP when compiling and again when loading.
-    provider_options: dict[str, str] = Field(default={})
+    provider_options: dict[str, str] = {}
     #: Set in the process that compiles, and in the one that emulates this target here.
-    environment: dict[str, str] = Field(default={})
+    environment: dict[str, str] = {}
     requires: Requirements = Requirements()
 
 
@@ -77,8 +76,7 @@ def read_catalogue(text: str, *, where: str) -> tuple[Target, ...]:
     try:
         tables: list[dict[str, Any]] = tomllib.loads(text)["target"]
         by_name = {table.get("name"): table for table in tables}
-        # Through JSON-like lax mode for the lists: TOML has no tuples.
-        return tuple(Target.model_validate(_complete(table, by_name), strict=False) for table in tables)
+        return tuple(Target.from_builtins(_complete(table, by_name)) for table in tables)
     except (tomllib.TOMLDecodeError, KeyError, ValidationError) as error:
         raise UsageError("is not a catalogue of targets", where=where, found=error) from None
 
@@ -93,6 +91,8 @@ def _complete(table: dict[str, Any], by_name: Mapping[Any, dict[str, Any]]) -> d
 
 @functools.cache
 def _built_in() -> tuple[Target, ...]:
+    from importlib import resources
+
     text = resources.files("aotpack").joinpath("catalog.toml").read_text(encoding="utf-8")
     return read_catalogue(text, where="catalog.toml")
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from msgspec import Meta
 
 from aotpack._values import Count, Sha256, Text, Value, parse_value
 from aotpack.errors import OutputError
@@ -58,7 +58,7 @@ class Tuning(Value):
     component: Text
     #: `Machine.key` of the machine.
     machine: Sha256
-    measurements: Annotated[tuple[Measurement, ...], Field(max_length=MAX_VARIANTS)]
+    measurements: Annotated[tuple[Measurement, ...], Meta(max_length=MAX_VARIANTS)]
 
 
 class TuningStore:
@@ -84,7 +84,7 @@ class TuningStore:
         """
         path = self._path(tuning.digest, tuning.component, tuning.machine)
         try:
-            write_note(self._root, path, tuning.model_dump_json(indent=2) + "\n")
+            write_note(self._root, path, tuning.to_json(indent=2) + "\n")
         except OSError as error:
             raise OutputError(
                 f"cannot be written: {error.strerror}", where=path, hint="set AOTPACK_CACHE to another folder"

@@ -55,10 +55,10 @@ def _completed(package: Path, added: Mapping[str, tuple[Path, Path]], output: Pa
         }
         for target, files in added.items():
             own = {"toolchain": "openvino", "device": "cpu", "numerics": None}
-            variants.append(like.model_copy(update={"id": target, "target": target, **own}))
+            variants.append(like.replace(id=target, target=target, **own))
             contents["main", target] = [(file.name, file) for file in files]
-        component = component.model_copy(update={"variants": tuple(variants)})
-        write(output, reader.manifest.model_copy(update={"components": (component,)}), contents)
+        component = component.replace(variants=tuple(variants))
+        write(output, reader.manifest.replace(components=(component,)), contents)
 
 
 def loose(reader: PackageReader, folder: Path) -> dict[str, list[tuple[str, Content]]]:

@@ -145,7 +145,7 @@ def every(folder: Path) -> None:
     """All that can be compiled for here out of one build file, as a table of Markdown."""
     file = lay_out(folder / "every")
     report = build_spec(read_build_file(file), keep_going=True)
-    (folder / "every" / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
+    (folder / "every" / "report.json").write_text(report.to_json(indent=2), encoding="utf-8")
     print("| target | hardware | model | nodes | error | ran on | compatibility string |")
     print("| --- | --- | --- | ---: | ---: | --- | --- |")
     kinds: dict[str, str] = {}

@@ -163,13 +163,13 @@ def many(package: Path, output: Path, count: int) -> Path:
         for number in range(count):
             # The one that fits is there once, and last: no one stops early at it.
             source = compiled[-1] if number == count - 1 else compiled[number % (len(compiled) - 1)]
-            variant = source.model_copy(update={"id": f"v{number}"})
+            variant = source.replace(id=f"v{number}")
             variants.append(variant)
             contents[component.name, variant.id] = [
                 (file.path, StoredFile(reader, file)) for file in source.files
             ]
-        component = component.model_copy(update={"variants": tuple(variants)})
-        write(output, reader.manifest.model_copy(update={"components": (component,)}), contents)
+        component = component.replace(variants=tuple(variants))
+        write(output, reader.manifest.replace(components=(component,)), contents)
     return output
 
 

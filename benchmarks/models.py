@@ -22,7 +22,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import TypeAdapter
+import msgspec
 
 from aotpack.builder.report import Row
 from aotpack.probing import probe
@@ -36,7 +36,6 @@ _BEGIN, _END = "<!-- begin of what benchmarks.models prints -->\n", "<!-- end --
 _LONGEST = 320
 #: What the table says by itself.
 _NOT_RUN = re.compile(r"Not run here: [^.]*\. ?")
-_ROWS = TypeAdapter(list[Row])
 _DISTRIBUTIONS = (
     "onnxruntime",
     "onnxruntime-ep-openvino",
@@ -85,12 +84,12 @@ def _rows(real: RealBuild, targets: Sequence[str], kept: Path | None) -> list[Ro
     """What became of a model, built now or, where `kept` has it, before."""
     file = kept / f"{real.name}.json" if kept else None
     if file is not None and file.exists():
-        return _ROWS.validate_json(file.read_bytes())
+        return msgspec.json.decode(file.read_bytes(), type=list[Row])
     with tempfile.TemporaryDirectory() as folder:
         rows = build_real(real, targets, Path(folder), reuse=False)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(_ROWS.dump_json(rows, indent=1))
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1))
     return rows
 
 

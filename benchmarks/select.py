@@ -92,7 +92,9 @@ def component_of(written: list[str], toolchain: str) -> Component:
     )
     source = Source(sha256="a" * 64, size=1, opsets={"": 17})
     component = Component(name="main", source=source, inputs=(), outputs=(), variants=variants)
-    return parse(Manifest(name="b", components=(component,), segments=(segment,)).to_json()).components[0]
+    return parse(
+        Manifest(name="b", components=(component,), segments=(segment,)).canonical_json()
+    ).components[0]
 
 
 def ort_package(folder: Path, written: list[str], toolchain: str) -> Path:

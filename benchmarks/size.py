@@ -77,8 +77,8 @@ def _size(files: Sequence[tuple[str, Content]]) -> int:
 def _ordered(manifest: Manifest, targets: list[str]) -> Manifest:
     (component,) = manifest.components
     by_target = {variant.target: variant for variant in component.variants}
-    some = component.model_copy(update={"variants": tuple(by_target[target] for target in targets)})
-    return manifest.model_copy(update={"components": (some,)})
+    some = component.replace(variants=tuple(by_target[target] for target in targets))
+    return manifest.replace(components=(some,))
 
 
 def _row(name: str, size: int, total: int) -> None:

@@ -158,11 +158,9 @@ def _package_of(count: int, work: Path) -> Path:
             onnx = work / "onnx" / str(number)
             onnx.parent.mkdir(exist_ok=True)
             onnx.write_bytes(reader.read_file(variant.files[0]) + number.to_bytes(4, "big"))
-            variants.append(variant.model_copy(update={"id": f"{variant.target}-{number}"}))
+            variants.append(variant.replace(id=f"{variant.target}-{number}"))
             contents["main", variants[-1].id] = [("model.onnx", onnx), (variant.files[1].path, weights)]
-        manifest = reader.manifest.model_copy(
-            update={"components": (component.model_copy(update={"variants": tuple(variants)}),)}
-        )
+        manifest = reader.manifest.replace(components=(component.replace(variants=tuple(variants)),))
         writer.write(work / f"{count}.aotpack", manifest, contents)
     return work / f"{count}.aotpack"
 

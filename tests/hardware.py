@@ -23,12 +23,8 @@ def _qemu() -> str | None:
 
 
 #: This machine if its CPU is Intel's; else what `EMULATOR` makes of it.
-INTEL = probe().model_copy(
-    update={
-        "cpu": probe().cpu.model_copy(
-            update={} if _IS_INTEL else {"vendor": "GenuineIntel", "features": _HASWELL}
-        )
-    }
+INTEL = probe().replace(
+    cpu=probe().cpu.replace(**{} if _IS_INTEL else {"vendor": "GenuineIntel", "features": _HASWELL})
 )
 
 #: The command in front of a program that shall run on `INTEL`; None if there is none. It does for questions

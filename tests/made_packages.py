@@ -29,9 +29,7 @@ def variant(name: str, text: str | None = None, *, called: str | None = None) ->
 
 def portable() -> Variant:
     """The untouched ONNX."""
-    return variant(PORTABLE).model_copy(
-        update={"compatibility": Compatibility(requires=Requirements()), "id": PORTABLE}
-    )
+    return variant(PORTABLE).replace(compatibility=Compatibility(requires=Requirements()), id=PORTABLE)
 
 
 def component(*variants: Variant) -> Component:

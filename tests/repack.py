@@ -39,12 +39,12 @@ def repack(
                     (file.path, (files and files(variant, file.path)) or StoredFile(reader, file))
                     for file in variant.files
                 ]
-            components.append(component.model_copy(update={"variants": tuple(variants)}))
-        write(output, reader.manifest.model_copy(update={"components": tuple(components)}), contents)
+            components.append(component.replace(variants=tuple(variants)))
+        write(output, reader.manifest.replace(components=tuple(components)), contents)
     return output
 
 
 def with_string(variant: Variant, text: str | None) -> Variant:
     """`variant` with another compatibility string."""
-    compatibility = variant.compatibility.model_copy(update={"ep_string": text})
-    return variant.model_copy(update={"compatibility": compatibility})
+    compatibility = variant.compatibility.replace(ep_string=text)
+    return variant.replace(compatibility=compatibility)

@@ -144,7 +144,7 @@ def test_the_sentence_names_the_domains_and_nothing_that_a_terminal_obeys() -> N
 
 def test_a_variant_that_needs_a_library_is_unsupported_without_one() -> None:
     requires = Requirements(custom_ops=("test.ops",))
-    needing = portable().model_copy(update={"compatibility": Compatibility(requires=requires)})
+    needing = portable().replace(compatibility=Compatibility(requires=requires))
     rules = toolchains()[needing.toolchain]
     verdict = judge(needing, probe(), rules, here=True)
     assert (verdict.grade, verdict.code) == (Grade.UNSUPPORTED, Code.CUSTOM_OPS_MISSING)

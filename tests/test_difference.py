@@ -59,7 +59,7 @@ def test_another_licence_is_a_difference(tmp_path: Path) -> None:
     for spdx in ("MIT", None):
         paths.append(tmp_path / f"{spdx}.aotpack")
         (tmp_path / "m").write_bytes(b"m")
-        manifest = manifest_of(files).model_copy(update={"license": spdx})
+        manifest = manifest_of(files).replace(license=spdx)
         write(paths[-1], manifest, {("main", "a"): [("m", tmp_path / "m")]})
     with PackageReader.open(paths[0]) as one, PackageReader.open(paths[1]) as other:
         (change,) = diff(one, other).changes

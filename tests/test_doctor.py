@@ -57,8 +57,8 @@ INTEL_NPU = Npu(vendor="intel", architecture="4000")
 
 
 def npu_blob(built_by: str) -> Variant:
-    return variant("openvino", OPENVINO, "of a form that is not known").model_copy(
-        update={"device": "npu", "built_with": {"openvino": built_by}}
+    return variant("openvino", OPENVINO, "of a form that is not known").replace(
+        device="npu", built_with={"openvino": built_by}
     )
 
 
@@ -73,7 +73,7 @@ BLOB = variant("openvino", OPENVINO, string_for("2026.4.1", AVX2), arch="x86_64"
         (BLOB, openvino("2026.4.1", "AuthenticAMD"), "fresh", None),
         (BLOB, openvino("2026.5.0"), "stale", Code.RUNTIME_VERSION),
         (BLOB, openvino("2026.5.0", "AuthenticAMD"), "stale", Code.RUNTIME_VERSION),
-        (BLOB, openvino("2026.4.1").model_copy(update={"onnxruntime": "1.31.0"}), "stale", Code.ORT_VERSION),
+        (BLOB, openvino("2026.4.1").replace(onnxruntime="1.31.0"), "stale", Code.ORT_VERSION),
         (BLOB, Machine(onnxruntime="1.32.0", eps={}), "unknown", Code.EP_MISSING),
         (BLOB, Machine(onnxruntime="1.32.0"), "unknown", Code.NOT_IN_PROFILE),
         (variant("openvino", OPENVINO, "junk"), openvino("2026.4.1"), "unknown", Code.STRING_MALFORMED),
@@ -113,7 +113,7 @@ BLOB = variant("openvino", OPENVINO, string_for("2026.4.1", AVX2), arch="x86_64"
         (variant("nobody", "NobodyExecutionProvider", None), Machine(), "unknown", Code.TOOLCHAIN_UNKNOWN),
         # Of a blob for an NPU only the release that built it is known: the same one takes it.
         *(
-            (npu_blob("2026.4.1"), openvino(release).model_copy(update={"npus": npus}), state, code)
+            (npu_blob("2026.4.1"), openvino(release).replace(npus=npus), state, code)
             for npus, why in (((INTEL_NPU,), Code.STRING_NOT_APPLICABLE), ((), Code.NO_DEVICE))
             for release, state, code in (("2026.4.1", "fresh", None), ("2026.5.0", "unknown", why))
         ),
@@ -131,8 +131,8 @@ def test_a_fresh_one_for_another_device_says_so_in_words_that_are_not_those_of_a
     assert here.reason.startswith("The runtime takes what built it. It is for another machine: ")
     assert "ISA class" in here.reason
     own = openvino("2026.4.1")
-    cpu = own.cpu.model_copy(update={"features": ("avx", "avx2", "sse4_1")})
-    assert finding(BLOB, own.model_copy(update={"cpu": cpu})).reason == "The runtime takes what built it."
+    cpu = own.cpu.replace(features=("avx", "avx2", "sse4_1"))
+    assert finding(BLOB, own.replace(cpu=cpu)).reason == "The runtime takes what built it."
 
 
 def test_an_engine_of_another_release_is_stale_whatever_the_gpu() -> None:

@@ -152,7 +152,7 @@ def test_no_machine_gets_what_does_not_fit_it() -> None:
 
 def test_machines_are_names_files_and_folders(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        (tmp_path / f"{name}.json").write_text(Machine(os="linux").model_dump_json(), encoding="utf-8")
+        (tmp_path / f"{name}.json").write_text(Machine(os="linux").to_json(), encoding="utf-8")
     (tmp_path / "notes.txt").write_text("no profile")
     found = machines_of(["rtx-50", str(tmp_path), str(tmp_path / "one.json")])
     assert list(found) == ["rtx-50", "one", "two"]
@@ -162,9 +162,9 @@ def test_machines_are_names_files_and_folders(tmp_path: Path) -> None:
 
 def test_two_machines_of_one_name_are_not_taken_for_one(tmp_path: Path) -> None:
     path = tmp_path / "rtx-50.json"
-    path.write_text(FLEET["rtx-50"].model_dump_json(), encoding="utf-8")
+    path.write_text(FLEET["rtx-50"].to_json(), encoding="utf-8")
     assert list(machines_of(["rtx-50", str(path)])) == ["rtx-50"], "the same one twice"
-    path.write_text(Machine(os="linux").model_dump_json(), encoding="utf-8")
+    path.write_text(Machine(os="linux").to_json(), encoding="utf-8")
     with pytest.raises(ProfileError, match="rtx-50: two machines have this name"):
         machines_of(["rtx-50", str(tmp_path)])
 
@@ -197,7 +197,7 @@ STRANGE = (
 
 @pytest.mark.parametrize(("target", "text"), STRANGE)
 def test_a_string_of_an_unknown_form_fits_no_machine(target: str, text: str | None) -> None:
-    strange = variant(target).model_copy(update={"compatibility": Compatibility(ep_string=text)})
+    strange = variant(target).replace(compatibility=Compatibility(ep_string=text))
     for name, selection in cover(component(strange, portable()), machines_of([])).selections.items():
         assert selection.chosen is not None
         assert selection.chosen.portable, name
@@ -215,8 +215,8 @@ def test_a_string_of_an_unknown_form_fits_no_machine(target: str, text: str | No
     ids=["an ARM with AVX2", "AVX2 without AVX", "AVX-512 without its foundation"],
 )
 def test_a_profile_that_lies_of_its_cpu_gets_nothing_compiled_for_it(lie: dict[str, object]) -> None:
-    desktop = FLEET["avx2-desktop"].model_dump() | lie
-    machine = Machine.model_validate(desktop, strict=False)
+    desktop = FLEET["avx2-desktop"].to_builtins() | lie
+    machine = Machine.from_builtins(desktop)
     (selection,) = cover(component(AVX2, portable()), {"liar": machine}).selections.values()
     assert selection.chosen is not None
     assert selection.chosen.portable

@@ -193,7 +193,7 @@ def test_what_was_compiled_for_a_lesser_device_does_not_take_the_place_of_a_bett
     events: list[Event] = []
     with api.open(small) as package:
         ort, portable = package.component().variants
-        npu = ort.model_copy(update={"id": "npu", "device": "npu"})
+        npu = ort.replace(id="npu", device="npu")
         assert portable.target == "portable"
         older = Verdict(Grade.PREFER_RECOMPILATION, Code.OLDER_DEVICE, "As if it were older.")
         fits = Verdict(Grade.OPTIMAL, Code.PORTABLE, "As ever.")
@@ -203,7 +203,7 @@ def test_what_was_compiled_for_a_lesser_device_does_not_take_the_place_of_a_bett
             assert loaded.candidate.id == "npu"
         assert EventCode.RECOMPILED not in {event.code for event in events}
         # Once nothing but the portable variant is left, the CPU is worth compiling for.
-        refused = npu.model_copy(update={"toolchain": "nobody"})
+        refused = npu.replace(toolchain="nobody")
         left = Selection("main", (Candidate(refused, older, True), Candidate(portable, fits, True)))
         loaded = package.load_first(left, on_miss="compile", on_event=events.append)
     assert not loaded.candidate.portable
@@ -229,7 +229,7 @@ def test_what_a_listener_raises_is_the_callers(small: Path) -> None:
 
 def test_the_last_resort_is_reported_before_it_is_tried(small: Path, tmp_path: Path) -> None:
     def of_nobody(variant: Variant) -> Variant:
-        return variant.model_copy(update={"toolchain": "nobody"})
+        return variant.replace(toolchain="nobody")
 
     events: list[Event] = []
     with api.open(repack(small, tmp_path / "n.aotpack", of_nobody)) as package:

@@ -86,7 +86,7 @@ def test_a_known_machine_is_told_in_the_words_of_the_data_it_is_judged_by(name: 
 
 def test_what_is_probed_here_is_read_back_the_same(tmp_path: Path) -> None:
     path = tmp_path / "me.json"
-    path.write_text(probe().model_dump_json(), encoding="utf-8")
+    path.write_text(probe().to_json(), encoding="utf-8")
     assert read_profile(path) == probe()
     assert find_machine(str(path)).key() == probe().key()
 
@@ -106,14 +106,23 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         (b'{"colour": "red"}', "colour"),
         (b'{"memory": -1}', "memory"),
         (b'{"profile": "2"}', "profile"),
-        (b'{"npus": [{"architecture": "v73"}]}', "npus.0.vendor"),
+        (b'{"npus": [{"architecture": "v73"}]}', r"npus\[0\]: .*`vendor`"),
         (b"[" * 200_000, "not a machine profile"),
         (b" " * (MAX_PROFILE_SIZE + 1), "has 1048577 bytes; expected at most 1048576"),
         (b'{"name": ' + b"9" * 5000 + b"}", "a number has 5000 digits"),
-        (json.dumps({"name": "x" * 1025}).encode(), "name: String should have at most 1024"),
-        (json.dumps({"cpu": {"features": ["x"] * 4097}}).encode(), "cpu.features: .*at most 4096"),
-        (json.dumps({"environment": {"x" * 1025: ""}}).encode(), "environment.x{188}[.]{3}: .*at most 1024"),
-        (json.dumps({"npus": [{"vendor": "x", "vtcm_mb": 2**64}]}).encode(), "npus.0.vtcm_mb"),
+        (json.dumps({"name": "x" * 1025}).encode(), "name: Expected `str` of length <= 1024"),
+        (
+            json.dumps({"cpu": {"features": ["x"] * 4097}}).encode(),
+            "cpu.features: Expected `array` of length <= 4096",
+        ),
+        (
+            json.dumps({"environment": {"x" * 1025: ""}}).encode(),
+            "environment: Expected `str` of length <= 1024 as a key",
+        ),
+        (
+            json.dumps({"npus": [{"vendor": "x", "vtcm_mb": 2**64}]}).encode(),
+            r"npus\[0\]\.vtcm_mb: Expected `int`",
+        ),
         (json.dumps({"name": "x"}).encode("utf-16"), "is UTF-16; expected UTF-8"),
     ],
 )
@@ -144,9 +153,7 @@ def test_a_lie_about_a_cpu_is_seen(arch: str | None, features: tuple[str, ...]) 
 
 
 def test_another_driver_or_ep_is_another_machine_and_another_name_is_not() -> None:
-    said = json.loads(probe().model_dump_json())
-    assert (
-        Machine.model_validate_json(json.dumps(said | {"name": "other", "memory": 1})).key() == probe().key()
-    )
+    said = json.loads(probe().to_json())
+    assert Machine.from_json(json.dumps(said | {"name": "other", "memory": 1})).key() == probe().key()
     said["eps"]["OpenVINOExecutionProvider"] = {"version": "0.0.1"}
-    assert Machine.model_validate_json(json.dumps(said)).key() != probe().key()
+    assert Machine.from_json(json.dumps(said)).key() != probe().key()

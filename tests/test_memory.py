@@ -59,15 +59,13 @@ def test_nothing_large_is_kept_of_what_variants_require() -> None:
             separators=(",", ":"),
         )
         many = [
-            variant("openvino-cpu-avx2", f"{string}{' ' * index}", called=f"v{index}").model_copy(
-                update={
-                    "compatibility": Compatibility(
-                        ep_string=f"{string}{' ' * index}",
-                        requires=Requirements(
-                            arch="x86_64", isa=(f"{index}{long}",), onnxruntime=">=1" + " " * index * 1000
-                        ),
-                    )
-                }
+            variant("openvino-cpu-avx2", f"{string}{' ' * index}", called=f"v{index}").replace(
+                compatibility=Compatibility(
+                    ep_string=f"{string}{' ' * index}",
+                    requires=Requirements(
+                        arch="x86_64", isa=(f"{index}{long}",), onnxruntime=">=1" + " " * index * 1000
+                    ),
+                )
             )
             for index in range(20)
         ]

@@ -25,7 +25,7 @@ SEEN = Coverage(nodes=2755, compiled=958, partitions=32, left_on_cpu={"GridSampl
 
 
 def covered(name: str, coverage: Coverage | None, text: str | None = None) -> Variant:
-    return variant(name, text).model_copy(update={"coverage": coverage})
+    return variant(name, text).replace(coverage=coverage)
 
 
 NPU = covered("qnn-htp-v73", SEEN, string_for(73, 60, 8, "5.51.0"))
@@ -92,7 +92,7 @@ def partly(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     aotpack.build(small_model, targets=["ort-cpu"], output=folder / "m.aotpack")
 
     def little(each: Variant) -> Variant:
-        return each if each.target == "portable" else each.model_copy(update={"coverage": SEEN})
+        return each if each.target == "portable" else each.replace(coverage=SEEN)
 
     return repack(folder / "m.aotpack", folder / "partly.aotpack", little)
 

@@ -54,7 +54,7 @@ def test_no_policy_makes_a_variant_fit_and_the_order_is_the_documented_one(
     component: Component, policy: Policy, name: str, data: st.DataObject
 ) -> None:
     variants = data.draw(st.permutations(component.variants))
-    shuffled = component.model_copy(update={"variants": tuple(variants)})
+    shuffled = component.replace(variants=tuple(variants))
     unsupported = {
         item.id
         for item in choose(shuffled, MACHINES[name], Policy(emulate=policy.emulate)).candidates
@@ -87,7 +87,7 @@ def test_forgetting_a_field_of_a_profile_never_makes_a_variant_fit(
 ) -> None:
     whole = MACHINES[name]
     blank = Machine()
-    part = whole.model_copy(update={field: getattr(blank, field) for field in forgotten})
+    part = whole.replace(**{field: getattr(blank, field) for field in forgotten})
     fits = (Grade.OPTIMAL, Grade.PREFER_RECOMPILATION)
     before = {item.id for item in choose(component, whole).candidates if item.verdict.grade in fits}
     after = {item.id for item in choose(component, part).candidates if item.verdict.grade in fits}
@@ -166,7 +166,7 @@ def test_measured_latency_comes_first_and_a_crash_leaves_a_variant_out(component
 
 
 def test_a_notebook_shows_what_a_package_says_as_text(component: Component) -> None:
-    forged = component.variants[0].model_copy(update={"id": "<script>", "toolchain": "<i>"})
-    drawn = choose(component.model_copy(update={"variants": (forged,)}), Machine())._repr_html_()
+    forged = component.variants[0].replace(id="<script>", toolchain="<i>")
+    drawn = choose(component.replace(variants=(forged,)), Machine())._repr_html_()
     assert "&lt;script&gt;" in drawn and "&lt;i&gt;" in drawn
     assert "<script>" not in drawn and "<i>" not in drawn

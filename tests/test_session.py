@@ -29,7 +29,7 @@ def variant(**settings: object) -> Variant:
         toolchain="ort",
         ep="CPUExecutionProvider",
         device="cpu",
-        session=SessionSettings.model_validate(settings),
+        session=SessionSettings.from_builtins(settings),
     )
 
 

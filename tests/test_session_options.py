@@ -100,7 +100,7 @@ def test_a_candidate_that_is_refused_leaves_nothing_in_them_for_the_next(path: P
         selection = package.select(emulate=True)
         assert selection.chosen is not None
         assert selection.chosen.id == blob.id
-        broken = blob.model_copy(update={"compatibility": blob.compatibility, "files": blob.files[:1]})
+        broken = blob.replace(compatibility=blob.compatibility, files=blob.files[:1])
         assert broken.files[0].path
         candidates = (selection.chosen._replace(variant=broken), *selection.candidates[1:])
         for file in folder.rglob("*"):
@@ -173,7 +173,7 @@ def variant(**settings: object) -> Variant:
         toolchain="ort",
         ep="CPUExecutionProvider",
         device="cpu",
-        session=SessionSettings.model_validate(settings),
+        session=SessionSettings.from_builtins(settings),
     )
 
 

@@ -51,10 +51,10 @@ def test_another_machine_package_or_component_finds_nothing(
 ) -> None:
     keep(tmp_path, FAST)
     store = TuningStore(tmp_path)
-    assert store.read(DIGEST, "main", MACHINE.model_copy(update=change)) == {}
+    assert store.read(DIGEST, "main", MACHINE.replace(**change)) == {}
     assert store.read(OTHER, "main", MACHINE) == {}
     assert store.read(DIGEST, "other", MACHINE) == {}
-    assert store.read(DIGEST, "main", MACHINE.model_copy(update={"name": "renamed", "memory": 1}))
+    assert store.read(DIGEST, "main", MACHINE.replace(name="renamed", memory=1))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"package": "p"}', b"\xff\xfe"])

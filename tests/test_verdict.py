@@ -60,7 +60,7 @@ def variant(text: str | None = "string", **given: object) -> Variant:
         "ep": EP,
         "device": "cpu",
     }
-    return Variant.model_validate(values | {"compatibility": Compatibility(ep_string=text)} | given)
+    return Variant.from_builtins(values | {"compatibility": Compatibility(ep_string=text)} | given)
 
 
 @pytest.mark.parametrize("own", [Grade.OPTIMAL, Grade.PREFER_RECOMPILATION, Grade.UNKNOWN, Grade.UNSUPPORTED])
@@ -129,21 +129,16 @@ def test_variants_of_equal_strings_are_told_apart_by_what_else_the_rules_look_at
     """A blob that models share has the string of one that they do not, and the emulator cannot load it."""
     text = string_for(73, 60, 8, "5.51.0")
     alone = variant(text, id="alone", toolchain="qnn", ep=QNN, device="npu")
-    sharing = alone.model_copy(
-        update={
-            "id": "sharing",
-            "session": alone.session.model_copy(update={"config": {"ep.share_ep_contexts": "1"}}),
-        }
-    )
+    sharing = alone.replace(id="sharing", session=alone.session.replace(config={"ep.share_ep_contexts": "1"}))
     machine = Machine(arch="x86_64", npus=(), eps={QNN: Ep(version="2.7.0")})
     for order in ((alone, sharing), (sharing, alone)):
         selection = choose(*order, machine=machine, emulate=True)
         assert [each.id for each in selection.accepted] == ["alone"]
         assert [each.verdict.code for each in selection.rejected] == [Code.NO_DEVICE]
     # An NPU of another maker does not help, and what is known of the runtime is said before it.
-    intel = machine.model_copy(update={"npus": (Npu(vendor="intel", architecture="4000"),)})
+    intel = machine.replace(npus=(Npu(vendor="intel", architecture="4000"),))
     assert [each.id for each in choose(sharing, machine=intel, emulate=True).accepted] == []
-    older = machine.model_copy(update={"eps": {QNN: Ep(version="2.6.0")}})
+    older = machine.replace(eps={QNN: Ep(version="2.6.0")})
     (rejected,) = choose(sharing, machine=older, emulate=True).rejected
     assert rejected.verdict.code is Code.RUNTIME_VERSION
 
@@ -181,9 +176,7 @@ def test_what_rules_look_at_is_all_that_their_verdicts_depend_on(name: str) -> N
     machine = find_machine(name)
     judged: dict[Any, Any] = {}
     every = [
-        item
-        for target in catalogue().values()
-        for item in (target, target.model_copy(update={"shares_weights": True}))
+        item for target in catalogue().values() for item in (target, target.replace(shares_weights=True))
     ]
     for target in every:
         rules = toolchains()[target.toolchain]
@@ -214,9 +207,9 @@ def test_what_rules_look_at_is_all_that_their_verdicts_depend_on(name: str) -> N
 )
 def test_a_specifier_that_cannot_be_read_is_unknown_for_its_variant_alone(specifier: str) -> None:
     """A package is chosen from though one of its variants asks for a version that nobody can compare."""
-    machine = MACHINE.model_copy(update={"onnxruntime": "1.32.0"})
+    machine = MACHINE.replace(onnxruntime="1.32.0")
     requires = Requirements(onnxruntime=specifier)
-    bad = variant().model_copy(update={"id": "bad", "compatibility": Compatibility(requires=requires)})
+    bad = variant().replace(id="bad", compatibility=Compatibility(requires=requires))
     good = variant()
     component = Component(
         name="main",

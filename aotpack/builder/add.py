@@ -80,4 +80,4 @@ def add(
         )
         with open_package(built) as other:
             adopt(opened.reader, grown, other.reader, target, force=force)
-    return report.model_copy(update={"package": str(target), "size": target.stat().st_size})
+    return report.replace(package=str(target), size=target.stat().st_size)

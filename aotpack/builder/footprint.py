@@ -36,12 +36,10 @@ def with_footprints(rows: Iterable[Row], manifest: Manifest) -> tuple[Row, ...]:
             if (component, variant) != (row.component, row.id) and own & theirs
         }
         filled.append(
-            row.model_copy(
-                update={
-                    "stored": sum(stored[index] for index in own),
-                    "adds": sum(stored[index] for index in own - seen),
-                    "shares": shares,
-                }
+            row.replace(
+                stored=sum(stored[index] for index in own),
+                adds=sum(stored[index] for index in own - seen),
+                shares=shares,
             )
         )
         seen |= own

@@ -237,7 +237,7 @@ def _size(dimension: Dimension | int, sizes: Mapping[Dimension, int]) -> int:
 
 def _sized(info: TensorInfo, sizes: Mapping[Dimension, int]) -> TensorInfo:
     shape = tuple(_size(each, sizes) for each in _dimensions(info))
-    return info if info.shape is None else info.model_copy(update={"shape": shape})
+    return info if info.shape is None else info.replace(shape=shape)
 
 
 def _shapes(inputs: Sequence[TensorInfo], sizes: Mapping[Dimension, int]) -> dict[str, tuple[int, ...]]:

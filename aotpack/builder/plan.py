@@ -123,12 +123,14 @@ class Job:
                 part.name: {name: list(shape) for name, shape in part.spec.shapes.items()}
                 for part in self.components
             },
-            "target": self.target.model_dump(
-                mode="json", include={"name", "toolchain", "ep", "device", "precision", "architectures"}
-            ),
+            "target": {
+                key: value
+                for key, value in self.target.to_builtins().items()
+                if key in {"name", "toolchain", "ep", "device", "precision", "architectures"}
+            },
             "options": dict(self.target.provider_options),
             "environment": dict(self.target.environment),
-            "session": self.toolchain.session_settings(self.target).model_dump(mode="json"),
+            "session": self.toolchain.session_settings(self.target).to_builtins(),
             "built_with": dict(self.built_with),
             "widen": dict(self.widen),
             **({"custom_ops": list(libraries)} if (libraries := self._libraries_used) else {}),
@@ -289,7 +291,7 @@ def _resolve(wanted: TargetSpec, extra: Iterable[Target], toolchains: Mapping[st
         toolchain = toolchains[target.toolchain]
         if wanted.options:
             options = {**target.provider_options, **wanted.options}
-            target = target.model_copy(update={"provider_options": options})
+            target = target.replace(provider_options=options)
     except UsageError as error:
         raise _placed(error, wanted, "target") from None
     if wanted.precision is not None:
@@ -309,7 +311,7 @@ def _resolve(wanted: TargetSpec, extra: Iterable[Target], toolchains: Mapping[st
         where = _said(wanted, "share_weights") or called
         raise UsageError(f"{target.ep} cannot share weights between components", where=where)
     changes = {"name": wanted.name or target.name, "shares_weights": wanted.share_weights}
-    return target.model_copy(update=changes)
+    return target.replace(**changes)
 
 
 def _said(wanted: TargetSpec, *keys: str) -> str | None:

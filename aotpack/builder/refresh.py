@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from types import MappingProxyType
+from typing import Any, cast
 
 from aotpack.builder.build import build
 from aotpack.builder.jobs.libraries import check_loadable
 from aotpack.builder.jobs.supervise import Workers
+from aotpack.builder.numerics.samples import sample_files
 from aotpack.builder.repair import compiled_shapes
 from aotpack.builder.report import BuildReport, Row
-from aotpack.builder.spec import TargetSpec
+from aotpack.builder.spec import TargetSpec, check_tolerances
 from aotpack.container.partial import check_writable
 from aotpack.custom_ops import GivenLibraries, checked_libraries
 from aotpack.doctor import Finding, examine
 from aotpack.edit import adopt, prune
-from aotpack.errors import BuildFailed, UsageError
+from aotpack.errors import BuildFailed, UnknownName, UsageError
 from aotpack.events import OnEvent
 from aotpack.machine import Machine
 from aotpack.manifest import Component, Variant
@@ -37,6 +41,10 @@ def refresh(
     output: Path,
     *,
     machine: Machine | None = None,
+    tolerance: float | None = None,
+    tolerances: Mapping[str, float] = MappingProxyType({}),
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    check: bool = True,
     on_event: OnEvent | None = None,
     force: bool = False,
     custom_ops: GivenLibraries = (),
@@ -51,15 +59,23 @@ def refresh(
         package: the package, which is left as it is unless it is `output`.
         output: the package to write.
         machine: whose runtimes make a variant stale; by default this computer's.
+        tolerance: the largest error; by default by precision, whatever the former build was told.
+        tolerances: output to its own.
+        inputs: what variants are compared on, as for `aotpack.build`.
+        check: run variants that can run here, and compare them with the portable model.
         on_event: as for `aotpack.build`.
         force: replace a file at `output` that is not a package, too.
         custom_ops: as for `aotpack.build`.
         cache: of results of builds; by default the user's.
 
     Raises:
-        UsageError: a component with stale variants has no portable one, or a library cannot be loaded.
+        UsageError: a component with stale variants has no portable one, a library cannot be loaded, no
+            component has an output of a tolerance, or there are no such inputs.
         PackageError, OutputError: the package is damaged, or `output` cannot be written.
     """
+    check_tolerances(tolerance, tolerances)
+    samples = [Path(each) for each in inputs]
+    sample_files(samples)
     check_writable(output, force=force)
     libraries = checked_libraries(custom_ops)
     with Workers() as workers:
@@ -68,19 +84,44 @@ def refresh(
     with scratch_folder("refresh") as scratch:
         latest = package
         with open_package(package, cache=cache) as opened:
+            known = {info.name for component in opened.manifest.components for info in component.outputs}
+            for name in tolerances:
+                if name not in known:
+                    raise UnknownName("output with a tolerance", name, known)
+            settings = _Settings(
+                tolerance=tolerance,
+                tolerances=tolerances,
+                passed_on={
+                    "inputs": samples,
+                    "check": check,
+                    "on_event": on_event,
+                    "custom_ops": libraries,
+                    "cache": opened.cache,
+                },
+            )
             stale = [item for item in examine(opened.manifest, machine or probe()) if item.state == "stale"]
             for index, component in enumerate(opened.manifest.components):
                 mine = [item for item in stale if item.component == component.name]
                 if mine:
                     folder = scratch / str(index)
                     folder.mkdir()
-                    latest, built = _rebuild(opened, component, mine, latest, folder, on_event, libraries)
+                    latest, built = _rebuild(opened, component, mine, latest, folder, settings)
                     rows.extend(built)
         seconds = sum(row.seconds for row in rows)
         if latest != package or output != package:
             with open_package(latest) as done:
                 prune(done.reader, output, force=force)
     return BuildReport(package=str(output), size=output.stat().st_size, seconds=seconds, rows=tuple(rows))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settings:
+    """What the user says of all variants that are compiled."""
+
+    tolerance: float | None
+    tolerances: Mapping[str, float]
+    #: To `aotpack.build`, as it is.
+    passed_on: Mapping[str, Any]
 
 
 #: What is lost where each component is compiled by itself; sessions are told to share by their settings.
@@ -93,8 +134,7 @@ def _rebuild(
     stale: Iterable[Finding],
     latest: Path,
     folder: Path,
-    on_event: OnEvent | None,
-    custom_ops: tuple[Path, ...],
+    settings: _Settings,
 ) -> tuple[Path, list[Row]]:
     """The package with what could be rebuilt, and a row for each stale variant."""
     portable = next((variant for variant in component.variants if variant.target == PORTABLE), None)
@@ -111,9 +151,9 @@ def _rebuild(
         variant = finding.variant
         built = folder / f"built-{index}.aotpack"
         shapes = compiled_shapes(opened, variant)
-        report = _build(model, variant, built, component, shapes, on_event, custom_ops, opened.cache)
+        report = _build(model, variant, built, component, shapes, settings)
         # A build of one model calls its component otherwise.
-        named = [row.model_copy(update={"component": component.name}) for row in report.rows]
+        named = [row.replace(component=component.name) for row in report.rows]
         if report.package is None:
             rows += named
             continue
@@ -123,7 +163,7 @@ def _rebuild(
             adopt(before.reader, now, new.reader, grown, instead_of=variant.id)
             (fresh,) = new.component().variants
         alone = variant.session.config.keys() - fresh.session.config.keys()
-        rows += [row.model_copy(update={"reason": _ALONE}) if alone else row for row in named]
+        rows += [row.replace(reason=_ALONE) if alone else row for row in named]
         latest = grown
     return latest, rows
 
@@ -134,22 +174,20 @@ def _build(
     output: Path,
     component: Component,
     shapes: dict[str, tuple[int, ...]],
-    on_event: OnEvent | None,
-    custom_ops: tuple[Path, ...],
-    cache: Cache,
+    settings: _Settings,
 ) -> BuildReport:
     wanted = {info.name for info in component.inputs}
+    outputs = {info.name for info in component.outputs}
+    own = {name: value for name, value in settings.tolerances.items() if name in outputs}
     try:
         return build(
             model,
-            targets=[_target_of(variant)],
+            targets=[replace(_target_of(variant), tolerance=settings.tolerance, tolerances=own)],
             output=output,
             shapes={name: shape for name, shape in shapes.items() if name in wanted},
             name=component.name,
             portable=False,
-            on_event=on_event,
-            custom_ops=custom_ops,
-            cache=cache,
+            **settings.passed_on,
         )
     except BuildFailed as error:
         return error.report

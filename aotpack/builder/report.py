@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
-from aotpack._path_text import PathText
 from aotpack._values import Value
 from aotpack.manifest import Coverage, Numerics, Record
 
@@ -44,7 +41,7 @@ class Row(Value):
     #: Bytes that it added to the package: those that no variant before it has.
     adds: int | None = None
     #: ``component/id`` of other variants to the bytes of the package that they share with it.
-    shares: dict[str, int] = Field(default={})
+    shares: dict[str, int] = {}
     ep_string: str | None = None
     coverage: Coverage | None = None
     numerics: Numerics | None = None
@@ -71,7 +68,7 @@ class BuildReport(Value):
     """A whole build."""
 
     #: Path of the package; None if nothing could be put into one.
-    package: PathText | None
+    package: str | None
     #: Bytes of the package.
     size: int | None = None
     seconds: float = 0.0

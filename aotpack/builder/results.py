@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
-from pydantic import Field, ValidationError
+from msgspec import DecodeError
 
 from aotpack._values import Value
 from aotpack.builder.jobs.job import Done
@@ -53,7 +53,7 @@ class _Entry(Value):
 class _History(Value):
     digest: str
     failed: bool
-    ingredients: dict[str, Any] = Field(default={})
+    ingredients: dict[str, Any] = {}
 
 
 class Results:
@@ -74,7 +74,7 @@ class Results:
         """A result, its files linked into the empty `folder`; None if there is none, or it is damaged."""
         entry = self._root / digest
         try:
-            stored = _Entry.model_validate_json(read_note(entry / "done.json"))
+            stored = _Entry.from_json(read_note(entry / "done.json"))
             checks = iter(stored.xxh3)
             parts = []
             for index, part in enumerate(stored.done.parts):
@@ -86,14 +86,14 @@ class Results:
                     if _xxh3(path) != next(checks):
                         raise ValueError(f"{path} was changed")
                     files.append((name, str(path)))
-                parts.append(part.model_copy(update={"files": tuple(files)}))
+                parts.append(part.replace(files=tuple(files)))
             os.utime(entry / "done.json")
         except (OSError, ValueError):
             # Not there, removed at this moment, or damaged: all the same, it is built again.
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True, exist_ok=True)
             return None
-        return stored.done.model_copy(update={"parts": tuple(parts)})
+        return stored.done.replace(parts=tuple(parts))
 
     def put(self, digest: str, done: Done) -> None:
         """Keep a result that is no failure.
@@ -117,12 +117,10 @@ class Results:
                         _link_or_copy(Path(source), path)
                         checks.append(_xxh3(path))
                         files.append((name, relative))
-                    parts.append(part.model_copy(update={"files": tuple(files)}))
-                stored = _Entry(
-                    done=done.model_copy(update={"parts": tuple(parts), "log": ""}), xxh3=tuple(checks)
-                )
+                    parts.append(part.replace(files=tuple(files)))
+                stored = _Entry(done=done.replace(parts=tuple(parts), log=""), xxh3=tuple(checks))
                 entry.mkdir(exist_ok=True)
-                (entry / "done.json").write_text(stored.model_dump_json(), encoding="utf-8")
+                (entry / "done.json").write_text(stored.to_json(), encoding="utf-8")
                 self._replace(entry, self._root / digest, Path(scratch) / "before")
         except OSError as error:
             raise OutputError(
@@ -131,7 +129,7 @@ class Results:
 
     def remember(self, key: str, digest: str, ingredients: Mapping[str, Any], *, failed: bool) -> None:
         """Note what went into `key`, for the next `why_not`."""
-        text = _History(digest=digest, failed=failed, ingredients=dict(ingredients)).model_dump_json()
+        text = _History(digest=digest, failed=failed, ingredients=dict(ingredients)).to_json()
         with contextlib.suppress(OSError):
             self._make(self._history)
             partial = self._history / f".{os.getpid()}-{_name(key)}"
@@ -141,8 +139,8 @@ class Results:
     def why_not(self, key: str, digest: str, ingredients: Mapping[str, Any]) -> str:
         """One sentence on why there is no result with this `digest` for `key`."""
         try:
-            last = _History.model_validate_json(read_note(self._history / f"{_name(key)}.json"))
-        except (OSError, ValidationError):
+            last = _History.from_json(read_note(self._history / f"{_name(key)}.json"))
+        except (OSError, DecodeError):
             return "It was not built for this package before."
         if last.digest == digest:
             return "It failed the last time." if last.failed else "Its result is no longer in the cache."

@@ -291,16 +291,16 @@ def _with_checks(done: Done, kept: Done | None) -> Done:
     if kept is None or len(kept.parts) != len(done.parts):
         return done
     parts = tuple(
-        part.model_copy(update={"checked": before.checked, "unchecked": before.unchecked})
+        part.replace(checked=before.checked, unchecked=before.unchecked)
         for part, before in zip(done.parts, kept.parts, strict=True)
     )
-    return done.model_copy(update={"parts": parts, "check_key": kept.check_key})
+    return done.replace(parts=parts, check_key=kept.check_key)
 
 
 def _keep(job: Job, done: Done, results: Results) -> None:
     if job.target.name == PORTABLE:
-        parts = tuple(part.model_copy(update={"files": ()}) for part in done.parts)
-        results.put(_checks_digest(job), done.model_copy(update={"parts": parts}))
+        parts = tuple(part.replace(files=()) for part in done.parts)
+        results.put(_checks_digest(job), done.replace(parts=parts))
     else:
         results.put(job.digest, done)
 

@@ -25,6 +25,7 @@ __all__ = [
     "Constant",
     "Limits",
     "TargetSpec",
+    "check_tolerances",
     "parse_constants",
     "parse_shapes",
     "parse_tolerances",
@@ -121,7 +122,7 @@ class TargetSpec:
             raise UsageError(
                 "has masked_rows, which is what a model computes", where=where, hint="say it of the component"
             )
-        _check_tolerances(self.tolerance, self.tolerances, self.places.get("tolerance"))
+        check_tolerances(self.tolerance, self.tolerances, self.places.get("tolerance"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,12 +168,12 @@ class BuildSpec:
             for name in names:
                 if name is not None and (issue := name_issue(name)) is not None:
                     raise UsageError(issue, where=f"name of the {kind}", expected="another name")
-        _check_tolerances(self.tolerance, self.tolerances)
+        check_tolerances(self.tolerance, self.tolerances)
         if self.min_compiled is not None:
             check_share("min_compiled", self.min_compiled)
 
 
-def _check_tolerances(
+def check_tolerances(
     tolerance: float | None, of_outputs: Mapping[str, float], where: str | None = None
 ) -> None:
     """Refuse what is no largest error: nothing is larger than NaN or an infinity, so all would pass.

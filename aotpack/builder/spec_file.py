@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Annotated, Any
 from unicodedata import category
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from aotpack._input_file import read_input
 from aotpack._text import BIDI_CONTROLS
-from aotpack._values import MAX_KEYS, MAX_TITLE, NAME_RULE, Count, Name, Value
+from aotpack._values import MAX_INTEGER, MAX_KEYS, MAX_TITLE, NAME_PATTERN, NAME_RULE
 from aotpack.builder.flex_settings import FlexSettings
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
 from aotpack.builder.toml_places import TomlPlaces, parse_toml
@@ -60,6 +60,7 @@ def _no_controls(text: str) -> str:
     return text
 
 
+_Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 _Text = Annotated[str, Field(max_length=MAX_TEXT)]
 _FilePath = Annotated[str, Field(min_length=1, max_length=MAX_FILE_PATH), AfterValidator(_no_controls)]
 _Integer = Annotated[int, Field(ge=-_INT64, lt=_INT64)]
@@ -94,7 +95,13 @@ def _title(text: str) -> str:
 _Count = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
 
 
-class TargetFlexTable(Value):
+class _Table(BaseModel):
+    """A table of a build file, as pydantic checks it: its errors name each key that is wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class TargetFlexTable(_Table):
     """``flex`` of a ``[[target]]``: how FlexAttention is lowered for it (docs/flex.md)."""
 
     #: ``function``, ``dense``, ``block-sparse`` or ``fused``; by default what costs least.
@@ -112,10 +119,10 @@ class FlexTable(TargetFlexTable):
     masked_rows: Annotated[str, Field(max_length=MAX_TITLE)] | None = None
 
 
-class ComponentTable(Value):
+class ComponentTable(_Table):
     """``[[component]]``: one model of the package."""
 
-    name: Name
+    name: _Name
     #: Path of the ONNX model.
     model: _FilePath
     #: Input name to its shape, or symbolic dimension to its one size.
@@ -128,16 +135,16 @@ class ComponentTable(Value):
     #: How its FlexAttention nodes are lowered.
     flex: FlexTable = FlexTable()
     #: Name to shapes, each of which becomes a component ``<component>.<name>``.
-    buckets: dict[Name, _Shapes] = Field(default={}, max_length=MAX_BUCKETS)
+    buckets: dict[_Name, _Shapes] = Field(default={}, max_length=MAX_BUCKETS)
 
 
-class TargetTable(Value):
+class TargetTable(_Table):
     """``[[target]]``: what to compile for, and what is different from the catalogue."""
 
     #: From `aotpack targets`, or a set that its toolchain knows.
     target: Annotated[str, Field(max_length=MAX_TITLE)]
     #: Needed where two tables have the same target.
-    name: Name | None = None
+    name: _Name | None = None
     #: Provider options, added to those of the catalogue.
     options: dict[_Text, _Text | _Integer | bool] = Field(default={}, max_length=MAX_KEYS)
     precision: Precision | None = None
@@ -150,24 +157,24 @@ class TargetTable(Value):
     #: As a component's, in place of theirs.
     flex: TargetFlexTable = TargetFlexTable()
     #: By default all.
-    components: Annotated[tuple[Name, ...], Field(max_length=MAX_COMPONENTS)] | None = None
+    components: Annotated[tuple[_Name, ...], Field(max_length=MAX_COMPONENTS)] | None = None
     #: Store weights that components have in common once on the device, too.
     share_weights: bool = False
 
 
-class LimitsTable(Value):
+class LimitsTable(_Table):
     """``[limits]``: of one worker process."""
 
     seconds: Annotated[float, Field(gt=0)] | None = None
     #: Bytes.
-    memory: Annotated[Count, Field(ge=1)] | None = None
+    memory: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
 
 
-class BuildFile(Value):
+class BuildFile(_Table):
     """A whole build file."""
 
     #: Of the package.
-    name: Name
+    name: _Name
     version: Annotated[str, Field(max_length=MAX_TITLE), AfterValidator(_title)] = "0"
     #: Where the package goes; by default the name with ``.aotpack``, beside this file.
     output: _FilePath | None = None
@@ -391,7 +398,7 @@ def _expected(issue: ErrorDetails) -> str:
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
-    tables: dict[str, type[Value]] = {
+    tables: dict[str, type[_Table]] = {
         "component": ComponentTable,
         "target": TargetTable,
         "limits": LimitsTable,

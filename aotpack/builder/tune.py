@@ -185,6 +185,5 @@ def inputs_of(
     own = {name: shape for name, shape in (variant.shapes or {}).items() if is_fixed(shape)}
     taken = {**shapes, **own}
     return tuple(
-        info.model_copy(update={"shape": taken[info.name]}) if info.name in taken else info
-        for info in component.inputs
+        info.replace(shape=taken[info.name]) if info.name in taken else info for info in component.inputs
     )

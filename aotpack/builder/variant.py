@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
+from msgspec import ValidationError
 
+from aotpack._field_errors import explain
 from aotpack._text import printable
 from aotpack.builder.jobs.job import NOT_ASKED, Done, PartDone
-from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, seen_by_loaders
+from aotpack.builder.jobs.manifest_rules import check_variant, seen_by_loaders
 from aotpack.builder.models.bfloat16 import BFLOAT16
 from aotpack.builder.models.lowering import Lowered
 from aotpack.builder.numerics.judge import Tolerances, judge, tolerance_key
@@ -19,7 +20,7 @@ from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
 from aotpack.custom_ops import missing_library
 from aotpack.errors import AotpackError
-from aotpack.manifest import Compatibility, Coverage, Numerics, Requirements, Variant
+from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
 from aotpack.policy import DEFAULT_MIN_COMPILED, share_compiled
 from aotpack.target import PORTABLE
 from aotpack.toolchain.plugin import MODEL_NAME
@@ -124,7 +125,7 @@ def finish(job: Job, done: Done, *, cached: bool, why: str | None) -> tuple[Buil
         try:
             built.append(_finish(job, component, done, part, cached, why))
         except ValidationError as error:
-            reason = f"no package may hold it: {first_issue(error)}"
+            reason = f"no package may hold it: {explain(error)}"
             built.append(failed(job, component, done, reason, why))
         except (AotpackError, OSError) as error:
             built.append(failed(job, component, done, str(error), why))
@@ -138,7 +139,7 @@ def _finish(
     numerics: Numerics | None = None
     off: str | None = None
     if not job.check:
-        part = part.model_copy(update={"checked": None, "unchecked": NOT_ASKED})
+        part = part.replace(checked=None, unchecked=NOT_ASKED)
     if part.checked is not None:
         key = tolerance_key(target.precision, bfloat16=BFLOAT16 in component.narrow, rounds=component.rounds)
         tolerances = Tolerances(key, job.tolerance, job.tolerances)
@@ -152,7 +153,7 @@ def _finish(
     seen = seen_by_loaders(done.session, part.files, job.toolchain)
     if seen.issue is not None:
         return failed(job, component, done, seen.issue, why)
-    requires = {**dict(done.requires), "custom_ops": seen.domains or None}
+    requires = done.requires.replace(custom_ops=seen.domains or None)
     variant = Variant(
         id=job.variant_id(component),
         target=target.name,
@@ -162,7 +163,7 @@ def _finish(
         precision=target.precision,
         shapes=component.shapes(target),
         specificity=target.specificity,
-        compatibility=Compatibility(ep_string=part.ep_string, requires=Requirements(**requires)),
+        compatibility=Compatibility(ep_string=part.ep_string, requires=requires),
         session=done.session,
         built_with=done.built_with if target.name != PORTABLE else {},
         coverage=part.coverage,

@@ -23,7 +23,18 @@ from aotpack.builder.spec import Limits, TargetSpec
 from aotpack.cli import output
 from aotpack.cli.build_progress import build_progress
 from aotpack.cli.extra_file import check_page, write_page
-from aotpack.cli.options import AsJson, Block, CustomOps, Force, KvHeads, Lowering, MaskedRows
+from aotpack.cli.options import (
+    AsJson,
+    Block,
+    Check,
+    CustomOps,
+    Force,
+    Inputs,
+    KvHeads,
+    Lowering,
+    MaskedRows,
+    Tolerance,
+)
 from aotpack.custom_ops import checked_libraries
 from aotpack.errors import BuildFailed, UnknownName, UsageError
 from aotpack.scratch import scratch_folder
@@ -77,19 +88,9 @@ def build(
     portable: Annotated[
         bool, typer.Option("--portable/--no-portable", help="Add the untouched ONNX.")
     ] = True,
-    tolerance: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[OUTPUT=]VALUE", help="Largest error, of all or one output.", show_default="by precision"
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE.npz|DIR", help="Inputs to compare on; by default made up."),
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Run variants and compare their numbers.")
-    ] = True,
+    tolerance: Tolerance = None,
+    inputs: Inputs = None,
+    check: Check = True,
     min_compiled: Annotated[
         float | None,
         typer.Option(

@@ -17,7 +17,7 @@ import typer
 from aotpack.cli import output
 from aotpack.cli.choice import takes_policy
 from aotpack.cli.extra_file import check_extra_file, write_extra_file
-from aotpack.cli.options import AsJson, CustomOps, PackagePath
+from aotpack.cli.options import AsJson, CustomOps, Inputs, PackagePath, Tolerance
 from aotpack.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -34,16 +34,8 @@ def check(
     component: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only this one.", show_default="all")
     ] = None,
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE.npz|DIR", help="Inputs to compare on; by default made up."),
-    ] = None,
-    tolerance: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[OUTPUT=]VALUE", help="Largest error, of all or one output.", show_default="by precision"
-        ),
-    ] = None,
+    inputs: Inputs = None,
+    tolerance: Tolerance = None,
     runs: Annotated[int, typer.Option(min=3, help="Timed runs of each variant, at most.")] = 20,
     time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="For each process.")] = 300.0,
     record: Annotated[

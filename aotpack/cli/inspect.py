@@ -95,7 +95,7 @@ def _show_component(component: Component, refused: Mapping[tuple[str, str], Refu
             shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape in variant.shapes.items())
             output.print_text(f"  shapes   {shapes}")
         output.print_text(f"  string   {variant.compatibility.ep_string or 'none (the EP writes none)'}")
-        needs = variant.compatibility.requires.model_dump(exclude_none=True)
+        needs = variant.compatibility.requires.to_builtins()
         shown = "; ".join(
             f"{key} {value if isinstance(value, str) else ', '.join(value)}" for key, value in needs.items()
         )

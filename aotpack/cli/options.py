@@ -10,16 +10,19 @@ import typer
 __all__ = [
     "AsJson",
     "Block",
+    "Check",
     "ComponentName",
     "CustomOps",
     "Emulate",
     "Force",
+    "Inputs",
     "KvHeads",
     "Lowering",
     "MaskedRows",
     "NewPackage",
     "OneComponent",
     "PackagePath",
+    "Tolerance",
 ]
 
 #: The package that a verb works on.
@@ -47,6 +50,28 @@ CustomOps = Annotated[
         show_default=False,
     ),
 ]
+#: ``--inputs``.
+Inputs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--inputs",
+        metavar="FILE.npz|DIR",
+        help="Inputs to compare on; by default made up.",
+        show_default=False,
+    ),
+]
+#: ``--tolerance``.
+Tolerance = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tolerance",
+        metavar="[OUTPUT=]VALUE",
+        help="Largest error, of all or one output.",
+        show_default="by precision",
+    ),
+]
+#: ``--check`` of verbs that compile.
+Check = Annotated[bool, typer.Option("--check/--no-check", help="Run variants and compare their numbers.")]
 #: ``--masked-rows`` of FlexAttention.
 MaskedRows = Annotated[
     str | None,

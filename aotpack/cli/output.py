@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from pydantic import BaseModel
     from rich.console import Console, RenderableType
+
+    from aotpack._values import Value
 
 __all__ = [
     "component",
@@ -69,9 +70,9 @@ def flush() -> None:
     _stdout.flush()
 
 
-def print_json(value: BaseModel) -> None:
+def print_json(value: Value) -> None:
     """One JSON document, and nothing else. What a terminal would obey stands as JSON's escapes."""
-    _stdout.write(json_printable(value.model_dump_json(indent=2)) + "\n")
+    _stdout.write(json_printable(value.to_json(indent=2)) + "\n")
 
 
 def print_text(text: str) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
+import msgspec
 import typer
 
 from aotpack.cli import output
@@ -123,7 +124,7 @@ def run(
         loads = [_load(opened, selection, options, selecting) for selection in selections]
     names = [load.component for load in loads]
     first, *others = [_run(load, arrays, runs) for load in loads]
-    document = RunDocument(package=str(package), others=tuple(others), **dict(first))
+    document = RunDocument(package=str(package), others=tuple(others), **msgspec.structs.asdict(first))
     if as_json:
         output.print_json(document)
     else:
@@ -151,7 +152,7 @@ def _all_inputs(components: Sequence[Component]) -> dict[str, TensorInfo]:
             if same_rank
             else None
         )
-        found[info.name] = info.model_copy(update={"shape": shape})
+        found[info.name] = info.replace(shape=shape)
     return found
 
 
@@ -252,10 +253,7 @@ def _feeds(
     if wanted.keys() <= given.keys():
         return {name: given[name] for name in wanted}, []
     # What was asked for, where the variant takes any size.
-    infos = [
-        info.model_copy(update={"shape": _sizes(info.shape, sizes.get(name))})
-        for name, info in wanted.items()
-    ]
+    infos = [info.replace(shape=_sizes(info.shape, sizes.get(name))) for name, info in wanted.items()]
     seconds: list[float] = []
 
     def run_once(feeds: Mapping[str, Any]) -> list[Any]:

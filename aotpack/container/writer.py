@@ -162,7 +162,7 @@ def _write_segments(
                     end += -end % PAGE_SIZE
                 write_at(partial.fd, end, stored)
                 wrote(len(stored))
-                segments.append(segment.model_copy(update={"offset": end}))
+                segments.append(segment.replace(offset=end))
                 end += len(stored)
             buffers.append(buffer)
             done += segment.size
@@ -225,22 +225,20 @@ def _filled(
         file = File(path=path, size=size, sha256=sha256, segments=tuple(numbers[index] for index in used))
         files.setdefault(key, []).append(file)
     components = tuple(
-        component.model_copy(
-            update={
-                "variants": tuple(
-                    variant.model_copy(update={"files": tuple(files.get((component.name, variant.id), ()))})
-                    for variant in component.variants
-                )
-            }
+        component.replace(
+            variants=tuple(
+                variant.replace(files=tuple(files.get((component.name, variant.id), ())))
+                for variant in component.variants
+            )
         )
         for component in manifest.components
     )
-    return manifest.model_copy(update={"components": components, "segments": segments})
+    return manifest.replace(components=components, segments=segments)
 
 
 def _head(manifest: Manifest) -> bytes:
     """Preamble and manifest as they stand in the package."""
-    text = manifest.to_json()
+    text = manifest.canonical_json()
     packed = compress(text, _MANIFEST_LEVEL)
     return Preamble.of(text, packed, "zstd").pack() + packed
 

@@ -197,7 +197,7 @@ class Cache:
             unpin(pinned)
             return None
         with contextlib.suppress(OSError, UsageError), locked(self.root, key, timeout=0):
-            self._write_stamp(entry, stamp.model_copy(update={"files": files}))
+            self._write_stamp(entry, stamp.replace(files=files))
         return Held(entry, pinned, files)
 
     def find(self, key: str, variant: Variant) -> Path | None:

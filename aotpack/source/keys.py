@@ -30,7 +30,7 @@ def variant_key(variant: Variant, manifest: Manifest, allowance: Allowance | Non
     """
     parts = (
         [(file.path, file_key(file, manifest)) for file in variant.files],
-        (variant.toolchain, variant.ep, variant.device, variant.session.model_dump()),
+        (variant.toolchain, variant.ep, variant.device, variant.session.to_builtins()),
         allowance and (sorted(allowance.domains), sorted(allowance.attributes)),
     )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import ValidationError
+from msgspec import DecodeError
 
 from aotpack._values import Sha256, Value
 from aotpack.container.reader import PackageReader
@@ -56,8 +56,8 @@ class LocalVariants:
         """The variant for this machine and its files, kept until let go of; None if none is whole."""
         path = self._path(digest, component, machine, policy, shapes, libraries)
         try:
-            note = _Note.model_validate_json(read_note(path))
-        except (OSError, ValidationError):
+            note = _Note.from_json(read_note(path))
+        except (OSError, DecodeError):
             return None
         held = self._cache.hold_known(note.key, note.variant)
         if held is None:
@@ -93,14 +93,14 @@ class LocalVariants:
             OutputError: the cache cannot be written.
         """
         (variant,) = compiled.variants
-        named = compiled.model_copy(update={"name": component})
+        named = compiled.replace(name=component)
         path = self._path(digest, component, machine, policy, shapes, libraries)
         with contextlib.ExitStack() as stack:
             held = stack.enter_context(self._cache.hold(built, named, variant))
             held.wait()
             note = _Note(key=held.key, variant=variant)
             try:
-                write_note(self._cache.root, path, note.model_dump_json())
+                write_note(self._cache.root, path, note.to_json())
             except OSError as error:
                 raise OutputError(error.strerror or str(error), where=path) from None
             stack.pop_all()

@@ -12,7 +12,6 @@ without it the bytes are checked.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 import xxhash
-from pydantic import Field, ValidationError
+from msgspec import DecodeError, Meta
 
 from aotpack._values import Count, Value, Xxh3
 from aotpack.manifest import MAX_SEGMENT_SIZE, File, Manifest, Variant
@@ -30,7 +29,7 @@ __all__ = ["FileStamp", "Stamp", "is_right", "is_whole", "segments_of", "stamp_f
 
 
 #: So much is read into memory at once, also where a stamp is as rotten as any file can be.
-_SegmentSize = Annotated[int, Field(ge=1, le=MAX_SEGMENT_SIZE)]
+_SegmentSize = Annotated[int, Meta(ge=1, le=MAX_SEGMENT_SIZE)]
 
 
 class FileStamp(Value):
@@ -70,7 +69,7 @@ class FileStamp(Value):
         """
         status = os.lstat(folder / self.path)
         times = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
-        return self.model_copy(update={"inode": status.st_ino, **times})
+        return self.replace(inode=status.st_ino, **times)
 
 
 class Stamp(Value):
@@ -86,17 +85,13 @@ class Stamp(Value):
     def read(cls, path: Path) -> Stamp | None:
         """The stamp in a file; None if there is none that can be read."""
         try:
-            return cls.model_validate_json(read_regular(path))
-        except (OSError, ValidationError):
+            return cls.from_json(read_regular(path))
+        except (OSError, DecodeError):
             return None
 
     def is_of(self, variant: Variant) -> bool:
         """Whether it names the files of the variant, in their order."""
         return [file.path for file in self.files] == [file.path for file in variant.files]
-
-    def to_json(self) -> str:
-        """As it stands in its file."""
-        return json.dumps(self.model_dump(), separators=(",", ":"))
 
     @property
     def size(self) -> int:

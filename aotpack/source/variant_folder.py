@@ -201,9 +201,9 @@ def _stamp_again(root: Path, folder: Path, before: Stamp, paths: Collection[str]
     files = []
     for file in before.files:
         status = os.lstat(folder / "files" / file.path)
-        moved = file.model_copy(update={"ctime_ns": status.st_ctime_ns})
+        moved = file.replace(ctime_ns=status.st_ctime_ns)
         files.append(moved if file.path in paths and moved.describes(status) else file)
-    after = before.model_copy(update={"files": tuple(files)})
+    after = before.replace(files=tuple(files))
     write_note(root, folder / STAMP, after.to_json(), used_ns=used.st_mtime_ns)
 
 

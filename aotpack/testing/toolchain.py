@@ -312,7 +312,7 @@ class ToolchainTests:
                 device=device,
                 compatibility=Compatibility(ep_string=text),
             )
-            variant = variant.model_copy(update={"id": f"some-{abs(hash((text, device)))}"})
+            variant = variant.replace(id=f"some-{abs(hash((text, device)))}")
             for machine, emulate in itertools.product(self._machines(), (False, True)):
                 yield variant, machine, emulate
 

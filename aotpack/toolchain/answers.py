@@ -16,7 +16,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from pydantic import ValidationError
+from msgspec import DecodeError
 
 from aotpack._values import Value
 from aotpack.errors import UsageError
@@ -59,8 +59,8 @@ class KnownAnswers:
 
     def read(self) -> dict[str, Grade | None]:
         """Answers by question; empty if there are none, or none that can be read."""
-        with contextlib.suppress(OSError, ValidationError):
-            return dict(_Answers.model_validate_json(read_note(self.path, _MAX_SIZE)).answers)
+        with contextlib.suppress(OSError, DecodeError):
+            return dict(_Answers.from_json(read_note(self.path, _MAX_SIZE)).answers)
         return {}
 
     def add(self, question: str, said: Grade | None) -> None:
@@ -68,7 +68,7 @@ class KnownAnswers:
         kept = self.read()
         if len(kept) >= MAX_ANSWERS:
             kept = {}
-        text = _Answers(answers={**kept, question: said}).model_dump_json()
+        text = _Answers(answers={**kept, question: said}).to_json()
         # A folder that is not a cache is told by whatever needs one.
         with contextlib.suppress(OSError, UsageError):
             write_note(self._root, self.path, text)

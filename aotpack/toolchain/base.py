@@ -9,7 +9,6 @@ and `aotpack.testing.ToolchainTests` checks what this module asks for.
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -145,6 +144,8 @@ class Toolchain(ABC):
         setting = self.package_options.get(name)
         if setting is None:
             known = sorted(self.package_options)
+            import difflib  # takes a millisecond, which only a wrong name is worth
+
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
             return (
                 f"{self.ep} has no such option that a package may set; did you mean {', '.join(near[:12])}?"
@@ -255,7 +256,7 @@ class Toolchain(ABC):
 
         By default what the target requires, and this release of onnxruntime or a later one.
         """
-        return target.requires.model_copy(update={"onnxruntime": f">={ort_minor()}"})
+        return target.requires.replace(onnxruntime=f">={ort_minor()}")
 
     def session_settings(self, target: Target) -> SessionSettings:
         """What a session with such a variant must be created with; by default the target's options."""

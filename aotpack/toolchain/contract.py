@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from msgspec import ValidationError
 
+from aotpack._field_errors import explain
 from aotpack._text import shortened
 from aotpack._values import NAME, NAME_RULE
 from aotpack.machine import Devices, Ep, Gpu, Npu
@@ -202,10 +203,9 @@ _ATTRIBUTES: Mapping[str, tuple[Callable[[object], bool], str]] = {
 
 def _ep_issue(version: object, details: object) -> str | None:
     try:
-        Ep.model_validate({"version": version, "details": details})
+        Ep.from_builtins({"version": version, "details": details})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        return f"gave {_shown(first['input'])}: {first['msg']}"
+        return f"gave {_shown(details if details else version)}: {explain(error)}"
     return None
 
 

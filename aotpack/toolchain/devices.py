@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +16,7 @@ __all__ = ["npu_architectures", "npu_chips", "pci_vendors"]
 @functools.cache
 def _tables() -> Mapping[str, dict[str, Any]]:
     import tomllib
+    from importlib import resources
 
     file = resources.files("aotpack.toolchain").joinpath("devices.toml")
     return tomllib.loads(file.read_text(encoding="utf-8"))

@@ -69,4 +69,4 @@ def _known(npu: Npu, chip: str | None) -> Npu:
     if found is None:
         return npu
     architecture, vtcm_mb = found
-    return npu.model_copy(update={"architecture": architecture, "vtcm_mb": vtcm_mb})
+    return npu.replace(architecture=architecture, vtcm_mb=vtcm_mb)

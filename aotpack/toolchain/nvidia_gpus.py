@@ -39,7 +39,7 @@ def identify(gpus: Sequence[Gpu], system: System) -> tuple[Gpu, ...]:
     if listed:
         return (*listed, *others)
     driver = kernel_driver(version or "")
-    return (*(gpu.model_copy(update={"driver": driver or gpu.driver}) for gpu in own), *others)
+    return (*(gpu.replace(driver=driver or gpu.driver) for gpu in own), *others)
 
 
 def read_nvidia_smi(text: str) -> list[Gpu]:

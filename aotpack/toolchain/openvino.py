@@ -86,7 +86,7 @@ class OpenVinoToolchain(PluginToolchain):
         if precision == "f32":
             own[_DYNAMIC] = "0"
         options = {**target.provider_options, "load_config": json.dumps({**config, device: own})}
-        return target.model_copy(update={"precision": precision, "provider_options": options})
+        return target.replace(precision=precision, provider_options=options)
 
     def why_not_compile(self, target: Target, machine: Machine) -> str | None:
         """For a CPU it compiles for the class it runs on, which must be within what this CPU has."""

@@ -74,19 +74,16 @@ class QnnToolchain(PluginToolchain):
         archs = read_generations(name, match[1], prefix="v", known=by_arch, what="architectures")
         chosen = [by_arch[arch] for arch in archs]
         listed = ", ".join(f"v{target.provider_options['htp_arch']}" for target in chosen)
-        return chosen[-1].model_copy(
-            update={
-                "name": f"qnn-htp-{listed.replace(', ', '+')}",
-                "aliases": (),
-                "title": f"Hexagon {listed} in one blob",
-                # One that was compiled for a single architecture is smaller, and says its VTCM size.
-                "specificity": 60,
-                "provider_options": {
-                    key: ",".join(target.provider_options[key] for target in chosen)
-                    for key in ("soc_model", "htp_arch")
-                }
-                | {"vtcm_mb": chosen[0].provider_options["vtcm_mb"]},
+        return chosen[-1].replace(
+            name=f"qnn-htp-{listed.replace(', ', '+')}",
+            aliases=(),
+            title=f"Hexagon {listed} in one blob",
+            specificity=60,
+            provider_options={
+                key: ",".join(target.provider_options[key] for target in chosen)
+                for key in ("soc_model", "htp_arch")
             }
+            | {"vtcm_mb": chosen[0].provider_options["vtcm_mb"]},
         )
 
     def session_settings(self, target: Target) -> SessionSettings:
@@ -94,7 +91,7 @@ class QnnToolchain(PluginToolchain):
         settings = super().session_settings(target)
         if not target.shares_weights:
             return settings
-        return settings.model_copy(update={"config": {**_SHARE, **settings.config}})
+        return settings.replace(config={**_SHARE, **settings.config})
 
     def compile_together(
         self,

@@ -79,9 +79,7 @@ class WebGpuToolchain(PluginToolchain):
 
     def requirements(self, target: Target) -> Requirements:
         """The release that wrote it and no other: the graph has operators that are the EP's alone."""
-        return target.requires.model_copy(
-            update={"onnxruntime": f"=={ort_minor()}.*", "ep": f"=={self.version()}"}
-        )
+        return target.requires.replace(onnxruntime=f"=={ort_minor()}.*", ep=f"=={self.version()}")
 
     def session_settings(self, target: Target) -> SessionSettings:
         """The graph is taken as it is."""

@@ -103,7 +103,7 @@ def path_too_long_to_be_shown(it: Forgery) -> None:
     it.files[1]["path"] = "?" * 1024
 
 
-@refused(errors.ManifestError, r"components\[0\]\.name: .*pattern")
+@refused(errors.ManifestError, r"components\[0\]\.name: .*matching regex")
 def component_named_like_a_path(it: Forgery) -> None:
     it.manifest["components"][0]["name"] = "../main"
 
@@ -123,7 +123,7 @@ def variant_named_like_a_device(it: Forgery) -> None:
     it.variant["id"] = "Com1.x-2"
 
 
-@refused(errors.ManifestError, r"variants\[0\]\.id: .*pattern")
+@refused(errors.ManifestError, r"variants\[0\]\.id: .*matching regex")
 def variant_named_with_a_line_end(it: Forgery) -> None:
     it.variant["id"] = "ort-cpu\n"
 

@@ -76,9 +76,9 @@ def _lie(name: str, owner: str, values: dict[str, Any]) -> Callable[[Forgery], N
 
 
 #: Those that are numbers, or stand where a number may.
-_NUMBERS = {"opset", "input_size_name", "input_size", "input_size_below_all", "specificity"}
+_NUMBERS = {"opset", "input_size", "input_size_below_all", "specificity"}
 
 for _name, (_owner, _given, _where) in _VALUES.items():
     _error = errors.ManifestError if _name in _NUMBERS else errors.LimitExceeded
-    _said = "than or equal to|valid integer" if _name in _NUMBERS else "at most [0-9]+ (characters|items)"
+    _said = "Expected `int` (<=|>=)" if _name in _NUMBERS else "of length <= [0-9]+"
     refused(_error, f"{_where}.*({_said})")(_lie(_name, _owner, _given))

@@ -21,22 +21,22 @@ def manifest_is_not_json(it: Forgery) -> None:
     it.text = b"aotpack: 1.0"
 
 
-@refused(errors.ManifestError, "aotpack: manifest: Invalid JSON")
+@refused(errors.ManifestError, "aotpack: manifest: invalid JSON")
 def manifest_is_cut_short(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode()[:-1]
 
 
-@refused(errors.ManifestError, "Invalid JSON")
+@refused(errors.ManifestError, "invalid JSON")
 def manifest_has_more_behind_it(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode() + b"{}"
 
 
-@refused(errors.ManifestError, "Invalid JSON")
+@refused(errors.ManifestError, "invalid JSON")
 def manifest_is_not_utf8(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode().replace(b'"tiny"', b'"tin\xff"')
 
 
-@refused(errors.ManifestError, "Invalid JSON")
+@refused(errors.ManifestError, "invalid JSON")
 def lone_surrogate(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode().replace(b'"tiny"', rb'"tin\ud800"')
 
@@ -58,48 +58,48 @@ def duplicate_key_in_a_map(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode().replace(b'{"p": "1"}', b'{"o": "1", "o": "2"}')
 
 
-@refused(errors.ManifestError, "unknown|Extra inputs are not permitted")
+@refused(errors.ManifestError, r"variants\[0\]\.run_after_install: unknown key")
 def unknown_key(it: Forgery) -> None:
     it.variant["run_after_install"] = "rm -rf /"
 
 
-@refused(errors.ManifestError, "finite|NaN")
+@refused(errors.ManifestError, "invalid JSON: invalid character")
 def not_a_number(it: Forgery) -> None:
     it.variant["numerics"] = {"max_abs": float("nan"), "error": 0.0, "tolerance": 0.0, "ran_on": "host"}
 
 
-@refused(errors.ManifestError, "finite|Infinity|not JSON")
+@refused(errors.ManifestError, "invalid JSON: invalid character")
 def infinity(it: Forgery) -> None:
     it.variant["numerics"] = {"max_abs": float("inf"), "error": 0.0, "tolerance": 0.0, "ran_on": "host"}
 
 
-@refused(errors.ManifestError, "finite|number")
+@refused(errors.ManifestError, "Number out of range")
 def number_beyond_all_floats(it: Forgery) -> None:
     it.variant["numerics"] = {"max_abs": 12345.0, "error": 0.0, "tolerance": 0.0, "ran_on": "host"}
     it.text = json.dumps(it.manifest).encode().replace(b"12345.0", b"1e400")
 
 
-@refused(errors.ManifestError, "valid integer")
+@refused(errors.ManifestError, "Expected `int`, got `(bool|str|float)`")
 def true_for_a_number(it: Forgery) -> None:
     it.files[0]["size"] = True
 
 
-@refused(errors.ManifestError, "valid integer")
+@refused(errors.ManifestError, "Expected `int`, got `(bool|str|float)`")
 def text_for_a_number(it: Forgery) -> None:
     it.files[0]["size"] = "28"
 
 
-@refused(errors.ManifestError, "valid integer")
+@refused(errors.ManifestError, "Expected `int`, got `(bool|str|float)`")
 def fraction_for_a_number(it: Forgery) -> None:
     it.files[0]["size"] = 28.5
 
 
-@refused(errors.ManifestError, "recursion|Invalid JSON")
+@refused(errors.LimitExceeded, "nested too deeply")
 def deep_nesting(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode()[:-1] + b', "deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 
-@refused(errors.ManifestError, "recursion|Invalid JSON|nested")
+@refused(errors.LimitExceeded, "nested too deeply")
 def deep_nesting_in_a_newer_minor_version(it: Forgery) -> None:
     it.version = (1, 9)
     it.manifest["aotpack"] = "1.9"
@@ -137,7 +137,7 @@ def a_million_empty_segments(it: Forgery) -> None:
     it.text = text.replace('"segments": []}', '"segments": [' + "{}," * 5_000_000 + "{}]}").encode()
 
 
-@refused(errors.LimitExceeded, "at most 65536")
+@refused(errors.LimitExceeded, "of length <= 65536$")
 def a_file_of_millions_of_segments(it: Forgery) -> None:
     assert MAX_SEGMENTS == 65536
     it.files[1]["segments"] = [0] * 900_000
@@ -155,24 +155,24 @@ def a_million_unknown_keys(it: Forgery) -> None:
     it.body = b""  # its place is taken
 
 
-@refused(errors.ManifestError, r"components\[0\]\.inputs\[0\]\.name: Field required")
+@refused(errors.ManifestError, r"components\[0\]\.inputs\[0\]: Object missing required field `name`")
 def half_a_million_empty_inputs(it: Forgery) -> None:
     it.text = (
         json.dumps(it.manifest).encode().replace(b'"inputs": []', b'"inputs": [' + b"{}," * 500_000 + b"{}]")
     )
 
 
-@refused(errors.ManifestError, r"requires\.isa\[0\]: Input should be a valid string")
+@refused(errors.ManifestError, r"requires\.isa\[0\]: Expected `str`, got `int`")
 def a_million_numbers_for_texts(it: Forgery) -> None:
     it.variant["compatibility"] = {"requires": {"isa": [1] * 1_000_000}}
 
 
-@refused(errors.ManifestError, r"flex\[0\]\.node: Field required")
+@refused(errors.ManifestError, r"flex\[0\]: Object missing required field `node`")
 def half_a_million_empty_lowerings(it: Forgery) -> None:
     it.variant["flex"] = [{}] * 500_000
 
 
-@refused(errors.ManifestError, r"built_with\.0: Input should be a valid string")
+@refused(errors.ManifestError, r"built_with\[\.\.\.\]: Expected `str`, got `int`")
 def a_million_numbers_in_a_map(it: Forgery) -> None:
     it.variant["built_with"] = dict.fromkeys(map(str, range(1_000_000)), 0)
     it.body = b""  # its place is taken
@@ -183,18 +183,18 @@ def a_million_keys(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode()[:-1] + b', "news": {' + b'"k":0,' * 1_000_000 + b'"k":0}}'
 
 
-@refused(errors.LimitExceeded, "at most 4096")
+@refused(errors.LimitExceeded, "of length <= 4096$")
 def a_variant_of_too_many_files(it: Forgery) -> None:
     assert MAX_FILES == 4096
     it.variant["files"] = [it.files[0] | {"path": f"f{i}"} for i in range(MAX_FILES + 1)]
 
 
-@refused(errors.LimitExceeded, "at most 65536 characters")
+@refused(errors.LimitExceeded, "of length <= 65536$")
 def text_without_end(it: Forgery) -> None:
     it.variant["compatibility"] = {"ep_string": "x" * 10_000_000}
 
 
-@refused(errors.ManifestError, "at least 1 item|too_short")
+@refused(errors.ManifestError, "of length >= 1$")
 def no_components(it: Forgery) -> None:
     it.manifest["components"] = []
 
@@ -215,37 +215,37 @@ def manifest_in_utf16(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode("utf-16")
 
 
-@refused(errors.ManifestError, "manifest: Invalid JSON")
+@refused(errors.ManifestError, "manifest: invalid JSON")
 def manifest_with_zeros_behind_it(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode() + b"\0\0"
 
 
-@refused(errors.ManifestError, "Invalid JSON")
+@refused(errors.ManifestError, "invalid JSON")
 def surrogates_in_the_wrong_order(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode().replace(b'"model.bin"', rb'"\ude00\ud83d.bin"')
 
 
-@refused(errors.ManifestError, "Invalid JSON")
+@refused(errors.ManifestError, "invalid JSON")
 def slash_in_overlong_utf8(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode().replace(b'"model.bin"', b'"..\xc0\xafbin"')
 
 
-@refused(errors.ManifestError, "valid integer")
+@refused(errors.ManifestError, "Expected `int`, got `(bool|str|float)`")
 def whole_number_written_as_a_float(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode().replace(b'"size": 28,', b'"size": 28.0,')
 
 
-@refused(errors.ManifestError, "valid integer")
+@refused(errors.ManifestError, "Expected `int`, got `(bool|str|float)`")
 def whole_number_with_an_exponent(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode().replace(b'"size": 28,', b'"size": 2.8e1,')
 
 
-@refused(errors.ManifestError, "Invalid JSON")
+@refused(errors.ManifestError, "invalid JSON")
 def whole_number_with_a_zero_before_it(it: Forgery) -> None:
     it.text = json.dumps(it.manifest).encode().replace(b'"size": 28,', b'"size": 028,')
 
 
-@refused(errors.ManifestError, "number out of range|Invalid JSON")
+@refused(errors.ManifestError, "a number has 10000000 digits")
 def number_of_millions_of_digits_in_a_newer_minor_version(it: Forgery) -> None:
     it.version = (1, 9)
     it.manifest["aotpack"] = "1.9"

@@ -45,7 +45,7 @@ def _variant(toolchain: str, session: dict[str, dict[str, str]]) -> Variant:
         toolchain=toolchain,
         ep=known.ep,
         device="cpu",
-        session=SessionSettings.model_validate(session),
+        session=SessionSettings.from_builtins(session),
     )
 
 
@@ -117,7 +117,7 @@ def test_a_toolchain_without_lists_allows_nothing_and_one_whose_lists_raise_neit
 
 
 def test_an_unknown_toolchain_stays_unknown() -> None:
-    variant = _variant("ort", {"config": {"a": "b"}}).model_copy(update={"toolchain": "nobody"})
+    variant = _variant("ort", {"config": {"a": "b"}}).replace(toolchain="nobody")
     assert judge(variant, Machine(), None, here=True).grade is Grade.UNKNOWN
 
 
@@ -156,7 +156,7 @@ def test_keys_and_values_at_random(name: str) -> None:
             ("provider_options", toolchain.package_options),
             ("config", toolchain.package_config),
         ):
-            if settings_issue(SessionSettings.model_validate({field: pairs}), toolchain) is not None:
+            if settings_issue(SessionSettings.from_builtins({field: pairs}), toolchain) is not None:
                 continue
             let_through += 1
             assert pairs.keys() <= listed.keys()

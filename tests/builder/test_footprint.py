@@ -29,23 +29,17 @@ def packages(draw: st.DrawFn) -> tuple[Manifest, list[Row]]:
             File(path=f"f{number}", size=0, sha256=DIGEST, segments=each) for number, each in enumerate(drawn)
         )
 
-    manifest = bare.model_copy(
-        update={
-            "segments": tuple(
-                Segment(offset=0, stored=size, size=1, codec="raw", sha256=DIGEST, xxh3="0" * 32)
-                for size in stored
-            ),
-            "components": tuple(
-                component.model_copy(
-                    update={
-                        "variants": tuple(
-                            variant.model_copy(update={"files": files()}) for variant in component.variants
-                        )
-                    }
-                )
-                for component in bare.components
-            ),
-        }
+    manifest = bare.replace(
+        segments=tuple(
+            Segment(offset=0, stored=size, size=1, codec="raw", sha256=DIGEST, xxh3="0" * 32)
+            for size in stored
+        ),
+        components=tuple(
+            component.replace(
+                variants=tuple(variant.replace(files=files()) for variant in component.variants)
+            )
+            for component in bare.components
+        ),
     )
     rows = [
         Row(target=variant.id, component=component.name, state="built", seconds=0, id=variant.id)

@@ -20,10 +20,11 @@ from aotpack.builder.report import Row
 from aotpack.builder.spec import TargetSpec
 from aotpack.builder.spec_file import read_build_file
 from aotpack.errors import AotpackError, UsageError
-from aotpack.manifest import TensorInfo
+from aotpack.manifest import TensorInfo, Variant
 from aotpack.source.cache import Cache
 from tests.builder.numerics.models import info, model
 from tests.command_line import aotpack
+from tests.repack import repack
 
 FILE = """
 name = "given"
@@ -217,3 +218,40 @@ def test_another_release_of_onnx_runtime_runs_the_portable_variant_again(
     assert built(folder)["portable"].check_seconds == 0
     monkeypatch.setattr("onnxruntime.__version__", "1.32.99")
     assert built(folder)["portable"].check_seconds > 0
+
+
+def newer(each: Variant) -> Variant:
+    """As a variant that another release of ONNX Runtime compiled."""
+    if each.target == "portable":
+        return each
+    requires = each.compatibility.requires.replace(onnxruntime=">=99")
+    return each.replace(compatibility=each.compatibility.replace(requires=requires))
+
+
+def test_targets_that_are_added_or_renewed_are_compared_as_those_of_a_build(folder: Path) -> None:
+    """Whoever needed inputs or a tolerance for a build needs them then as well."""
+    built(folder)
+    stale = repack(folder / "given.aotpack", folder / "stale.aotpack", newer)
+    for verb in (
+        ("add", "given.aotpack", "-t", "ort-cpu", "--shape", "b=2", "-o", "more.aotpack"),
+        ("refresh", stale, "-o", "fresh.aotpack"),
+    ):
+        said = ("--inputs", "samples", "--tolerance", "0.5", "--tolerance", "y=0.25")
+        done = aotpack(*verb, *said, "--json", cwd=folder)
+        assert done.status == 0, done.err
+        (row,) = done.document("build-report")["rows"]
+        assert row["numerics"]["inputs"] == "given"
+        assert [each["tolerance"] for each in row["numerics"]["outputs"]] == [0.25]
+        done = aotpack(*verb, "--no-check", "--json", cwd=folder)
+        (row,) = done.document("build-report")["rows"]
+        assert row["numerics"] is None
+        assert "the build was told not to" in row["reason"]
+        for wrong, says in (
+            (("--tolerance", "z=1"), "unknown output with a tolerance 'z' (did you mean y?)"),
+            (("--tolerance", "nan"), "is no tolerance; found nan"),
+            (("--inputs", "empty"), "holds no inputs"),
+        ):
+            done = aotpack(*verb, *wrong, cwd=folder)
+            assert done.status != 0
+            assert says in done.err
+            assert "Traceback" not in done.err

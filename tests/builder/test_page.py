@@ -47,7 +47,7 @@ window.onload = () => {{
 
 @pytest.fixture(scope="module")
 def report(vad: BuiltPackage) -> BuildReport:
-    return BuildReport.model_validate_json(vad.build.out)
+    return BuildReport.from_json(vad.build.out)
 
 
 def shown(text: str, folder: Path) -> list[dict[str, Any]]:
@@ -96,8 +96,8 @@ def test_several_components_make_a_matrix_and_a_failure_says_why(report: BuildRe
     failed = Row(
         target="qnn-htp-v68", component="other", state="failed", seconds=0.1, reason="It is <off>.", log="x"
     )
-    again = tuple(row.model_copy(update={"component": "other"}) for row in report.rows[:2])
-    several = report.model_copy(update={"rows": (*report.rows, *again, failed)})
+    again = tuple(row.replace(component="other") for row in report.rows[:2])
+    several = report.replace(rows=(*report.rows, *again, failed))
     for measured in shown(page(several), tmp_path):
         assert measured["matrix"] == len(several.rows)
         assert len(measured["rows"]) == len(several.rows)
@@ -110,7 +110,7 @@ def test_the_page_tells_compiling_from_checking() -> None:
         target="t", component="main", state="built", seconds=40.0, compile_seconds=1.94, check_seconds=30.2
     )
     assert ">1.9+30 s<" in page(BuildReport(package="m.aotpack", size=1, rows=(row,)))
-    cached = row.model_copy(update={"cached": True})
+    cached = row.replace(cached=True)
     assert "1.9+30" not in page(BuildReport(package="m.aotpack", size=1, rows=(cached,)))
 
 

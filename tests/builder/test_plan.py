@@ -96,7 +96,7 @@ def test_an_id_changes_with_what_goes_in_and_with_nothing_else(small_model: Path
 def test_an_id_changes_with_the_toolchain(small_model: Path) -> None:
     (job, _) = planned(small_model, "ort-cpu").jobs
     before = job.variant_id(job.components[0])
-    target = job.target.model_copy(update={"provider_options": {"a": "b"}})
+    target = job.target.replace(provider_options={"a": "b"})
     assert dataclasses.replace(job, target=target).variant_id(job.components[0]) != before
 
 

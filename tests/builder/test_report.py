@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
+from msgspec import ValidationError
 
 from aotpack.builder.report import BuildReport, Row
 from aotpack.manifest import Coverage, Numerics
@@ -28,10 +28,10 @@ def test_what_failed_are_the_rows_without_a_variant() -> None:
 
 def test_it_is_the_same_after_a_way_through_json() -> None:
     report = BuildReport(package="p.aotpack", size=10, seconds=2.5, rows=(BUILT, FAILED))
-    assert BuildReport.model_validate_json(report.model_dump_json()) == report
+    assert BuildReport.from_json(report.to_json()) == report
 
 
 @pytest.mark.parametrize("change", [{"state": "kept"}, {"seconds": "1"}, {"size": 1.5}, {"more": 1}])
 def test_what_no_build_says_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        Row.model_validate({**FAILED.model_dump(), **change})
+        Row.from_builtins({**FAILED.to_builtins(), **change})

@@ -44,7 +44,7 @@ def test_what_was_put_is_got(tmp_path_factory: pytest.TempPathFactory, files: di
     got = results.get(DIGEST, folder / "got")
     assert got is not None
     assert contents(got) == files
-    assert got.model_copy(update={"parts": ()}) == kept.model_copy(update={"parts": (), "log": ""})
+    assert got.replace(parts=()) == kept.replace(parts=(), log="")
     assert results.get("e" * 64, folder / "none") is None
     assert list((folder / "none").iterdir()) == []
 
@@ -52,7 +52,7 @@ def test_what_was_put_is_got(tmp_path_factory: pytest.TempPathFactory, files: di
 def test_one_part_after_the_other_each_in_a_folder_of_its_own(tmp_path: Path) -> None:
     results = Results(Cache(tmp_path / "cache"))
     one, two = done(tmp_path / "1", {"model.onnx": b"1"}), done(tmp_path / "2", {"model.onnx": b"2"})
-    results.put(DIGEST, one.model_copy(update={"parts": (*one.parts, *two.parts)}))
+    results.put(DIGEST, one.replace(parts=(*one.parts, *two.parts)))
     got = results.get(DIGEST, tmp_path / "got")
     assert got is not None
     assert [Path(part.files[0][1]).read_bytes() for part in got.parts] == [b"1", b"2"]

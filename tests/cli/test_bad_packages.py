@@ -107,7 +107,7 @@ def test_a_flipped_segment_fails_verify_and_extract(vad: BuiltPackage, tmp_path:
 def lying(package: Path, output: Path, lie: Callable[[dict[str, Any]], None]) -> Path:
     """`package` with another manifest, its digests right."""
     with PackageReader.open(package) as reader:
-        document = json.loads(reader.manifest.to_json())
+        document = json.loads(reader.manifest.canonical_json())
         start = min(segment.offset for segment in reader.manifest.segments)
     lie(document)
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()

@@ -222,8 +222,8 @@ def test_the_doctor_finds_what_newer_runtimes_refuse_and_refresh_mends_it(
         text = variant.compatibility.ep_string or ""
         if variant.target != target.name:
             return variant
-        old = variant.compatibility.model_copy(update={"ep_string": text.replace("ov=20", "ov=19")})
-        return variant.model_copy(update={"compatibility": old})
+        old = variant.compatibility.replace(ep_string=text.replace("ov=20", "ov=19"))
+        return variant.replace(compatibility=old)
 
     old = repack(vad.path, tmp_path / "old.aotpack", aged)
     examined = aotpack("doctor", old, "--json")
@@ -275,13 +275,13 @@ def test_what_a_package_says_commands_no_terminal(
     vad: BuiltPackage, tmp_path: Path, verb: tuple[str, ...]
 ) -> None:
     def hostile(variant: Variant) -> Variant:
-        needs = variant.compatibility.requires.model_copy(update={"os": (f"linux{ESCAPES}",)})
+        needs = variant.compatibility.requires.replace(os=(f"linux{ESCAPES}",))
         text = json.dumps({"ovep_compat_ver": "1.0", "ovep_bin_ver": "1.1", "ov_compat_string": ESCAPES})
         if variant.target == "portable":
             # Judged by its string where the toolchain is another, and by what it needs otherwise.
-            needs = needs.model_copy(update={"os": None, "onnxruntime": f">=99{ESCAPES}"})
-        compatibility = variant.compatibility.model_copy(update={"requires": needs, "ep_string": text})
-        return variant.model_copy(update={"compatibility": compatibility, "built_with": {ESCAPES: ESCAPES}})
+            needs = needs.replace(os=None, onnxruntime=f">=99{ESCAPES}")
+        compatibility = variant.compatibility.replace(requires=needs, ep_string=text)
+        return variant.replace(compatibility=compatibility, built_with={ESCAPES: ESCAPES})
 
     package = repack(vad.path, tmp_path / "hostile.aotpack", hostile)
     done = aotpack(verb[0], package, *verb[1:])

@@ -55,7 +55,7 @@ def test_the_manifest_names_the_domain_and_the_package_holds_no_library(folder: 
         variants = package.component().variants
         assert [each.compatibility.requires.custom_ops for each in variants] == [(DOMAIN,), (DOMAIN,)]
         assert [file.path for each in variants for file in each.files] == ["model.onnx"] * 2
-        assert b"libstep" not in package.manifest.to_json()
+        assert b"libstep" not in package.manifest.canonical_json()
         package.verify()
     assert f"needs    onnxruntime >=1.32; custom_ops {DOMAIN}" in aotpack("inspect", folder / "m.aotpack").out
 
@@ -141,9 +141,9 @@ def test_a_library_that_is_registered_twice_is_wrong_usage(folder: Path, tmp_pat
 
 def test_a_package_that_hides_its_needs_is_refused_without_a_library(folder: Path, tmp_path: Path) -> None:
     def silent(variant: Variant) -> Variant:
-        requires = variant.compatibility.requires.model_copy(update={"custom_ops": None})
-        compatibility = variant.compatibility.model_copy(update={"requires": requires})
-        return variant.model_copy(update={"compatibility": compatibility})
+        requires = variant.compatibility.requires.replace(custom_ops=None)
+        compatibility = variant.compatibility.replace(requires=requires)
+        return variant.replace(compatibility=compatibility)
 
     hiding = repack(folder / "m.aotpack", tmp_path / "hiding.aotpack", silent)
     # First with a library: what was put together for that session is taken for no other.

@@ -199,7 +199,7 @@ def test_a_variant_that_nobody_can_judge_is_the_last_resort_and_says_so(
     vad: BuiltPackage, tmp_path: Path
 ) -> None:
     def of_another_maker(variant: Variant) -> Variant | None:
-        return variant.model_copy(update={"toolchain": "nobody"}) if is_best(variant) else None
+        return variant.replace(toolchain="nobody") if is_best(variant) else None
 
     package = repack(vad.path, tmp_path / "unknown.aotpack", of_another_maker)
     selection = aotpack("select", package, "--json").document("selection")

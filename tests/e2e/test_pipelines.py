@@ -44,10 +44,8 @@ def unloadable(package: Path, folder: Path, component: str) -> Path:
     def change(variant: Variant) -> Variant:
         if variant.id not in ids:
             return variant
-        requires = variant.compatibility.requires.model_copy(update={"arch": "vax"})
-        return variant.model_copy(
-            update={"compatibility": variant.compatibility.model_copy(update={"requires": requires})}
-        )
+        requires = variant.compatibility.requires.replace(arch="vax")
+        return variant.replace(compatibility=variant.compatibility.replace(requires=requires))
 
     return repack(package, folder / "unloadable.aotpack", change)
 
@@ -131,9 +129,7 @@ def test_select_tells_ci_whether_each_component_has_something(pipeline: Path, tm
 
 
 def test_a_last_resort_is_not_enough_for_ci(pipeline: Path, tmp_path: Path) -> None:
-    unknown = repack(
-        pipeline, tmp_path / "u.aotpack", lambda each: each.model_copy(update={"toolchain": "nobody"})
-    )
+    unknown = repack(pipeline, tmp_path / "u.aotpack", lambda each: each.replace(toolchain="nobody"))
     assert command("select", unknown).status == 3
 
 

@@ -43,8 +43,8 @@ def test_a_quantised_model_builds_and_says_what_stays_on_the_cpu(quantised: Path
     (npu,) = phone.npus or ()
     for megabytes, expected in ((8, "qnn-htp-v73"), (2, INTEGERS_ONLY)):
         profile = tmp_path / f"chip-{megabytes}.json"
-        machine = phone.model_copy(update={"npus": (npu.model_copy(update={"vtcm_mb": megabytes}),)})
-        profile.write_text(machine.model_dump_json())
+        machine = phone.replace(npus=(npu.replace(vtcm_mb=megabytes),))
+        profile.write_text(machine.to_json())
         chosen = aotpack("select", package, "--machine", profile, "--json").document("selection")[
             "candidates"
         ][0]

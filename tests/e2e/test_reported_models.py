@@ -227,6 +227,34 @@ def a_sequence(folder: Path) -> None:
     onnx.save(made, folder / "m.onnx")
 
 
+def elements_of_a_sequence(folder: Path) -> None:
+    """As an input, of which ONNX Runtime says no shape."""
+    made = model(
+        [helper.make_node("ConcatFromSequence", ["parts"], ["y"], axis=1)],
+        [helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, [1, None])],
+        [info("y", [1, None])],
+    )
+    onnx.save(made, folder / "m.onnx")
+
+
+def a_map_of_words(folder: Path) -> None:
+    """As scikit-learn's DictVectorizer is exported; keys that it does not know count for nothing."""
+    of_words = helper.make_map_type_proto(
+        TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    )
+    made = model(
+        [
+            helper.make_node(
+                "DictVectorizer", ["words"], ["y"], domain="ai.onnx.ml", string_vocabulary=["bird", "cat"]
+            )
+        ],
+        [helper.make_value_info("words", of_words)],
+        [info("y", [1, 2])],
+        opsets=[("", 17), ("ai.onnx.ml", 3)],
+    )
+    onnx.save(made, folder / "m.onnx")
+
+
 def a_small_vocabulary(folder: Path) -> None:
     made = model(
         [helper.make_node("Gather", ["table", "ids"], ["y"])],
@@ -278,6 +306,8 @@ KINDS = (
     Kind(nodes_that_stay_on_the_cpu_with_their_data, qnn=True),
     Kind(a_classifier_of_texts),
     Kind(a_sequence),
+    Kind(elements_of_a_sequence),
+    Kind(a_map_of_words),
     Kind(a_small_vocabulary),
     Kind(a_newer_opset, refused="ONNX Runtime only *guarantees* support for models stamped with"),
     Kind(a_type_that_no_cpu_computes, refused="Could not find an implementation for Cast"),

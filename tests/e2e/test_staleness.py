@@ -223,7 +223,7 @@ def test_refreshing_keeps_what_a_build_file_said_of_a_target_and_the_order(tmp_p
 
     def of_nobody(variant: Variant) -> Variant:
         named = variant.target == "small-vtcm"
-        return aged(variant).model_copy(update={"specificity": 1} if named else {})
+        return aged(variant).replace(**{"specificity": 1} if named else {})
 
     other = repack(built, tmp_path / "other.aotpack", of_nobody)
     done = aotpack("refresh", other, "-o", tmp_path / "newer.aotpack", "--json")

@@ -85,7 +85,7 @@ _JSON = st.recursive(
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
 def test_any_change_of_a_profile_is_an_error_of_one_line_or_none(data: st.DataObject) -> None:
-    profile = json.loads(find_machine("core-ultra-2").model_dump_json())
+    profile = json.loads(find_machine("core-ultra-2").to_json())
     node = profile
     while True:
         key = data.draw(

@@ -426,13 +426,13 @@ def test_the_key_covers_what_a_session_is_made_of(cache: Cache, reader: PackageR
     first = component.variants[0]
     session = first.session
     others = [
-        first.model_copy(update={"session": session.model_copy(update=change)})
+        first.replace(session=session.replace(**change))
         for change in (
             {"provider_options": {"a": "1"}},
             {"provider_options": {"a": "2"}},
             {"config": {"a": "1"}},
             {"graph_optimization": "disabled"},
         )
-    ] + [first.model_copy(update=change) for change in ({"ep": "x"}, {"device": "npu"}, {"toolchain": "x"})]
+    ] + [first.replace(**change) for change in ({"ep": "x"}, {"device": "npu"}, {"toolchain": "x"})]
     folders = {cache.materialise(reader, component, each) for each in (first, *others, first)}
     assert len(folders) == len(others) + 1

@@ -65,7 +65,7 @@ def test_a_lender_that_is_not_what_its_stamp_says_is_passed_over(tmp_path: Path)
     stamp = Stamp.read(lent.parents[1] / "stamp.json")
     assert stamp is not None
     files = tuple(file.now(lent.parent) for file in stamp.files)
-    (lent.parents[1] / "stamp.json").write_text(stamp.model_copy(update={"files": files}).to_json())
+    (lent.parents[1] / "stamp.json").write_text(stamp.replace(files=files).to_json())
     with PackageReader.open(path) as reader:
         other = next(v for v in reader.manifest.variants() if v.id == "b")
         assert lenders(other, reader.manifest, [lent.parents[1]])

@@ -168,9 +168,9 @@ def test_what_was_answered_counts_for_this_release_and_environment_alone(cache: 
     assert KnownAnswers(cache, "qnn", machine).read() == {"npu text": Grade.OPTIMAL, "npu other": None}
     newer = {**(machine.eps or {}), EP: Ep(version="9.9.9")}
     for other in (
-        machine.model_copy(update={"eps": newer}),
-        machine.model_copy(update={"onnxruntime": "9.9.9"}),
-        machine.model_copy(update={"environment": {"SOME": "thing"}}),
+        machine.replace(eps=newer),
+        machine.replace(onnxruntime="9.9.9"),
+        machine.replace(environment={"SOME": "thing"}),
     ):
         assert KnownAnswers(cache, "qnn", other).read() == {}
     assert KnownAnswers(cache, "openvino", machine).read() == {}
@@ -221,7 +221,7 @@ def choose(machine: Machine) -> Selection:
 def test_where_the_check_gives_no_answer_the_rules_decide_and_the_explanation_says_so() -> None:
     """As on a machine with an NPU; this one has none, so that the EP raises."""
     npu = Npu(vendor="qualcomm", architecture="v73", vtcm_mb=8)
-    selection = choose(probe().model_copy(update={"npus": (npu,)}))
+    selection = choose(probe().replace(npus=(npu,)))
     (candidate,) = selection.accepted
     assert (candidate.verdict.code, candidate.verdict.by) == (Code.FITS, "rules")
     assert "? the EP's own check: not known | needs an answer" in selection.explain()

@@ -259,7 +259,6 @@ def test_a_program_that_hangs_or_is_not_there_says_nothing(
 
 def test_another_driver_is_another_machine() -> None:
     machines = [
-        probe().model_copy(update={"gpus": (Gpu(vendor="nvidia", driver=driver),)})
-        for driver in ("581.15", "581.29")
+        probe().replace(gpus=(Gpu(vendor="nvidia", driver=driver),)) for driver in ("581.15", "581.29")
     ]
     assert machines[0].key() != machines[1].key()

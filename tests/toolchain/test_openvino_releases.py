@@ -65,7 +65,7 @@ def run(python: Path, cap: str, *arguments: object) -> Any:
 def machine_with(python: Path, cap: str) -> Machine:
     """What the computer is to us with the EP of that interpreter and that cap."""
     told = json.loads(aotpack("machine", python=python).out)["eps"][EP]
-    return INTEL.model_copy(update={"eps": {EP: Ep.model_validate(told)}, "environment": {CAP: cap}})
+    return INTEL.replace(eps={EP: Ep.from_builtins(told)}, environment={CAP: cap})
 
 
 def test_every_pair_of_a_blob_and_a_runtime_is_as_the_ep_says(tmp_path: Path) -> None:

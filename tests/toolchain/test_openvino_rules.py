@@ -160,7 +160,7 @@ def test_the_fitting_string_fits_by_the_eps_check_too(ep: Asking) -> None:
 
 def test_no_string_fits_a_cpu_that_the_ep_does_not_list() -> None:
     """Seen on an AMD EPYC with AVX-512: the EP's library registers there and lists no device."""
-    amd = INTEL.model_copy(update={"cpu": INTEL.cpu.model_copy(update={"vendor": "AuthenticAMD"})})
+    amd = INTEL.replace(cpu=INTEL.cpu.replace(vendor="AuthenticAMD"))
     verdict = judge(FITTING, amd)
     assert (verdict.grade, verdict.code) == (Grade.UNSUPPORTED, Code.NO_DEVICE)
     assert verdict.reason.endswith("the vendor of this one is AuthenticAMD.")
@@ -203,7 +203,7 @@ def some_strings(seed: int, count: int) -> Iterator[str]:
 )
 def test_a_capped_machine_is_judged_as_the_ep_judges_it(variable: str, cap: str) -> None:
     asked = list(some_strings(seed=len(cap), count=500))
-    machine = INTEL.model_copy(update={"environment": {variable: cap}})
+    machine = INTEL.replace(environment={variable: cap})
     with Asking(TOOLCHAIN.name, {variable: cap}, EMULATOR or ()) as asking:
         said = asking(*asked)
     wrong = [
@@ -221,7 +221,7 @@ def test_real_blobs_of_every_class_that_was_compiled(vad: BuiltPackage) -> None:
     assert blobs
     written = [variant.compatibility.ep_string or "" for variant in blobs]
     for cap in ("AVX2", "AVX512_CORE", "AVX512_CORE_AMX"):
-        machine = probe().model_copy(update={"environment": {CAP: cap}})
+        machine = probe().replace(environment={CAP: cap})
         with Asking(TOOLCHAIN.name, {CAP: cap}) as asking:
             said = asking(*written)
         assert [our(string, machine) for string in written] == [theirs(grade) for grade in said]
@@ -243,6 +243,6 @@ def test_real_blobs_of_every_class_that_was_compiled(vad: BuiltPackage) -> None:
     ],
 )
 def test_what_a_profile_leaves_out_is_unknown(update: dict[str, object], code: Code) -> None:
-    profile = INTEL.model_dump() | update
-    verdict = judge(FITTING, Machine.model_validate(profile, strict=False))
+    profile = INTEL.to_builtins() | update
+    verdict = judge(FITTING, Machine.from_builtins(profile))
     assert (verdict.grade, verdict.code) == (Grade.UNKNOWN, code)

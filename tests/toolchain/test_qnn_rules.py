@@ -123,7 +123,7 @@ def test_a_profile_whose_release_has_another_backend_api_than_it_says_is_not_bel
     honest, lying = phone("v73"), phone("v73", api="9.99.0")
     for machine, grade in ((honest, Grade.OPTIMAL), (lying, Grade.UNKNOWN)):
         eps = {EP: Ep(version="2.7.0", details=(machine.eps or {})[EP].details)}
-        verdict = judge(string("73", "8"), machine.model_copy(update={"eps": eps}), emulate=False)
+        verdict = judge(string("73", "8"), machine.replace(eps=eps), emulate=False)
         assert verdict.grade is grade
     assert verdict.code is Code.PROFILE_CONTRADICTS
     assert verdict.reason.endswith("the QNN EP 2.7.0 has backend API 5.51.0 and not 9.99.0.")

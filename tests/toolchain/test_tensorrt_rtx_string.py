@@ -95,7 +95,7 @@ def test_a_header_against_a_machine(text: str | None, on: Machine, grade: Grade,
 
 def test_of_two_gpus_the_better_verdict_counts() -> None:
     gpus = (*(machine("8.6").gpus or ()), *(machine("8.9").gpus or ()))
-    assert judge(REAL, machine("8.9").model_copy(update={"gpus": gpus})).grade is Grade.OPTIMAL
+    assert judge(REAL, machine("8.9").replace(gpus=gpus)).grade is Grade.OPTIMAL
 
 
 @pytest.mark.parametrize(("name", "capability"), [("rtx-30", "8.6"), ("rtx-40", "8.9"), ("rtx-50", "12.0")])

@@ -68,22 +68,20 @@ def theirs(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         contents = stored(reader)
         optimised = component.variants[0]
         variants = [
-            optimised.model_copy(
-                update={
-                    "id": f"{name}-{end}",
-                    "target": "theirs",
-                    "toolchain": name,
-                    "ep": ep_of(name),
-                    "specificity": 99,
-                    "compatibility": Compatibility(ep_string=f"text {end}"),
-                }
+            optimised.replace(
+                id=f"{name}-{end}",
+                target="theirs",
+                toolchain=name,
+                ep=ep_of(name),
+                specificity=99,
+                compatibility=Compatibility(ep_string=f"text {end}"),
             )
             for name in (*UNMAKEABLE, *METHODS)
             for end in ("first", "last")
         ]
         contents |= {("main", each.id): contents["main", optimised.id] for each in variants}
-        both = component.model_copy(update={"variants": (*variants, *component.variants)})
-        write(output, reader.manifest.model_copy(update={"components": (both,)}), contents)
+        both = component.replace(variants=(*variants, *component.variants))
+        write(output, reader.manifest.replace(components=(both,)), contents)
     return output
 
 

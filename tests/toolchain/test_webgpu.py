@@ -95,7 +95,7 @@ def test_judging_looks_for_no_file_of_a_profile(tmp_path: Path, monkeypatch: pyt
         profile = Machine(gpus=(), eps={EP: Ep(version="0.4.0")}, environment=environment)
         assert toolchain.judge(variant, profile, emulate=True).code is Code.EMULATED
         probed = {EP: Ep(version="0.4.0", details={"software-driver": "missing"})}
-        here = profile.model_copy(update={"eps": probed})
+        here = profile.replace(eps=probed)
         assert toolchain.judge(variant, here, emulate=True).code is Code.NO_DEVICE
 
 

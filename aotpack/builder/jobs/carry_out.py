@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
+from msgspec import ValidationError
 
+from aotpack._field_errors import explain
 from aotpack._text import shortened
 from aotpack.builder.jobs.job import NOT_ASKED, Checked, Done, PartDone, References, Task, TaskPart
-from aotpack.builder.jobs.manifest_rules import check_variant, first_issue, seen_by_loaders
+from aotpack.builder.jobs.manifest_rules import check_variant, seen_by_loaders
 from aotpack.builder.jobs.model_copies import FileStamp, GivenModel, ModelCopies, stamp_of
 from aotpack.builder.jobs.redaction import Redaction
 from aotpack.builder.jobs.supervise import Outcome, Workers
@@ -81,16 +82,14 @@ def measure_here(
         machine: this computer.
     """
     work = _Work(task, references, folder, workers, machine, ModelCopies())
-    return work.guarded(lambda: work.check(done)).model_copy(
-        update={
-            "machine": done.machine,
-            "seconds": done.seconds,
-            "load_seconds": done.load_seconds,
-            "compile_seconds": done.compile_seconds,
-            "log": done.log,
-            "remarks": done.remarks,
-            "peak_memory": done.peak_memory,
-        }
+    return work.guarded(lambda: work.check(done)).replace(
+        machine=done.machine,
+        seconds=done.seconds,
+        load_seconds=done.load_seconds,
+        compile_seconds=done.compile_seconds,
+        log=done.log,
+        remarks=done.remarks,
+        peak_memory=done.peak_memory,
     )
 
 
@@ -140,7 +139,7 @@ class _Work:
         try:
             return self._end(work())
         except ValidationError as error:
-            return self._end(Done(failure=f"it gave what no package may hold: {first_issue(error)}"))
+            return self._end(Done(failure=f"it gave what no package may hold: {explain(error)}"))
         except Exception as error:
             # A toolchain may raise in this process too, when it is asked what it can do.
             _log.debug("%s failed", self._task.target.name, exc_info=True)
@@ -182,24 +181,22 @@ class _Work:
         if outcome.failure is not None or outcome.result is None:
             return Done(failure=f"what it compiled cannot be read: {outcome.failure}")
         made = [
-            seen.model_copy(update={"files": part.files})
+            seen.replace(files=part.files)
             for seen, part in zip(outcome.result.parts, done.parts, strict=True)
         ]
         requires = toolchain.requirements(target)
         if not same_versions:
             requires = _of_their_versions(requires, done)
-        own = self._described(Done(), runs).model_copy(
-            update={"built_with": done.built_with, "requires": requires}
-        )
+        own = self._described(Done(), runs).replace(built_with=done.built_with, requires=requires)
         result = self._measured(own, made, runs)
         if runs.how is not None or result.failure is not None:
             return result
         # Nobody here can measure it, so what was measured there has to do.
         measured = tuple(
-            mine.model_copy(update={"checked": theirs.checked, "unchecked": theirs.unchecked})
+            mine.replace(checked=theirs.checked, unchecked=theirs.unchecked)
             for mine, theirs in zip(result.parts, done.parts, strict=True)
         )
-        return result.model_copy(update={"parts": measured, "runs": done.runs})
+        return result.replace(parts=measured, runs=done.runs)
 
     def run_again(self, done: Done) -> Done:
         """What was compiled before, compared now."""
@@ -213,16 +210,13 @@ class _Work:
     def _described(self, done: Done, runs: RunsHere) -> Done:
         toolchain, target = self._toolchain, self._task.target
         # What a third party's toolchain says is held to its types here, before it is kept for later builds.
-        return Done.model_validate(
-            {
-                **dict(done),
-                "runs": runs.how is not None,
-                "requires": toolchain.requirements(target),
-                "session": toolchain.session_settings(target),
-                "built_with": dict(toolchain.built_with()),
-                "remarks": toolchain.remarks(self._log)[:_REMARKS],
-            }
-        )
+        return done.replace(
+            runs=runs.how is not None,
+            requires=toolchain.requirements(target),
+            session=toolchain.session_settings(target),
+            built_with=dict(toolchain.built_with()),
+            remarks=toolchain.remarks(self._log)[:_REMARKS],
+        ).validated()
 
     def _compile(
         self, step: str, *, private: bool
@@ -286,7 +280,7 @@ class _Work:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 largest -= results.copy(str(folder / place), kept, largest)
                 files.append((name, str(kept)))
-            taken.append(part.model_copy(update={"files": tuple(files)}))
+            taken.append(part.replace(files=tuple(files)))
         return taken
 
     def _variant(self, asked: TaskPart, made: CompiledPart, done: Done) -> Variant:
@@ -314,10 +308,10 @@ class _Work:
             # Before an EP gets to see it, for it may name files of this machine.
             seen = seen_by_loaders(variant.session, part.files, self._toolchain)
             if seen.issue is not None:
-                return done.model_copy(update={"failure": seen.issue})
+                return done.replace(failure=seen.issue)
             checked, why_not, failure = self._compare(index, variant, part, runs, compiled)
             if failure is not None:
-                return done.model_copy(update={"failure": failure})
+                return done.replace(failure=failure)
             parts.append(
                 PartDone(
                     component=asked.component,
@@ -332,8 +326,8 @@ class _Work:
                 )
             )
         if _changed(stamps):
-            return done.model_copy(update={"failure": "it changed its compiled files when it was run"})
-        return done.model_copy(update={"parts": tuple(parts), "check_key": self._task.check_key})
+            return done.replace(failure="it changed its compiled files when it was run")
+        return done.replace(parts=tuple(parts), check_key=self._task.check_key)
 
     def _compare(
         self, index: int, variant: Variant, made: CompiledPart, runs: RunsHere, compiled: bool
@@ -370,7 +364,7 @@ class _Work:
             return None, None, "it changed what it was compared with"
         if outcome.result.compared is None:
             return None, None, f"it compiled, but gave no outputs ({runs.how})"
-        checked = Checked.model_validate({"compared": outcome.result.compared, "ran_on": runs.how})
+        checked = Checked.from_builtins({"compared": outcome.result.compared, "ran_on": runs.how})
         return checked, None, None
 
     def _run(
@@ -397,16 +391,14 @@ class _Work:
 
     def _end(self, done: Done) -> Done:
         hide = self._redaction.hide
-        return done.model_copy(
-            update={
-                "failure": None if done.failure is None else hide(done.failure),
-                "remarks": tuple(hide(remark)[:_LONGEST_REMARK] for remark in done.remarks),
-                "log": hide(self._log),
-                "seconds": time.monotonic() - self._started,
-                "load_seconds": self._load_seconds,
-                "check_seconds": self._check_seconds,
-                "peak_memory": self._peak,
-            }
+        return done.replace(
+            failure=None if done.failure is None else hide(done.failure),
+            remarks=tuple(hide(remark)[:_LONGEST_REMARK] for remark in done.remarks),
+            log=hide(self._log),
+            seconds=time.monotonic() - self._started,
+            load_seconds=self._load_seconds,
+            check_seconds=self._check_seconds,
+            peak_memory=self._peak,
         )
 
     def _in_their_words(self, outcome: Outcome) -> str:
@@ -435,7 +427,7 @@ def _of_their_versions(requires: Requirements, done: Done) -> Requirements:
         if match is None or not any(f"{version}.".startswith(f"{match[1]}.") for version in versions):
             found, expected = shortened(specifier), "a version that compiled it"
             raise CompileError("is required", where=done.machine, found=found, expected=expected)
-    return requires.model_copy(update={"onnxruntime": done.requires.onnxruntime, "ep": done.requires.ep})
+    return requires.replace(onnxruntime=done.requires.onnxruntime, ep=done.requires.ep)
 
 
 def _changed(stamps: Mapping[Path, FileStamp | None]) -> bool:

@@ -15,7 +15,7 @@ _PLENTY = 1_000_000
 
 def dask_setup(worker: Any) -> None:
     """Called by Dask when the worker starts."""
-    offer = Offer.model_validate_json(describe())
+    offer = Offer.from_json(describe())
     carried = {resource(name, versions): _PLENTY for name, versions in offer.toolchains.items()}
     # Not by set_resources, which asks the scheduler: that hears of the worker only after this.
     worker.state.total_resources.update(carried)

@@ -317,6 +317,6 @@ def _offer(answer: object) -> Offer | None:
         release = str(json.loads(answer)["aotpack"])[:_SHOWN]
         # What else another release says may mean something else.
         own = release == VERSION
-        return Offer.model_validate_json(answer) if own else Offer(aotpack=release, machine="")
+        return Offer.from_json(answer) if own else Offer(aotpack=release, machine="")
     except (ValueError, TypeError, LookupError, RecursionError):
         return None

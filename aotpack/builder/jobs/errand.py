@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from msgspec import DecodeError
 
+from aotpack._field_errors import explain
 from aotpack._text import printable
 from aotpack._values import Value
 from aotpack.builder.jobs.carry_out import carry_out
@@ -56,7 +57,7 @@ class Offer(Value):
     aotpack: str
     machine: str
     #: Each toolchain that can compile some target there, with the versions that compile.
-    toolchains: dict[str, dict[str, str]] = Field(default={})
+    toolchains: dict[str, dict[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ def describe() -> str:
         with contextlib.suppress(Exception):
             if target.toolchain not in offered and toolchain.why_not_compile(target, machine) is None:
                 offered[target.toolchain] = dict(toolchain.built_with())
-    return Offer(aotpack=VERSION, machine=platform.node(), toolchains=offered).model_dump_json()
+    return Offer(aotpack=VERSION, machine=platform.node(), toolchains=offered).to_json()
 
 
 @functools.cache
@@ -145,13 +146,13 @@ def _done(errand: Errand, sent: Iterable[Mapping[str, bytes]], name: str, store:
                 digest = hashlib.sha256(data).hexdigest()
                 contents[digest] = data
                 listed.append((path, digest))
-            parts.append(part.model_copy(update={"files": tuple(listed)}))
+            parts.append(part.replace(files=tuple(listed)))
         store.trim()
-        return _answer(done.model_copy(update={"parts": tuple(parts), "machine": name}), contents)
+        return _answer(done.replace(parts=tuple(parts), machine=name), contents)
 
 
 def _answer(done: Done, files: Mapping[str, bytes] | None = None, missing: tuple[str, ...] = ()) -> Answer:
-    return done.model_dump_json(), files or {}, missing
+    return done.to_json(), files or {}, missing
 
 
 def _localised(errand: Errand, folder: Path) -> tuple[Task, tuple[Reference, ...]]:
@@ -194,9 +195,9 @@ def received(answer: object, errand: Errand, folder: Path) -> Done | frozenset[s
             raise FarmError("asks for files that are none of its task's")
         return missing
     try:
-        done = Done.model_validate_json(text)
-    except ValidationError as error:
-        raise FarmError("gave an answer that cannot be read", found=error.errors()[0]["msg"]) from None
+        done = Done.from_json(text)
+    except DecodeError as error:
+        raise FarmError("gave an answer that cannot be read", found=explain(error)) from None
     done = _believed(done)
     if done.failure is not None:
         return done
@@ -213,7 +214,7 @@ def received(answer: object, errand: Errand, folder: Path) -> Done | frozenset[s
         _kept(errand.task, asked, part, contents, folder / "answer" / str(index))
         for index, (asked, part) in enumerate(zip(errand.task.parts, done.parts, strict=True))
     )
-    return done.model_copy(update={"parts": parts})
+    return done.replace(parts=parts)
 
 
 def _well_formed(answer: object) -> tuple[str, Mapping[str, bytes], frozenset[str]]:
@@ -234,15 +235,13 @@ def _well_formed(answer: object) -> tuple[str, Mapping[str, bytes], frozenset[st
 
 def _believed(done: Done) -> Done:
     """`done` without the settings of a session, which are known here, its texts bounded and printable."""
-    return done.model_copy(
-        update={
-            "failure": None if done.failure is None else printable(done.failure[:_MAX_FAILURE]),
-            "parts": () if done.failure is not None else done.parts,
-            "session": SessionSettings(),
-            "machine": None if done.machine is None else printable(done.machine[:_MAX_NAME]),
-            "remarks": tuple(printable(remark[:_MAX_FAILURE]) for remark in done.remarks[:_MAX_REMARKS]),
-            "log": done.log[-_MAX_LOG:],
-        }
+    return done.replace(
+        failure=None if done.failure is None else printable(done.failure[:_MAX_FAILURE]),
+        parts=() if done.failure is not None else done.parts,
+        session=SessionSettings(),
+        machine=None if done.machine is None else printable(done.machine[:_MAX_NAME]),
+        remarks=tuple(printable(remark[:_MAX_FAILURE]) for remark in done.remarks[:_MAX_REMARKS]),
+        log=done.log[-_MAX_LOG:],
     )
 
 
@@ -273,7 +272,7 @@ def _kept(
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
         files.append((relative, str(place)))
-    return part.model_copy(update={"files": tuple(files)})
+    return part.replace(files=tuple(files))
 
 
 def _versions(built_with: Mapping[str, str]) -> str:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from aotpack._values import Count, Value
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import ReferenceRequest, Seconds
@@ -99,7 +97,7 @@ class PartDone(Value):
     ep_string: str | None = None
     coverage: Coverage
     #: Names of the nodes that are outside every partition, by operator type.
-    left: dict[str, tuple[str, ...]] = Field(default={})
+    left: dict[str, tuple[str, ...]] = {}
     #: None: it was not run, for the reason in `unchecked`.
     checked: Checked | None = None
     unchecked: str | None = None
@@ -115,7 +113,7 @@ class Done(Value):
     #: As the toolchain that compiled says them.
     requires: Requirements = Requirements()
     session: SessionSettings = SessionSettings()
-    built_with: dict[str, str] = Field(default={})
+    built_with: dict[str, str] = {}
     #: Where it was done, such variants can be run as well.
     runs: bool = True
     #: Of the inputs that its variants were compared on; None: they were not compared.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
+import msgspec
 
-from aotpack._text import shortened
+from aotpack._field_errors import explain
 from aotpack.errors import CompileError, FormatError, NotAllowed
 from aotpack.manifest import PAGE_SIZE, Component, File, Manifest, Segment, SessionSettings, Source, Variant
 from aotpack.model_check import ANY_DOMAIN, Allowance
@@ -16,7 +16,7 @@ from aotpack.model_files import check_model_file
 from aotpack.parsing import parse
 from aotpack.settings import settings_issue
 
-__all__ = ["SeenByLoaders", "check_variant", "first_issue", "seen_by_loaders"]
+__all__ = ["SeenByLoaders", "check_variant", "seen_by_loaders"]
 
 _NO_DIGEST = "0" * 64
 
@@ -48,18 +48,17 @@ def check_variant(variant: Variant, paths: Sequence[str]) -> None:
             source=Source(sha256=_NO_DIGEST, size=0, opsets={}),
             inputs=(),
             outputs=(),
-            variants=(Variant.model_validate({**dict(variant), "files": files}),),
+            variants=(variant.replace(files=files),),
         )
-        parse(Manifest(name="checked", components=(component,), segments=segments).to_json())
-    except ValidationError as error:
-        raise CompileError(
-            "gave what no package may hold", where=variant.target, found=first_issue(error)
-        ) from None
+        parse(Manifest(name="checked", components=(component,), segments=segments).canonical_json())
+    except msgspec.ValidationError as error:
+        found = explain(error).replace("components[0].variants[0].", "")
+        raise CompileError("gave what no package may hold", where=variant.target, found=found) from None
     except FormatError as error:
         found = str(error).replace("components[0].variants[0].", "")
         raise CompileError("gave what no package may hold", where=variant.target, found=found) from None
-    except ValueError as error:
-        # A lone surrogate, which is no text.
+    except (ValueError, TypeError) as error:
+        # An object of a third party's, or a lone surrogate, which is no text.
         raise CompileError("gave what no package may hold", where=variant.target, found=str(error)) from None
 
 
@@ -95,10 +94,3 @@ def seen_by_loaders(
     except NotAllowed as error:
         return SeenByLoaders(f"no package may hold it: {error}")
     return SeenByLoaders(None, tuple(sorted(domains)))
-
-
-def first_issue(error: ValidationError) -> str:
-    """Where a value is wrong and why, in one line without the value."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{shortened(where)}: {first['msg']}" if where else first["msg"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil
-from pydantic import ValidationError
+from msgspec import DecodeError
 
 from aotpack._child_process import python_command, python_environment
 from aotpack.builder.jobs.descendants import children_of, end_all, resident
@@ -138,7 +138,7 @@ class Workers:
         if self._stopped.is_set():
             raise BuildStopped
         asked, answered = folder / "request.json", folder / "result.json"
-        asked.write_text(request.model_dump_json(), encoding="utf-8")
+        asked.write_text(request.to_json(), encoding="utf-8")
         started = time.monotonic()
         result: Result | None = None
         with ResultFolder(folder) as opened, _Log(folder / "log.txt") as log:
@@ -159,8 +159,8 @@ class Workers:
             seconds = time.monotonic() - started
             if ended_by is None:
                 try:
-                    result = Result.model_validate_json(opened.read(answered.name, _LARGEST_RESULT))
-                except (CompileError, OSError, ValidationError) as error:
+                    result = Result.from_json(opened.read(answered.name, _LARGEST_RESULT))
+                except (CompileError, OSError, DecodeError) as error:
                     ended_by = _how_it_died(ended.status, error)
             failure = ended_by or (result.error if result else None)
             return Outcome(
@@ -370,7 +370,7 @@ def _how_it_died(status: int, error: Exception) -> str:
             name = str(-status)
         return f"the worker was killed by {name}"
     said = "no result"
-    if isinstance(error, ValidationError):
+    if isinstance(error, DecodeError):
         said = "a result that cannot be read"
     elif "was not written" not in str(error):
         said = f"no result that can be read: {error}"

@@ -12,12 +12,13 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+import msgspec
+from msgspec import Meta
 
+from aotpack._field_errors import explain
 from aotpack._values import Value
-from aotpack.builder.jobs.manifest_rules import first_issue
 from aotpack.builder.numerics.compare import Compared
 from aotpack.errors import AotpackError, CompileError
 from aotpack.manifest import Coverage, TensorInfo, Variant
@@ -38,7 +39,6 @@ __all__ = [
     "Part",
     "ReferenceRequest",
     "RegisterRequest",
-    "Request",
     "Result",
     "Seconds",
     "main",
@@ -49,7 +49,7 @@ _LONGEST_ERROR = 10_000
 
 
 #: A wall time.
-Seconds = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Meta(ge=0)]
 
 
 class Part(Value):
@@ -61,10 +61,9 @@ class Part(Value):
     nodes: int
 
 
-class CompileRequest(Value):
+class CompileRequest(Value, tag_field="step", tag="compile"):
     """Compile a model for a target, or several that share their weights, each into an empty folder."""
 
-    step: Literal["compile"] = "compile"
     toolchain: str
     target: Target
     parts: tuple[Part, ...]
@@ -73,17 +72,15 @@ class CompileRequest(Value):
     custom_ops: tuple[str, ...] = ()
 
 
-class RegisterRequest(Value):
+class RegisterRequest(Value, tag_field="step", tag="register"):
     """Find out whether libraries of custom operators can be loaded."""
 
-    step: Literal["register"] = "register"
     custom_ops: tuple[str, ...]
 
 
-class ReferenceRequest(Value):
+class ReferenceRequest(Value, tag_field="step", tag="reference"):
     """Run the portable model on inputs and keep both (`aotpack.builder.numerics.reference`)."""
 
-    step: Literal["reference"] = "reference"
     model: str
     output: str
     #: As the model says them, but for sizes that are fixed; None: as the session says them.
@@ -97,10 +94,9 @@ class ReferenceRequest(Value):
     custom_ops: tuple[str, ...] = ()
 
 
-class CompareRequest(Value):
+class CompareRequest(Value, tag_field="step", tag="compare"):
     """Run a variant on the inputs of a reference and compare (`aotpack.builder.numerics.compare`)."""
 
-    step: Literal["compare"] = "compare"
     variant: Variant
     model: str
     #: None: there is nothing to compare with, and it is only loaded.
@@ -111,19 +107,17 @@ class CompareRequest(Value):
     custom_ops: tuple[str, ...] = ()
 
 
-class InspectRequest(Value):
+class InspectRequest(Value, tag_field="step", tag="inspect"):
     """Count what is in a variant that another machine compiled, and read its compatibility string."""
 
-    step: Literal["inspect"] = "inspect"
     toolchain: str
     target: Target
     parts: tuple[Part, ...]
 
 
-class MeasureRequest(Value):
+class MeasureRequest(Value, tag_field="step", tag="measure"):
     """Time a variant (`aotpack.builder.jobs.measure`)."""
 
-    step: Literal["measure"] = "measure"
     variant: Variant
     model: str
     inputs: tuple[TensorInfo, ...]
@@ -133,13 +127,10 @@ class MeasureRequest(Value):
     custom_ops: tuple[str, ...] = ()
 
 
-#: What a worker can be asked for.
+#: What a worker can be asked for; in JSON ``step`` tells which it is.
 AnyRequest = (
     CompileRequest | RegisterRequest | ReferenceRequest | CompareRequest | InspectRequest | MeasureRequest
 )
-
-#: The same as JSON: ``step`` tells which it is.
-Request = Annotated[AnyRequest, Field(discriminator="step")]
 
 
 class CompiledPart(Value):
@@ -150,7 +141,7 @@ class CompiledPart(Value):
     ep_string: str | None
     coverage: Coverage
     #: Names of the nodes left outside, by operator type.
-    left: dict[str, tuple[str, ...]] = Field(default={})
+    left: dict[str, tuple[str, ...]] = {}
 
 
 class Result(Value):
@@ -169,28 +160,28 @@ class Result(Value):
 
 def main(request: Path, result: Path) -> None:
     """Do what the file `request` asks and write `result`, atomically."""
-    asked: AnyRequest = TypeAdapter(Request).validate_json(request.read_bytes())
+    asked: AnyRequest = msgspec.json.decode(request.read_bytes(), type=AnyRequest)
     try:
         answer = (
             _compile(asked)
-            if asked.step == "compile"
+            if isinstance(asked, CompileRequest)
             else _reference(asked)
-            if asked.step == "reference"
+            if isinstance(asked, ReferenceRequest)
             else _compare(asked)
-            if asked.step == "compare"
+            if isinstance(asked, CompareRequest)
             else _inspect(asked)
-            if asked.step == "inspect"
+            if isinstance(asked, InspectRequest)
             else _register(asked)
-            if asked.step == "register"
+            if isinstance(asked, RegisterRequest)
             else _measure(asked)
         )
         # Not every text that a vendor's library gives can be written as JSON.
-        text = answer.model_dump_json()
+        text = answer.validated().to_json()
     except AotpackError as error:
         _print_causes(error)
         text = _failure(str(error))
-    except ValidationError as error:
-        text = _failure(f"it gave what no package may hold: {first_issue(error)}")
+    except msgspec.ValidationError as error:
+        text = _failure(f"it gave what no package may hold: {explain(error)}")
     except Exception as error:
         # Whatever a vendor's Python layer raises is this job's failure and nobody else's.
         traceback.print_exc(file=sys.stderr)
@@ -202,7 +193,7 @@ def main(request: Path, result: Path) -> None:
 
 def _failure(sentence: str) -> str:
     kept = sentence[:_LONGEST_ERROR].encode("utf-8", "replace").decode("utf-8")
-    return Result(error=kept).model_dump_json()
+    return Result(error=kept).to_json()
 
 
 def _print_causes(error: BaseException) -> None:

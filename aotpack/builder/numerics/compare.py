@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from msgspec import Meta
 
 from aotpack._values import Count, Value
 from aotpack.builder.numerics.measure import INFINITE, Comparison, Measured, Worst
@@ -27,7 +27,7 @@ class Compared(Value):
     samples: Count
     #: Whose they are: ``given`` by the user, or ``made``.
     inputs: Literal["given", "made"]
-    outputs: Annotated[tuple[Measured, ...], Field(max_length=MAX_NODES)] = ()
+    outputs: Annotated[tuple[Measured, ...], Meta(max_length=MAX_NODES)] = ()
 
 
 class _Session(Protocol):
@@ -48,7 +48,7 @@ def compare_with(session: _Session, reference: Path, *, precision: str | None) -
     """
     started = time.monotonic()
     with ArrayFile(reference) as file:
-        meta = ReferenceMeta.model_validate_json(file.get("meta").tobytes())
+        meta = ReferenceMeta.from_json(file.get("meta").tobytes())
         ours = [value.name for value in session.get_outputs()]
         # Some EPs name outputs anew; their order is the model's.
         same = set(ours) == set(meta.outputs) or len(ours) != len(meta.outputs)
@@ -98,7 +98,7 @@ def _measured(
     found = comparison.measured(noise_of(file, meta, precision, key), precision)
     if precision == "f32" or found.not_compared is not None:
         return found
-    return found.model_copy(update={"strict": comparison.measured(noise_of(file, meta, "f32", key), "f32")})
+    return found.replace(strict=comparison.measured(noise_of(file, meta, "f32", key), "f32"))
 
 
 def _ordered(

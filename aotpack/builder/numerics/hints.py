@@ -62,6 +62,8 @@ _STEPS = 8
 _MOST_NODES = 16
 #: Of a constant that an input is compared with, in elements.
 _MOST_CHOICES = 16
+#: Of the vocabulary of a map.
+_MOST_KEYS = 4096
 
 
 def hints_of(model: onnx.ModelProto, folder: Path | None = None) -> dict[str, Hint]:
@@ -136,6 +138,7 @@ def _hint(name: str, graph: onnx.GraphProto, known: dict[str, onnx.TensorProto])
     names = {name}
     below: list[int] = []
     choices: list[int | float] = []
+    keys: list[int | str] = []
     for _ in range(_STEPS):
         grown = set(names)
         for each in _graphs(graph):
@@ -159,12 +162,18 @@ def _hint(name: str, graph: onnx.GraphProto, known: dict[str, onnx.TensorProto])
                         below.append(known[inputs[table]].dims[0])
             elif node.op_type == "OneHot" and inputs[0] in names and inputs[1] in known:
                 below += [int(depth) for depth in _constant(known[inputs[1]]) if depth > 0]
+            elif node.op_type == "DictVectorizer" and inputs[0] in names:
+                for attribute in node.attribute:
+                    keys += [
+                        *attribute.ints,
+                        *(text.decode("utf-8", "replace") for text in attribute.strings),
+                    ]
             elif node.op_type == "Equal" and names.intersection(inputs):
                 other = next((item for item in inputs if item not in names), "")
                 if other in known:
                     choices += _constant(known[other])
     positive = [size for size in below if size > 0]
-    return Hint(min(positive, default=None), tuple(choices))
+    return Hint(min(positive, default=None), tuple(choices), tuple(keys[:_MOST_KEYS]))
 
 
 def _constant(tensor: onnx.TensorProto) -> list[int | float]:

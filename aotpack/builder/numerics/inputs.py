@@ -42,6 +42,8 @@ class Hint:
     below: int | None = None
     #: Values that the graph compares the input with.
     choices: tuple[int | float, ...] = ()
+    #: Keys of a map that the graph knows.
+    keys: tuple[int | str, ...] = ()
 
 
 #: Input name to what is known of it.
@@ -61,6 +63,8 @@ class Way:
     floats: str = "normal"
     #: Values are chosen by the names of inputs.
     names: bool = True
+    #: Of the elements of a sequence, of which ONNX Runtime says no shape.
+    rank: int = 1
 
 
 #: In the order in which they are tried.
@@ -72,6 +76,9 @@ WAYS: tuple[Way, ...] = (
     Way(below=2),
     Way(below=2, sizes=False),
     Way(floats="small"),
+    Way(rank=2),
+    Way(rank=3),
+    Way(rank=4),
     Way(names=False),
     Way(names=False, sizes=False),
     Way(names=False, sizes=False, floats="unit", below=2),
@@ -247,6 +254,8 @@ def _size(dim: int | str | None, known: dict[str, int], way: Way, info: TensorIn
 
 _WORDS = ("alpha", "beta", "gamma", "a", "hello world", "42")
 _RATES = (16000,)
+#: Of a map.
+_FEW_KEYS = 8
 
 
 def _value(
@@ -255,14 +264,17 @@ def _value(
     sequence = re.fullmatch(r"seq\(tensor\((\w+)\)\)", info.dtype)
     optional = re.fullmatch(r"optional\((.*)\)", info.dtype)
     if optional:
-        inner = info.model_copy(update={"dtype": dtype_of_ort(optional[1])})
+        inner = info.replace(dtype=dtype_of_ort(optional[1]))
         return _value(inner, shapes, way, hint, random)
     if sequence:
         element = TensorInfo(
-            name=info.name, dtype=dtype_of_ort(f"tensor({sequence[1]})"), shape=info.shape or (2,)
+            name=info.name, dtype=dtype_of_ort(f"tensor({sequence[1]})"), shape=info.shape or (2,) * way.rank
         )
         sized = {**shapes, info.name: _shapes([element], way, {})[info.name]}
         return [_value(element, sized, way, hint, random) for _ in range(2)]
+    if mapping := re.fullmatch(r"map\((int64|string),tensor\(float\)\)", info.dtype):
+        keys = hint.keys or (range(_FEW_KEYS) if mapping[1] == "int64" else _WORDS)
+        return dict(zip(keys, random.standard_normal(len(keys)).tolist(), strict=True))
     shape = shapes[info.name]
     if info.dtype in ("string", "object", "str"):
         return np.array(random.choice(_WORDS, shape), dtype=object)

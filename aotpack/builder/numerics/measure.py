@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from msgspec import Meta
 
 from aotpack._values import Count, Text, Value
 from aotpack.builder.numerics.alignment import aligned
@@ -62,14 +62,14 @@ _MOST_PEAKS = 1024
 
 
 #: Of outputs: no less than 0. NaN is no number in a `Value`.
-_Error = Annotated[float, Field(ge=0)]
+_Error = Annotated[float, Meta(ge=0)]
 
 
 class Worst(Value):
     """The element that is furthest off in the worst slice."""
 
     sample: Count
-    index: Annotated[tuple[Count, ...], Field(max_length=MAX_RANK)]
+    index: Annotated[tuple[Count, ...], Meta(max_length=MAX_RANK)]
     found: Text
     expected: Text
     #: Such as ``index 3 of axis 1``; None: the output as a whole.
@@ -353,7 +353,7 @@ class Comparison:
             if missing > rows_limit
             else {"excused": max(best.excused, missing), "excused_to": max(best.excused_to, rows_limit)}
         )
-        return best.model_copy(update={**shares, "rows": self._rows})
+        return best.replace(**shares, rows=self._rows)
 
     def _discrete_result(self, noise: Noise) -> Measured:
         share, limit = self._share(), NOISE_MULTIPLE * noise.unequal

@@ -20,7 +20,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from aotpack._values import Value
 from aotpack.builder.numerics.hints import hints_of, probabilities_of
@@ -85,9 +84,9 @@ class ReferenceMeta(Value):
     #: Outputs, by name, that are probabilities (`aotpack.builder.numerics.hints.probabilities_of`).
     probabilities: tuple[str, ...] = ()
     #: Those that cannot be compared, and why.
-    unknown: dict[str, str] = Field(default={})
+    unknown: dict[str, str] = {}
     #: Precision and output to its noise.
-    noise: dict[str, dict[str, NoiseShares]] = Field(default={})
+    noise: dict[str, dict[str, NoiseShares]] = {}
 
 
 def make_reference(
@@ -295,13 +294,13 @@ def _add_noise(
         precision: {key: NoiseShares(unequal=each.unequal, rows=each.rows) for key, each in noises.items()}
         for precision, noises in found.items()
     }
-    meta_now = meta.model_copy(update={"noise": shares, "varies": tuple(sorted(varies))})
+    meta_now = meta.replace(noise=shares, varies=tuple(sorted(varies)))
     with ArrayWriter(output, more=True) as writer:
         for precision, noises in found.items():
             for key, noise in noises.items():
                 for axis, squares in noise.squares.items():
                     writer.put(f"noise/{precision}/{key}/{axis}", squares)
-        writer.put_json("meta", meta_now.model_dump(mode="json"))
+        writer.put_json("meta", meta_now.to_builtins())
     return meta_now
 
 

@@ -147,7 +147,7 @@ def feeds_of(arrays: Iterable[tuple[str, Array]], inputs: Iterable[str]) -> dict
 
     Args:
         arrays: such as ``ids`` for a tensor, ``parts[0]`` for an element of a sequence, ``hint?`` for
-            nothing.
+            nothing, ``words{keys}`` and ``words{values}`` for a map.
         inputs: names of the session's inputs; others are left out.
     """
     found = dict(arrays)
@@ -160,6 +160,9 @@ def feeds_of(arrays: Iterable[tuple[str, Array]], inputs: Iterable[str]) -> dict
         elif f"{name}[0]" in found:
             count = next(index for index in range(len(found) + 1) if f"{name}[{index}]" not in found)
             feeds[name] = [found[f"{name}[{index}]"] for index in range(count)]
+        elif f"{name}{{keys}}" in found:
+            keys, values = (found[f"{name}{{{part}}}"].tolist() for part in ("keys", "values"))
+            feeds[name] = dict(zip(keys, values, strict=True))
     return feeds
 
 

@@ -40,7 +40,7 @@ def begin(server: ForkServer, how: str, model: Path, folder: Path) -> int:
         parts=(Part(component="main", model=str(model), nodes=1),),
         folder=str(folder / "out"),
     )
-    (folder / "request").write_text(request.model_dump_json(), encoding="utf-8")
+    (folder / "request").write_text(request.to_json(), encoding="utf-8")
     return server.start(
         folder / "request",
         folder / "result",

@@ -94,7 +94,7 @@ from pathlib import Path
 from aotpack.builder.spec import Limits
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import CompileRequest
-request = CompileRequest.model_validate_json(sys.argv[1])
+request = CompileRequest.from_json(sys.argv[1])
 Workers().run(request, Path(sys.argv[2]), environment={}, limits=Limits())
 """
 
@@ -109,7 +109,7 @@ def test_a_worker_does_not_outlive_a_parent_that_is_killed(
         folder=str(tmp_path),
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, request.model_dump_json(), str(tmp_path)],
+        [sys.executable, "-c", PARENT, request.to_json(), str(tmp_path)],
         env=environment({}, (troublesome,)),
     )
     try:

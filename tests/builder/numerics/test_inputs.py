@@ -116,12 +116,17 @@ def test_what_is_no_tensor_is_made_too() -> None:
     parts = one("parts", "seq(tensor(float))", 1, 4)
     assert [part.shape for part in parts] == [(1, 4), (1, 4)]
     assert one("maybe", "optional(tensor(int64))", 3).dtype == np.int64
+    numbers = one("counts", "map(int64,tensor(float))")
+    assert isinstance(numbers, dict)
+    assert all(isinstance(key, int) and isinstance(value, float) for key, value in numbers.items())
+    (word,) = one("counts", "map(string,tensor(float))", hints={"counts": Hint(keys=("word",))})
+    assert word == "word"
     words = one("text", "string", 2)
     assert words.dtype == object
     assert all(isinstance(word, str) for word in words)
 
 
-@pytest.mark.parametrize("dtype", ["complex64", "float8e4m3fn", "map(int64,tensor(float))"])
+@pytest.mark.parametrize("dtype", ["complex64", "float8e4m3fn", "map(int64,tensor(string))"])
 def test_an_input_that_nobody_can_make_up_is_named(dtype: str) -> None:
     with pytest.raises(ModelError, match=r"input 'x': inputs of type .* cannot be made up"):
         one("x", dtype, 1)

@@ -255,13 +255,13 @@ def test_samples_of_other_sizes_are_for_other_buckets_and_targets(tmp_path: Path
     folder.mkdir()
     for batch in (1, 2, 3):
         np.savez(folder / f"{batch}.npz", x=np.full((batch, 4), batch, "f4"), n=1)
-    fixed = (INFOS[0].model_copy(update={"shape": (2, 4)}), INFOS[1])
+    fixed = (INFOS[0].replace(shape=(2, 4)), INFOS[1])
     digests = {check_samples([folder], INFOS, infos) for infos in (INFOS, fixed)}
     assert len(digests) == 2
     write_samples([folder], fixed, tmp_path / "given.npz")
     with ArrayFile(tmp_path / "given.npz") as file:
         assert (file.get_json("count"), file.get_json("names")) == (1, ["2.npz"])
-    other = (INFOS[0].model_copy(update={"shape": (9, 4)}), INFOS[1])
+    other = (INFOS[0].replace(shape=(9, 4)), INFOS[1])
     with pytest.raises(UsageError, match=r"found \[1, 4\]; expected \[9, 4\]"):
         check_samples([folder], INFOS, other)
     # One that no size of the model's makes fit is a mistake, whatever the others are.
