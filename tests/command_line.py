@@ -23,6 +23,9 @@ SCHEMAS = ROOT / "schemas"
 #: Seconds that a command may take.
 _TIMEOUT = 300.0
 
+#: Coverage counts in processes that it has started itself.
+_may_fork = sys.platform == "linux" and not any(name.startswith("COVERAGE") for name in os.environ)
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -92,7 +95,7 @@ def aotpack(
 ) -> Done:
     """Run ``aotpack *arguments`` to its end."""
     whole = environment(env or {}, path)
-    if str(python) == sys.executable and not path and sys.platform == "linux":
+    if _may_fork and str(python) == sys.executable and not path:
         server = _server()
         if forks_alike(whole, server.environment):
             status, out, err = server.run([*map(str, arguments)], whole, cwd, _TIMEOUT)

@@ -31,7 +31,6 @@ __all__ = ["CommandServer", "forks_alike"]
 #: Beginnings of the names of variables that the interpreter and libraries read when they start.
 _READ_EARLY = (
     "COMP_",
-    "COVERAGE",
     "LANG",
     "LC_",
     "LD_",
