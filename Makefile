@@ -49,7 +49,7 @@ benchmarks: setup models test-packages  ## every benchmark, one after the other
 	done
 
 schemas: setup  ## write schemas/ anew from the code
-	$(BIN)/python -m aotpack.schema --write schemas
+	$(BIN)/python -m aotpack.documents.schema --write schemas
 
 api: setup  ## write tests/public_api.txt anew from the code
 	$(BIN)/python -m tests.public_api --write

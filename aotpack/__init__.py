@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from aotpack.builder.build import build
     from aotpack.builder.report import BuildReport
     from aotpack.errors import AotpackError
-    from aotpack.events import Event, EventCode
-    from aotpack.machine import Machine, read_profile
-    from aotpack.manifest import Manifest
-    from aotpack.package import Package, load, load_all
-    from aotpack.package import open_package as open  # noqa: A004 - as in gzip.open
-    from aotpack.package import select_variant as select
-    from aotpack.probing import probe
-    from aotpack.selection import Policy, Selection
+    from aotpack.machine.profile import Machine, read_profile
+    from aotpack.manifest.values import Manifest
+    from aotpack.runtime.events import Event, EventCode
+    from aotpack.runtime.package import Package, load, load_all
+    from aotpack.runtime.package import open_package as open  # noqa: A004 - as in gzip.open
+    from aotpack.runtime.package import select_variant as select
+    from aotpack.runtime.probing import probe
+    from aotpack.selection.select import Policy, Selection
 
     __version__: str
 
@@ -49,21 +49,21 @@ __all__ = [
 _HOME = {
     "AotpackError": ("aotpack.errors", "AotpackError"),
     "BuildReport": ("aotpack.builder.report", "BuildReport"),
-    "Event": ("aotpack.events", "Event"),
-    "EventCode": ("aotpack.events", "EventCode"),
-    "Machine": ("aotpack.machine", "Machine"),
-    "Manifest": ("aotpack.manifest", "Manifest"),
-    "Package": ("aotpack.package", "Package"),
-    "Policy": ("aotpack.selection", "Policy"),
-    "Selection": ("aotpack.selection", "Selection"),
+    "Event": ("aotpack.runtime.events", "Event"),
+    "EventCode": ("aotpack.runtime.events", "EventCode"),
+    "Machine": ("aotpack.machine.profile", "Machine"),
+    "Manifest": ("aotpack.manifest.values", "Manifest"),
+    "Package": ("aotpack.runtime.package", "Package"),
+    "Policy": ("aotpack.selection.select", "Policy"),
+    "Selection": ("aotpack.selection.select", "Selection"),
     "__version__": ("aotpack.version", "VERSION"),
     "build": ("aotpack.builder.build", "build"),
-    "load": ("aotpack.package", "load"),
-    "load_all": ("aotpack.package", "load_all"),
-    "open": ("aotpack.package", "open_package"),
-    "probe": ("aotpack.probing", "probe"),
-    "read_profile": ("aotpack.machine", "read_profile"),
-    "select": ("aotpack.package", "select_variant"),
+    "load": ("aotpack.runtime.package", "load"),
+    "load_all": ("aotpack.runtime.package", "load_all"),
+    "open": ("aotpack.runtime.package", "open_package"),
+    "probe": ("aotpack.runtime.probing", "probe"),
+    "read_profile": ("aotpack.machine.profile", "read_profile"),
+    "select": ("aotpack.runtime.package", "select_variant"),
 }
 
 

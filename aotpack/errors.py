@@ -40,7 +40,7 @@ from aotpack._text import clipped, printable, shortened
 
 if TYPE_CHECKING:
     from aotpack.builder.report import BuildReport
-    from aotpack.events import Refusal
+    from aotpack.runtime.events import Refusal
 
 __all__ = [
     "AotpackError",

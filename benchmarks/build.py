@@ -22,9 +22,9 @@ from aotpack.builder.build import build_spec, one_model
 from aotpack.builder.report import BuildReport, Row
 from aotpack.builder.spec import BuildSpec
 from aotpack.builder.spec_file import read_build_file
-from aotpack.probing import probe
-from aotpack.target import PORTABLE, catalogue, find
-from aotpack.toolchain import toolchains
+from aotpack.runtime.probing import probe
+from aotpack.targets.catalogue import PORTABLE, catalogue, find
+from aotpack.toolchains import toolchains
 from benchmarks._built import section
 from samples.every_target import lay_out
 from samples.real_models import fetch

@@ -28,8 +28,8 @@ import onnxruntime as ort
 from aotpack import flex
 from aotpack.errors import FlexError
 from aotpack.flex.capabilities import Lowering
-from aotpack.target import find
-from aotpack.toolchain import toolchains
+from aotpack.targets.catalogue import find
+from aotpack.toolchains import toolchains
 
 BATCH, HEADS, SIZE = 1, 8, 64
 OURS = "aotpack"

@@ -3,10 +3,10 @@
     python -m benchmarks.flex_costs [--threads 2] [--repeats 15]
 
 Those of plain ops are constants of `aotpack/flex/choose.py` and `tiles.py`, `node_cost` and those of fused
-ops are in `aotpack/toolchain/ort.py`. All are in units of the time of one score: the two products and the
-softmax of one query, one key and one head of 64. A cost need not be right to the last digit: it decides
-between ways that are a few per cent apart. A negative one says that the machine was too busy to measure:
-ask for more repeats.
+ops are in `aotpack/toolchains/ort/toolchain.py`. All are in units of the time of one score: the two products
+and the softmax of one query, one key and one head of 64. A cost need not be right to the last digit: it
+decides between ways that are a few per cent apart. A negative one says that the machine was too busy to
+measure: ask for more repeats.
 """
 
 from __future__ import annotations

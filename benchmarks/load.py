@@ -27,10 +27,10 @@ import aotpack
 from aotpack.container.content import Content, StoredFile
 from aotpack.container.reader import PackageReader
 from aotpack.container.writer import write
-from aotpack.manifest import Variant
-from aotpack.target import find
-from aotpack.toolchain import toolchains
-from aotpack.toolchain.plugin import PluginToolchain
+from aotpack.manifest.values import Variant
+from aotpack.targets.catalogue import find
+from aotpack.toolchains import toolchains
+from aotpack.toolchains.plugin import PluginToolchain
 from samples.made_models import transformer
 from samples.real_models import fetch
 

@@ -25,9 +25,9 @@ from pathlib import Path
 import msgspec
 
 from aotpack.builder.report import Row
-from aotpack.probing import probe
-from aotpack.target import find
-from aotpack.toolchain import toolchains
+from aotpack.runtime.probing import probe
+from aotpack.targets.catalogue import find
+from aotpack.toolchains import toolchains
 from samples import software_gpu
 from samples.real_builds import TARGETS, RealBuild, build_real, known, outcome, surprise
 

@@ -23,8 +23,9 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from aotpack.machine import find_machine
-from aotpack.manifest import (
+from aotpack.machine.profile import find_machine
+from aotpack.manifest.parsing import parse
+from aotpack.manifest.values import (
     Compatibility,
     Component,
     File,
@@ -35,19 +36,12 @@ from aotpack.manifest import (
     Source,
     Variant,
 )
-from aotpack.parsing import parse
-from aotpack.probing import probe
-from aotpack.selection import select
-from aotpack.toolchain import toolchains
-from aotpack.toolchain.openvino import OpenVinoToolchain
-from aotpack.toolchain.openvino_string import (
-    ISA_CLASSES,
-    OpenVinoString,
-    isa_class,
-    parsed,
-    string_for,
-)
-from aotpack.toolchain.plugin import PluginToolchain
+from aotpack.runtime.probing import probe
+from aotpack.selection.select import select
+from aotpack.toolchains import toolchains
+from aotpack.toolchains.openvino.string import ISA_CLASSES, OpenVinoString, isa_class, parsed, string_for
+from aotpack.toolchains.openvino.toolchain import OpenVinoToolchain
+from aotpack.toolchains.plugin import PluginToolchain
 from samples.made_models import cnn
 
 RUNS = 15

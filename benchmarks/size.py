@@ -9,7 +9,7 @@ from pathlib import Path
 from aotpack.container import writer
 from aotpack.container.content import Content
 from aotpack.container.reader import PackageReader
-from aotpack.manifest import Manifest
+from aotpack.manifest.values import Manifest
 from benchmarks._built import loose, package, section, shell
 
 _ARCHIVES = {

@@ -12,12 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from aotpack.cache.variants import Cache
 from aotpack.container import writer
 from aotpack.container.reader import PackageReader
-from aotpack.package import Package
-from aotpack.session import create
-from aotpack.source.cache import Cache
-from aotpack.toolchain import toolchains
+from aotpack.runtime.package import Package
+from aotpack.runtime.session import create
+from aotpack.toolchains import toolchains
 from benchmarks._built import loose, package, section, shell, side_by_side
 
 _ONE_OPENING = """

@@ -20,7 +20,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from aotpack.builder.models.model import read_graph
 from aotpack.builder.models.shapes import fix_shapes, tensor_infos
 from aotpack.builder.numerics.inputs import made_inputs
-from aotpack.shapes import parse_shape
+from aotpack.selection.shapes import parse_shape
 
 __all__ = ["quantise"]
 

@@ -7,9 +7,9 @@ import shutil
 import archspec.cpu
 import pytest
 
-from aotpack.probing import probe
-from aotpack.target import find
-from aotpack.toolchain import toolchains
+from aotpack.runtime.probing import probe
+from aotpack.targets.catalogue import find
+from aotpack.toolchains import toolchains
 from samples.software_gpu import environment
 
 __all__ = ["EMULATOR", "INTEL", "browser", "compilable", "needs", "software_gpu", "why_not"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from aotpack.manifest import Compatibility, Component, Requirements, SessionSettings, Source, Variant
-from aotpack.target import PORTABLE, find
-from aotpack.toolchain import toolchains
+from aotpack.manifest.values import Compatibility, Component, Requirements, SessionSettings, Source, Variant
+from aotpack.targets.catalogue import PORTABLE, find
+from aotpack.toolchains import toolchains
 
 __all__ = ["NEWEST_OPENVINO", "component", "portable", "variant"]
 

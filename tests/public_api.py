@@ -30,8 +30,8 @@ _MODULES: tuple[tuple[str, tuple[str, ...] | None], ...] = (
     ("aotpack", None),
     ("aotpack.errors", None),
     ("aotpack.testing", None),
-    ("aotpack.toolchain.base", None),
-    ("aotpack.settings", None),
+    ("aotpack.toolchains.base", None),
+    ("aotpack.selection.settings", None),
     ("aotpack.flex", None),
 )
 

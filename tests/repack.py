@@ -8,7 +8,7 @@ from pathlib import Path
 from aotpack.container.content import Content, StoredFile
 from aotpack.container.reader import PackageReader
 from aotpack.container.writer import write
-from aotpack.manifest import Variant
+from aotpack.manifest.values import Variant
 
 #: Gives the variant as it is to be, or None to leave it out.
 Change = Callable[[Variant], Variant | None]

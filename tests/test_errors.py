@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from aotpack import errors
 from aotpack.builder.report import BuildReport
 from aotpack.errors import AotpackError, BuildFailed, BuildStopped, NothingToLoad, UnknownName, UsageError
-from aotpack.events import Refusal
-from aotpack.verdict import Code
+from aotpack.runtime.events import Refusal
+from aotpack.selection.verdict import Code
 
 CLASSES = {name: getattr(errors, name) for name in errors.__all__}
 

@@ -40,7 +40,7 @@ def test_looking_at_a_package_imports_neither_onnx_nor_onnxruntime(
     vad: BuiltPackage, verb: str, needs: set[str]
 ) -> None:
     modules = loaded("-m", "aotpack", verb, str(vad.path))
-    assert "aotpack.package" in modules
+    assert "aotpack.runtime.package" in modules
     # Weights that were shuffled are put in order by numpy, and only a reader of weights imports it.
     assert modules & SLOW == needs
 
@@ -49,9 +49,9 @@ def test_looking_at_a_package_imports_neither_onnx_nor_onnxruntime(
 NOT_FOR_A_WARM_LOAD = {
     "aotpack.container.partial",
     "aotpack.container.writer",
-    "aotpack.refusals",
-    "aotpack.source.local",
-    "aotpack.tuning",
+    "aotpack.runtime.refusals",
+    "aotpack.cache.local",
+    "aotpack.runtime.tuning",
     "concurrent.futures",
     "email.parser",
     "filelock",
@@ -79,9 +79,9 @@ def test_loading_a_package_imports_nothing_that_builds(vad: BuiltPackage) -> Non
 
 #: Where a cache is chosen, if the caller chose none: where calls and processes begin.
 EDGES = {
-    "aotpack/package.py": {"cache"},
+    "aotpack/runtime/package.py": {"cache"},
     "aotpack/builder/build.py": {"build_spec"},
-    "aotpack/builder/jobs/errand.py": {"run_errand"},
+    "aotpack/builder/jobs/remote_task.py": {"run_remote_task"},
     "aotpack/cli/cache.py": {"_list", "prune", "verify"},
 }
 

@@ -7,12 +7,12 @@ import json
 import tracemalloc
 from collections.abc import Callable
 
-from aotpack._remember import MAX_ENTRIES, MAX_LENGTH, remember_short
-from aotpack.machine import find_machine
-from aotpack.manifest import Compatibility, Component, Requirements, Source
-from aotpack.parsing import parse
-from aotpack.selection import select
-from aotpack.toolchain import toolchains
+from aotpack.common.remember import MAX_ENTRIES, MAX_LENGTH, remember_short
+from aotpack.machine.profile import find_machine
+from aotpack.manifest.parsing import parse
+from aotpack.manifest.values import Compatibility, Component, Requirements, Source
+from aotpack.selection.select import select
+from aotpack.toolchains import toolchains
 from tests.attacks.forge import honest
 from tests.made_packages import variant
 

@@ -24,7 +24,7 @@ OFF_THE_LOADING_PATH = (
     "aotpack.cli",
     "aotpack.flex",
     "aotpack.interop",
-    "aotpack.schema",
+    "aotpack.documents.schema",
     "aotpack.testing",
 )
 
@@ -44,7 +44,7 @@ HEAVY = (
 )
 
 #: These make sessions; opening and inspecting a package must do without.
-MAY_IMPORT_ONNXRUNTIME = ("aotpack.session", "aotpack.toolchain")
+MAY_IMPORT_ONNXRUNTIME = ("aotpack.runtime.session", "aotpack.toolchains")
 
 MAX_LINES = 500
 
@@ -159,7 +159,7 @@ def test_vendors_are_named_by_their_toolchains_and_the_catalogue_alone() -> None
     named = [
         f"aotpack/{path}:{number}: {line.strip()}"
         for path, text in texts.items()
-        if path.parts[0] != "toolchain" and path.name != "catalog.toml"
+        if path.parts[0] != "toolchains" and path.name != "catalog.toml"
         for number, line in enumerate(text.splitlines(), start=1)
         if VENDORS.search(line)
     ]

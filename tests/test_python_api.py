@@ -10,9 +10,9 @@ import pytest
 
 import aotpack
 from aotpack import Policy
+from aotpack.cache.variants import Cache
 from aotpack.errors import PackageNotFound, ProfileError, UsageError
-from aotpack.package import Package
-from aotpack.source.cache import Cache
+from aotpack.runtime.package import Package
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aotpack.target import catalogue
+from aotpack.targets.catalogue import catalogue
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^ *```(\w*)")

@@ -9,16 +9,16 @@ from typing import Any
 from aotpack.builder.build import build
 from aotpack.builder.report import BuildReport
 from aotpack.builder.spec import TargetSpec
+from aotpack.cache.variants import Cache
+from aotpack.container.model_files import check_packaged_model
 from aotpack.container.partial import check_writable
-from aotpack.edit import adopt
 from aotpack.errors import UsageError
-from aotpack.model_check import ANY_DOMAIN, Allowance
-from aotpack.model_files import check_packaged_model
-from aotpack.package import open_package
-from aotpack.scratch import scratch_folder
-from aotpack.shapes import Wanted
-from aotpack.source.cache import Cache
-from aotpack.target import PORTABLE
+from aotpack.files.scratch import scratch_folder
+from aotpack.manifest.model_check import ANY_DOMAIN, Allowance
+from aotpack.runtime.edit import adopt
+from aotpack.runtime.package import open_package
+from aotpack.selection.shapes import Wanted
+from aotpack.targets.catalogue import PORTABLE
 
 __all__ = ["add"]
 

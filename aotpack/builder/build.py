@@ -17,12 +17,12 @@ import filelock
 
 from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.builder.footprint import with_footprints
-from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.dask_farm import connect
-from aotpack.builder.jobs.elsewhere import Elsewhere
+from aotpack.builder.jobs.executor_pool import ExecutorPool
 from aotpack.builder.jobs.libraries import check_loadable
 from aotpack.builder.jobs.model_copies import ModelCopies
 from aotpack.builder.jobs.pools import Here, Place, jobs_at_once
+from aotpack.builder.jobs.resources import default_limits
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.models.constants import with_constants
 from aotpack.builder.plan import plan
@@ -31,21 +31,21 @@ from aotpack.builder.results import Results
 from aotpack.builder.schedule import Finished, do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant, Limits, TargetSpec
+from aotpack.cache.layout import BUILDS, claim
+from aotpack.cache.retention import sweep_builds
+from aotpack.cache.variants import Cache
+from aotpack.common.paths import name_issue
 from aotpack.container.content import Content
 from aotpack.container.partial import check_is_package, check_writable
 from aotpack.container.writer import write
-from aotpack.custom_ops import GivenLibraries, checked_libraries
 from aotpack.errors import BuildFailed, OutputError, UsageError
-from aotpack.events import Event, EventCode, OnEvent
-from aotpack.manifest import Component, Manifest
-from aotpack.paths import name_issue
-from aotpack.probing import probe
-from aotpack.shapes import Wanted, checked_shapes
-from aotpack.source.cache import Cache
-from aotpack.source.layout import BUILDS, claim
-from aotpack.source.regular import discard, make_folder
-from aotpack.source.retention import sweep_builds
-from aotpack.toolchain import toolchains
+from aotpack.files.regular import discard, make_folder
+from aotpack.manifest.values import Component, Manifest
+from aotpack.runtime.events import Event, EventCode, OnEvent
+from aotpack.runtime.probing import probe
+from aotpack.selection.custom_ops import GivenLibraries, checked_libraries
+from aotpack.selection.shapes import Wanted, checked_shapes
+from aotpack.toolchains import toolchains
 
 __all__ = ["build", "build_spec", "one_model", "package_name", "refuse_input"]
 
@@ -111,7 +111,7 @@ def build(
         executor: does the jobs instead of this machine: any `concurrent.futures.Executor` whose processes can
             import aotpack, or ``dask://HOST:PORT``, the scheduler of a Dask cluster.
         compress: zstd level of segments that shrink by it, or None.
-        on_event: called for each step (`aotpack.events`), from worker threads, one call at a time.
+        on_event: called for each step (`aotpack.runtime.events`), from worker threads, one call at a time.
         force: replace a file at `output` that is not a package, too.
         custom_ops: paths of the libraries of custom operators that the model needs. They are loaded into the
             worker processes, and are no part of the package: whoever loads it gives them as well. Not with
@@ -242,36 +242,36 @@ def _run(
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers())
         check_loadable(spec.custom_ops, workers)
-        elsewhere = None if executor is None else _elsewhere(executor, workers)
-        if elsewhere is not None:
-            stack.callback(elsewhere.close)
-        planned = plan(spec, toolchains(), elsewhere.offered() if elsewhere else None)
+        executor_pool = None if executor is None else _executor_pool(executor, workers)
+        if executor_pool is not None:
+            stack.callback(executor_pool.close)
+        planned = plan(spec, toolchains(), executor_pool.offered() if executor_pool else None)
         refuse_input(spec.output, [file for each in planned.components for file in each.model.files()])
         check_is_package(spec.output, force=spec.force)
         place: Place
-        if elsewhere is None:
+        if executor_pool is None:
             sizes = [sum(part.model.source.size for part in job.components) for job in planned.jobs]
             copies = ModelCopies(scratch / "models")
             place = Here(workers, probe(), jobs_at_once(sizes, spec.jobs), copies)
             stack.callback(place.close)
         else:
-            place = elsewhere
+            place = executor_pool
         compiled = [part for job in planned.jobs for part in job.components]
         precisions = {"f32", *(job.target.precision or "f32" for job in planned.jobs)}
         sources = Sources(
             (*planned.components, *compiled), scratch, workers, limits, precisions, planned.custom_ops
         )
-        machine = probe() if elsewhere is None else None
+        machine = probe() if executor_pool is None else None
         finished = do_all(planned, place, sources, results, scratch, tell, machine)
         if results is not None:
             results.trim()
         return finished
 
 
-def _elsewhere(executor: Executor | str, workers: Workers) -> Elsewhere:
+def _executor_pool(executor: Executor | str, workers: Workers) -> ExecutorPool:
     if isinstance(executor, str):
         return connect(executor, workers, probe())
-    return Elsewhere(executor, workers, probe())
+    return ExecutorPool(executor, workers, probe())
 
 
 def _pack(spec: BuildSpec, finished: list[Finished], tell: OnEvent, started: float) -> BuildReport:

@@ -20,19 +20,19 @@ from aotpack.builder.numerics.samples import OtherSizes, read_sample, sample_fil
 from aotpack.builder.repair import fixed_shapes
 from aotpack.builder.spec import Limits
 from aotpack.builder.tune import hold_variant, inputs_of, measure_variant
-from aotpack.custom_ops import GivenLibraries, checked_libraries
+from aotpack.cache.variants import Held
 from aotpack.errors import AotpackError, UnknownName
-from aotpack.machine import Gpu, Machine, Npu
-from aotpack.manifest import Component, Numerics, Record, TensorInfo, Variant
-from aotpack.package import Package
-from aotpack.policy import Policy
-from aotpack.probing import probe
-from aotpack.records import RecordEntry, RecordFile, files_digest
-from aotpack.scratch import scratch_folder
-from aotpack.selection import Candidate, select
-from aotpack.source.cache import Held
-from aotpack.target import PORTABLE
-from aotpack.verdict import Code
+from aotpack.files.scratch import scratch_folder
+from aotpack.machine.profile import Gpu, Machine, Npu
+from aotpack.manifest.records import RecordEntry, RecordFile, files_digest
+from aotpack.manifest.values import Component, Numerics, Record, TensorInfo, Variant
+from aotpack.runtime.package import Package
+from aotpack.runtime.probing import probe
+from aotpack.selection.custom_ops import GivenLibraries, checked_libraries
+from aotpack.selection.policy import Policy
+from aotpack.selection.select import Candidate, select
+from aotpack.selection.verdict import Code
+from aotpack.targets.catalogue import PORTABLE
 
 __all__ = ["Checked", "check"]
 
@@ -140,7 +140,7 @@ class _Component:
         self._limits = limits
         self._machine = machine
         self._custom_ops = custom_ops
-        self._shapes = fixed_shapes(package, component)
+        self._shapes = fixed_shapes(package.reader, component)
         self._references: dict[tuple[TensorInfo, ...], Reference] = {}
         self._bfloat16 = self._rounds = False
         #: Of variants that no sample of the user's fits.

@@ -10,7 +10,7 @@ from pathlib import Path
 from aotpack.builder.guess import Guess
 from aotpack.builder.models.model import read_model
 from aotpack.errors import UsageError
-from aotpack.target import PORTABLE, Target
+from aotpack.targets.catalogue import PORTABLE, Target
 
 __all__ = ["draft"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from aotpack.builder.report import Row
-from aotpack.manifest import Manifest
+from aotpack.manifest.values import Manifest
 
 __all__ = ["with_footprints"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aotpack.builder.jobs.allowed import default_limits
+from aotpack.builder.jobs.resources import default_limits
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import ReferenceRequest
 from aotpack.builder.models.constants import fix_component
@@ -17,8 +17,8 @@ from aotpack.builder.models.model import import_model, load_graph, read_graph, r
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.spec import ComponentSpec, Constant, Limits
 from aotpack.builder.usual_sizes import IMAGES, Dimension, UsualSize, usual_sizes
-from aotpack.dimensions import expression
-from aotpack.manifest import TensorInfo
+from aotpack.manifest.values import TensorInfo
+from aotpack.selection.dimensions import expression
 
 if TYPE_CHECKING:
     import onnx

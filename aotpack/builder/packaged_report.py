@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aotpack.builder.footprint import with_footprints
 from aotpack.builder.report import BuildReport, Row
-from aotpack.manifest import Component, Manifest, Variant
+from aotpack.manifest.values import Component, Manifest, Variant
 
 __all__ = ["packaged_report"]
 

@@ -19,13 +19,13 @@ from aotpack.builder.models.traversal import all_nodes
 from aotpack.builder.numerics.hints import rounds_to_integers
 from aotpack.builder.numerics.samples import check_samples
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
-from aotpack.custom_ops import NO_LIBRARIES, Libraries, read_libraries
 from aotpack.errors import UnknownName, UsageError
-from aotpack.manifest import TensorInfo
-from aotpack.settings import settings_issue
-from aotpack.shapes import Sizes, dimension_names, is_fixed
-from aotpack.target import PORTABLE, Target, find
-from aotpack.toolchain.base import Toolchain
+from aotpack.manifest.values import TensorInfo
+from aotpack.selection.custom_ops import NO_LIBRARIES, Libraries, read_libraries
+from aotpack.selection.settings import settings_issue
+from aotpack.selection.shapes import Sizes, dimension_names, is_fixed
+from aotpack.targets.catalogue import PORTABLE, Target, find
+from aotpack.toolchains.base import Toolchain
 from aotpack.version import VERSION
 
 if TYPE_CHECKING:

@@ -16,22 +16,22 @@ from aotpack.builder.numerics.samples import sample_files
 from aotpack.builder.repair import compiled_shapes
 from aotpack.builder.report import BuildReport, Row
 from aotpack.builder.spec import TargetSpec, check_tolerances
+from aotpack.cache.variants import Cache
+from aotpack.container.model_files import check_packaged_model
 from aotpack.container.partial import check_writable
-from aotpack.custom_ops import GivenLibraries, checked_libraries
-from aotpack.doctor import Finding, examine
-from aotpack.edit import adopt, prune
 from aotpack.errors import BuildFailed, UnknownName, UsageError
-from aotpack.events import OnEvent
-from aotpack.machine import Machine
-from aotpack.manifest import Component, Variant
-from aotpack.model_check import ANY_DOMAIN, Allowance
-from aotpack.model_files import check_packaged_model
-from aotpack.package import Package, open_package
-from aotpack.probing import probe
-from aotpack.scratch import scratch_folder
-from aotpack.source.cache import Cache
-from aotpack.target import PORTABLE, Precision, Target, catalogue
-from aotpack.toolchain import toolchains
+from aotpack.files.scratch import scratch_folder
+from aotpack.machine.profile import Machine
+from aotpack.manifest.model_check import ANY_DOMAIN, Allowance
+from aotpack.manifest.values import Component, Variant
+from aotpack.runtime.doctor import Finding, examine
+from aotpack.runtime.edit import adopt, prune
+from aotpack.runtime.events import OnEvent
+from aotpack.runtime.package import Package, open_package
+from aotpack.runtime.probing import probe
+from aotpack.selection.custom_ops import GivenLibraries, checked_libraries
+from aotpack.targets.catalogue import PORTABLE, Precision, Target, catalogue
+from aotpack.toolchains import toolchains
 
 __all__ = ["refresh"]
 
@@ -50,7 +50,7 @@ def refresh(
     custom_ops: GivenLibraries = (),
     cache: Cache | None = None,
 ) -> BuildReport:
-    """Write a package in which the variants that `aotpack.doctor.examine` calls stale are compiled anew.
+    """Write a package in which those variants are compiled anew that `aotpack.runtime.doctor` calls stale.
 
     They are compiled for the same targets, options and shapes, from the portable ONNX of their component. One
     that cannot be compiled here stays as it is. All others are copied as they are stored.
@@ -150,7 +150,7 @@ def _rebuild(
     for index, finding in enumerate(stale):
         variant = finding.variant
         built = folder / f"built-{index}.aotpack"
-        shapes = compiled_shapes(opened, variant)
+        shapes = compiled_shapes(opened.reader, variant)
         report = _build(model, variant, built, component, shapes, settings)
         # A build of one model calls its component otherwise.
         named = [row.replace(component=component.name) for row in report.rows]

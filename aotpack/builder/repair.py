@@ -10,21 +10,21 @@ from types import MappingProxyType
 from aotpack.builder.build import build
 from aotpack.builder.models.model import load_graph
 from aotpack.builder.models.shapes import tensor_infos
-from aotpack.custom_ops import NO_LIBRARIES, Libraries
+from aotpack.cache.local import LocalVariants
+from aotpack.cache.variants import Cache, Held
+from aotpack.container.reader import PackageReader
 from aotpack.errors import AotpackError, BuildFailed
-from aotpack.events import EventCode, LoadListener
-from aotpack.machine import Machine
-from aotpack.manifest import Component, Variant
-from aotpack.model_check import ANY_DOMAIN, Allowance
-from aotpack.package import Package, open_package
-from aotpack.policy import Policy
-from aotpack.probing import probe
-from aotpack.scratch import scratch_folder
-from aotpack.shapes import is_fixed
-from aotpack.source.cache import Held
-from aotpack.source.local import LocalVariants
-from aotpack.target import PORTABLE, Target, catalogue
-from aotpack.toolchain import toolchains
+from aotpack.files.scratch import scratch_folder
+from aotpack.machine.profile import Machine
+from aotpack.manifest.model_check import ANY_DOMAIN, Allowance
+from aotpack.manifest.values import Component, Variant
+from aotpack.runtime.events import EventCode, LoadListener
+from aotpack.runtime.probing import probe
+from aotpack.selection.custom_ops import NO_LIBRARIES, Libraries
+from aotpack.selection.policy import Policy
+from aotpack.selection.shapes import is_fixed
+from aotpack.targets.catalogue import PORTABLE, Target, catalogue
+from aotpack.toolchains import toolchains
 
 __all__ = ["compile_here", "compiled_shapes", "fixed_shapes", "shapes_of", "targets_here"]
 
@@ -33,29 +33,30 @@ Work = Callable[[], tuple[Variant, Held] | None]
 
 
 def compile_here(
-    package: Package,
-    component: str,
+    reader: PackageReader,
+    compiled_from: Component,
+    cache: Cache,
     policy: Policy,
     tell: LoadListener,
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     custom_ops: Libraries = NO_LIBRARIES,
 ) -> Work:
-    """What compiles `component` for this machine and keeps the variant in the cache, when it is called.
+    """What compiles `compiled_from` for this machine and keeps the variant in the cache, when it is called.
 
     It needs the package no longer then, so it can be called from another thread. The vendor's compiler runs
     in a worker process; the targets that this machine runs are tried from the best one down. What it compiles
     from is kept in the cache until then, so it has to be called.
 
     Args:
-        package: an open package.
-        component: the name of one of its components.
+        reader: an open package.
+        compiled_from: one of its components.
+        cache: takes what is compiled.
         policy: which devices and EPs are taken, in which order.
         tell: is told what is done.
         shapes: to compile for. Without any, toolchains that need fixed ones take those of another variant.
         custom_ops: libraries of its custom operators.
     """
-    compiled_from = package.component(component)
-    digest, name, cache = package.digest, package.manifest.name, package.cache
+    digest, name, component = reader.digest, reader.manifest.name, compiled_from.name
     local = LocalVariants(cache)
     portable = next((item for item in compiled_from.variants if item.target == PORTABLE), None)
     if portable is None:
@@ -65,10 +66,10 @@ def compile_here(
     try:
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(
-                cache.hold(package.reader, compiled_from, portable, Allowance(domains=ANY_DOMAIN))
+                cache.hold(reader, compiled_from, portable, Allowance(domains=ANY_DOMAIN))
             )
             model = source.folder / portable.files[0].path
-            fixed = fixed_shapes(package, compiled_from)
+            fixed = fixed_shapes(reader, compiled_from)
             stack.pop_all()
     except (AotpackError, OSError) as error:
         tell(EventCode.RECOMPILE_FAILED, str(error), error=error)
@@ -113,14 +114,14 @@ def compile_here(
                 custom_ops=custom_ops.paths,
                 cache=cache,
             )
-            with open_package(output) as built:
+            with PackageReader.open(output) as built:
                 kept = local.keep(
                     digest,
                     component,
                     machine,
                     policy,
-                    built.reader,
-                    built.component(),
+                    built,
+                    built.manifest.components[0],
                     shapes,
                     custom_ops.digests,
                 )
@@ -159,7 +160,7 @@ def shapes_of(model: Path) -> dict[str, tuple[int, ...]]:
     }
 
 
-def compiled_shapes(package: Package, variant: Variant) -> dict[str, tuple[int, ...]]:
+def compiled_shapes(reader: PackageReader, variant: Variant) -> dict[str, tuple[int, ...]]:
     """The shapes of the inputs that `variant` was compiled with fixed ones for."""
     if variant.shapes is not None:
         return {
@@ -170,11 +171,11 @@ def compiled_shapes(package: Package, variant: Variant) -> dict[str, tuple[int, 
     # Packages of earlier releases do not say it.
     with scratch_folder("shapes") as scratch:
         model = scratch / "model.onnx"
-        package.reader.copy_file(variant.files[0], model)
+        reader.copy_file(variant.files[0], model)
         return shapes_of(model)
 
 
-def fixed_shapes(package: Package, component: Component) -> Mapping[str, tuple[int, ...]]:
+def fixed_shapes(reader: PackageReader, component: Component) -> Mapping[str, tuple[int, ...]]:
     """The shapes that another variant was compiled with: some toolchains compile nothing else."""
     wanted = {info.name for info in component.inputs if not all(isinstance(x, int) for x in info.shape or ())}
     if not wanted:
@@ -182,7 +183,7 @@ def fixed_shapes(package: Package, component: Component) -> Mapping[str, tuple[i
     for variant in component.variants:
         if variant.target == PORTABLE or not variant.coverage or not variant.coverage.compiled:
             continue
-        found = compiled_shapes(package, variant)
+        found = compiled_shapes(reader, variant)
         shapes = {name: shape for name, shape in found.items() if name in wanted}
         if shapes:
             return shapes

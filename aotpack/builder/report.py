@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from aotpack._values import Value
-from aotpack.manifest import Coverage, Numerics, Record
+from aotpack.common.values import Value
+from aotpack.manifest.values import Coverage, Numerics, Record
 
 __all__ = ["BuildReport", "Row"]
 

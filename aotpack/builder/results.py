@@ -27,13 +27,13 @@ from typing import Any
 import xxhash
 from msgspec import DecodeError
 
-from aotpack._values import Value
 from aotpack.builder.jobs.job import Done
+from aotpack.cache.layout import RESULTS, claim, ours
+from aotpack.cache.notes import read_note
+from aotpack.cache.variants import Cache
+from aotpack.common.values import Value
 from aotpack.errors import OutputError
-from aotpack.source.cache import Cache
-from aotpack.source.layout import RESULTS, claim, ours
-from aotpack.source.notes import read_note
-from aotpack.source.regular import discard, make_folder, open_regular
+from aotpack.files.regular import discard, make_folder, open_regular
 
 __all__ = ["Results"]
 

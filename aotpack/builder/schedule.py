@@ -17,10 +17,10 @@ from aotpack.builder.results import Results
 from aotpack.builder.sources import Sources, refusal
 from aotpack.builder.variant import Built, finish, portable
 from aotpack.errors import AotpackError, OutputError
-from aotpack.events import Event, EventCode, OnEvent
-from aotpack.machine import Machine
-from aotpack.probing import probe
-from aotpack.target import PORTABLE
+from aotpack.machine.profile import Machine
+from aotpack.runtime.events import Event, EventCode, OnEvent
+from aotpack.runtime.probing import probe
+from aotpack.targets.catalogue import PORTABLE
 
 __all__ = ["Finished", "do_all"]
 

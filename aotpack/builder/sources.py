@@ -29,14 +29,14 @@ from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.numerics.samples import write_samples
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.spec import Limits
-from aotpack.custom_ops import NO_LIBRARIES, Libraries, missing_library, read_libraries
 from aotpack.errors import ModelError, OutputError, UsageError
-from aotpack.events import EventCode
-from aotpack.machine import Machine
-from aotpack.shapes import takes
-from aotpack.target import PORTABLE, Target, find
-from aotpack.toolchain import toolchains
-from aotpack.toolchain.base import Toolchain
+from aotpack.machine.profile import Machine
+from aotpack.runtime.events import EventCode
+from aotpack.selection.custom_ops import NO_LIBRARIES, Libraries, missing_library, read_libraries
+from aotpack.selection.shapes import takes
+from aotpack.targets.catalogue import PORTABLE, Target, find
+from aotpack.toolchains import toolchains
+from aotpack.toolchains.base import Toolchain
 
 __all__ = ["Announce", "Sources", "refusal"]
 

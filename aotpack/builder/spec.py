@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from aotpack._values import check_title
 from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
-from aotpack.custom_ops import checked_libraries
+from aotpack.common.paths import name_issue
+from aotpack.common.values import check_title
 from aotpack.errors import UsageError
-from aotpack.paths import name_issue
-from aotpack.policy import check_share
-from aotpack.shapes import checked_shapes, parse_shape
-from aotpack.target import Precision
+from aotpack.selection.custom_ops import checked_libraries
+from aotpack.selection.policy import check_share
+from aotpack.selection.shapes import checked_shapes, parse_shape
+from aotpack.targets.catalogue import Precision
 
 __all__ = [
     "MAX_SECONDS",

@@ -27,17 +27,17 @@ from unicodedata import category
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from aotpack._input_file import read_input
 from aotpack._text import BIDI_CONTROLS
-from aotpack._values import MAX_INTEGER, MAX_KEYS, MAX_TITLE, NAME_PATTERN, NAME_RULE
 from aotpack.builder.flex_settings import FlexSettings
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
 from aotpack.builder.toml_places import TomlPlaces, parse_toml
-from aotpack.custom_ops import checked_libraries
+from aotpack.common.values import MAX_INTEGER, MAX_KEYS, MAX_TITLE, NAME_PATTERN, NAME_RULE
 from aotpack.errors import UsageError
-from aotpack.manifest import MAX_COMPONENTS, MAX_VARIANTS
-from aotpack.shapes import MAX_DIMENSION
-from aotpack.target import Precision
+from aotpack.files.input import read_input
+from aotpack.manifest.values import MAX_COMPONENTS, MAX_VARIANTS
+from aotpack.selection.custom_ops import checked_libraries
+from aotpack.selection.shapes import MAX_DIMENSION
+from aotpack.targets.catalogue import Precision
 
 __all__ = ["BuildFile", "ComponentTable", "FlexTable", "LimitsTable", "TargetTable", "read_build_file"]
 

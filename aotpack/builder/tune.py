@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from aotpack.builder.jobs.allowed import default_limits
 from aotpack.builder.jobs.libraries import check_loadable
+from aotpack.builder.jobs.resources import default_limits
 from aotpack.builder.jobs.supervise import Workers, run_worker
 from aotpack.builder.jobs.worker import MeasureRequest
 from aotpack.builder.spec import Limits
-from aotpack.custom_ops import GivenLibraries, checked_libraries
+from aotpack.cache.variants import Held
 from aotpack.errors import NotAllowed
-from aotpack.machine import Machine
-from aotpack.manifest import Component, TensorInfo, Variant
-from aotpack.model_check import ANY_DOMAIN, Allowance
-from aotpack.package import Package
-from aotpack.policy import Policy
-from aotpack.probing import probe
-from aotpack.scratch import scratch_folder
-from aotpack.selection import Candidate, select
-from aotpack.shapes import is_fixed
-from aotpack.source.cache import Held
-from aotpack.toolchain import toolchains
-from aotpack.tuning import Measurement, Tuning, TuningStore
-from aotpack.verdict import Code
+from aotpack.files.scratch import scratch_folder
+from aotpack.machine.profile import Machine
+from aotpack.manifest.model_check import ANY_DOMAIN, Allowance
+from aotpack.manifest.values import Component, TensorInfo, Variant
+from aotpack.runtime.package import Package
+from aotpack.runtime.probing import probe
+from aotpack.runtime.tuning import Measurement, Tuning, TuningStore
+from aotpack.selection.custom_ops import GivenLibraries, checked_libraries
+from aotpack.selection.policy import Policy
+from aotpack.selection.select import Candidate, select
+from aotpack.selection.shapes import is_fixed
+from aotpack.selection.verdict import Code
+from aotpack.toolchains import toolchains
 
 __all__ = ["hold_variant", "inputs_of", "measure_variant", "tune"]
 
@@ -101,7 +101,7 @@ def _shapes(package: Package, component: Component) -> Mapping[str, tuple[int, .
         return {}
     from aotpack.builder.repair import fixed_shapes
 
-    return fixed_shapes(package, component)
+    return fixed_shapes(package.reader, component)
 
 
 def _tuning(

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aotpack.dimensions import expression
-from aotpack.manifest import TensorInfo
+from aotpack.manifest.values import TensorInfo
+from aotpack.selection.dimensions import expression
 
 __all__ = ["IMAGES", "Dimension", "UsualSize", "usual_sizes"]
 

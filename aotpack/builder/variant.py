@@ -9,7 +9,6 @@ from pathlib import Path
 
 from msgspec import ValidationError
 
-from aotpack._field_errors import explain
 from aotpack._text import printable
 from aotpack.builder.jobs.job import NOT_ASKED, Done, PartDone
 from aotpack.builder.jobs.manifest_rules import check_variant, seen_by_loaders
@@ -18,13 +17,14 @@ from aotpack.builder.models.lowering import Lowered
 from aotpack.builder.numerics.judge import Tolerances, judge, tolerance_key
 from aotpack.builder.plan import ComponentPlan, Job
 from aotpack.builder.report import Row
-from aotpack.custom_ops import missing_library
+from aotpack.common.field_errors import explain
+from aotpack.common.vendor_text import brief
 from aotpack.errors import AotpackError
-from aotpack.manifest import Compatibility, Coverage, Numerics, Variant
-from aotpack.policy import DEFAULT_MIN_COMPILED, share_compiled
-from aotpack.target import PORTABLE
-from aotpack.toolchain.plugin import MODEL_NAME
-from aotpack.vendor_text import brief
+from aotpack.manifest.values import Compatibility, Coverage, Numerics, Variant
+from aotpack.selection.custom_ops import missing_library
+from aotpack.selection.policy import DEFAULT_MIN_COMPILED, share_compiled
+from aotpack.targets.catalogue import PORTABLE
+from aotpack.toolchains.plugin import MODEL_NAME
 
 __all__ = ["Built", "failed", "finish", "portable"]
 

@@ -50,7 +50,7 @@ def add(
     """Compile a package's portable ONNX for more targets."""
     from aotpack.builder.add import add as add_targets
     from aotpack.builder.spec import parse_shapes, parse_tolerances
-    from aotpack.custom_ops import checked_libraries
+    from aotpack.selection.custom_ops import checked_libraries
 
     shapes, own_shapes = parse_shapes(shape or [], target)
     overall, of_outputs = parse_tolerances(tolerance or [])

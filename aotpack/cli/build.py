@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from aotpack._size import parse_size
 from aotpack.builder.flex_settings import FlexSettings, parse_flex
 from aotpack.builder.spec import Limits, TargetSpec
 from aotpack.cli import output
@@ -35,10 +34,11 @@ from aotpack.cli.options import (
     MaskedRows,
     Tolerance,
 )
-from aotpack.custom_ops import checked_libraries
+from aotpack.common.sizes import parse_size
 from aotpack.errors import BuildFailed, UnknownName, UsageError
-from aotpack.scratch import scratch_folder
-from aotpack.target import Precision
+from aotpack.files.scratch import scratch_folder
+from aotpack.selection.custom_ops import checked_libraries
+from aotpack.targets.catalogue import Precision
 
 if TYPE_CHECKING:
     from aotpack.builder.report import BuildReport, Row

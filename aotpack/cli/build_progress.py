@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from aotpack.cli import output
-from aotpack.events import Event, EventCode, OnEvent
+from aotpack.runtime.events import Event, EventCode, OnEvent
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aotpack._size import parse_size
 from aotpack.cli import output
 from aotpack.cli.options import AsJson
+from aotpack.common.sizes import parse_size
 
 if TYPE_CHECKING:
-    from aotpack.source.cache import Cache, CacheEntry
+    from aotpack.cache.variants import Cache, CacheEntry
 
 __all__ = ["cache"]
 
@@ -36,7 +36,7 @@ cache = typer.Typer(
 @cache.command("list")
 def _list(as_json: AsJson = False) -> None:
     """List what it holds, the longest unused first."""
-    from aotpack.source.cache import Cache
+    from aotpack.cache.variants import Cache
 
     opened = Cache()
     _show(opened, opened.entries(), "in", as_json)
@@ -53,7 +53,7 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Remove the longest unused down to the limit."""
-    from aotpack.source.cache import Cache
+    from aotpack.cache.variants import Cache
 
     opened = Cache()
     removed = opened.prune(None if limit is None else parse_size(limit, "--limit"))
@@ -66,14 +66,14 @@ def verify(as_json: AsJson = False) -> None:
 
     It is put right from its package when it is next loaded.
     """
-    from aotpack.source.cache import Cache
+    from aotpack.cache.variants import Cache
 
     opened = Cache()
     _show(opened, opened.verify(), "damaged and removed from", as_json)
 
 
 def _show(opened: Cache, entries: Sequence[CacheEntry], what: str, as_json: bool) -> None:
-    from aotpack.documents import CacheDocument, CacheEntryDocument
+    from aotpack.documents.verbs import CacheDocument, CacheEntryDocument
 
     if as_json:
         output.print_json(

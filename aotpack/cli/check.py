@@ -22,8 +22,8 @@ from aotpack.errors import CheckFailed
 
 if TYPE_CHECKING:
     from aotpack.builder.check import Checked
-    from aotpack.policy import Policy
-    from aotpack.records import RecordFile
+    from aotpack.manifest.records import RecordFile
+    from aotpack.selection.policy import Policy
 
 __all__ = ["check"]
 
@@ -55,9 +55,9 @@ def check(
     """Run variants on this machine, and compare their numbers."""
     from aotpack.builder.check import check as check_package
     from aotpack.builder.spec import Limits, parse_tolerances
-    from aotpack.custom_ops import checked_libraries
-    from aotpack.package import open_package
-    from aotpack.records import RECORDS_BEGIN, records_text
+    from aotpack.manifest.records import RECORDS_BEGIN, records_text
+    from aotpack.runtime.package import open_package
+    from aotpack.selection.custom_ops import checked_libraries
 
     if record is not None:
         check_extra_file(record, RECORDS_BEGIN, "a file of records")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aotpack._size import parse_size
 from aotpack.cli.options import Emulate
+from aotpack.common.sizes import parse_size
 from aotpack.errors import UsageError
-from aotpack.policy import DEFAULT_MIN_COMPILED, Policy
+from aotpack.selection.policy import DEFAULT_MIN_COMPILED, Policy
 
 if TYPE_CHECKING:
-    from aotpack.machine import Machine
+    from aotpack.machine.profile import Machine
 
 __all__ = ["MachineName", "Shapes", "machine_of", "policy_of", "shapes_of", "takes_policy"]
 
@@ -49,7 +49,7 @@ def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
     Raises:
         UsageError, ShapeError: one is no shape.
     """
-    from aotpack.shapes import parse_shape
+    from aotpack.selection.shapes import parse_shape
 
     return parse_shape(texts or [])
 
@@ -151,6 +151,6 @@ def machine_of(name: str | None) -> Machine | None:
     Raises:
         UnknownName, ProfileError: there is none.
     """
-    from aotpack.machine import find_machine
+    from aotpack.machine.profile import find_machine
 
     return None if name is None else find_machine(name)

@@ -18,9 +18,9 @@ from aotpack.cli.choice import takes_policy
 from aotpack.cli.options import AsJson, OneComponent, PackagePath
 
 if TYPE_CHECKING:
-    from aotpack.fleet import Coverage
-    from aotpack.policy import Policy
-    from aotpack.selection import Candidate
+    from aotpack.runtime.fleet import Coverage
+    from aotpack.selection.policy import Policy
+    from aotpack.selection.select import Candidate
 
 __all__ = ["coverage"]
 
@@ -43,9 +43,9 @@ def coverage(
     policy: Policy,
 ) -> None:
     """Show what each machine of a fleet gets, and what would help."""
-    from aotpack.documents import CoverageDocument
-    from aotpack.fleet import cover, machines_of
-    from aotpack.package import open_package
+    from aotpack.documents.verbs import CoverageDocument
+    from aotpack.runtime.fleet import cover, machines_of
+    from aotpack.runtime.package import open_package
 
     names = [name for text in machines or [] for name in text.split(",") if name]
     with open_package(package) as opened:

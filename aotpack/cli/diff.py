@@ -16,7 +16,7 @@ from aotpack.cli import output
 from aotpack.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from aotpack.difference import Difference
+    from aotpack.runtime.difference import Difference
 
 __all__ = ["diff"]
 
@@ -28,7 +28,7 @@ def diff(
 ) -> None:
     """Show how two packages differ: targets, strings, sizes, bytes."""
     from aotpack.container.reader import PackageReader
-    from aotpack.difference import diff as compare
+    from aotpack.runtime.difference import diff as compare
 
     with PackageReader.open(before) as one, PackageReader.open(after) as other:
         found = compare(one, other)

@@ -19,7 +19,7 @@ from aotpack.cli.choice import MachineName, machine_of
 from aotpack.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from aotpack.doctor_documents import DoctorDocument
+    from aotpack.documents.doctor import DoctorDocument
 
 __all__ = ["doctor"]
 
@@ -43,11 +43,11 @@ def doctor(
 
     Exit status: 0 if they take all, 3 if some are stale.
     """
-    from aotpack.doctor import examine
-    from aotpack.doctor_documents import DoctorDocument, FailedToolchainDocument, FindingDocument
-    from aotpack.package import open_package
-    from aotpack.probing import probe
-    from aotpack.toolchain import failed_toolchains
+    from aotpack.documents.doctor import DoctorDocument, FailedToolchainDocument, FindingDocument
+    from aotpack.runtime.doctor import examine
+    from aotpack.runtime.package import open_package
+    from aotpack.runtime.probing import probe
+    from aotpack.toolchains import failed_toolchains
 
     examined = machine_of(machine) or probe()
     findings = []

@@ -37,9 +37,9 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Write the files of one variant into a folder, checked."""
-    from aotpack.documents import ExtractDocument
-    from aotpack.package import open_package
-    from aotpack.variant_names import split_name
+    from aotpack.documents.verbs import ExtractDocument
+    from aotpack.runtime.package import open_package
+    from aotpack.selection.variant_names import split_name
 
     with open_package(package) as opened:
         component, variant = split_name(variant, component)

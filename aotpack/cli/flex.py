@@ -18,12 +18,12 @@ from aotpack.cli import output
 from aotpack.cli.build import run_build, show_report, targets_of
 from aotpack.cli.options import AsJson, Block, Force, KvHeads, Lowering, MaskedRows, NewPackage
 from aotpack.errors import OutputError, UsageError
-from aotpack.scratch import scratch_folder
+from aotpack.files.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from aotpack.documents import FlexNodeDocument
+    from aotpack.documents.verbs import FlexNodeDocument
     from aotpack.flex.mask import BlockMask
-    from aotpack.flex.order import Order
+    from aotpack.flex.reordering import Order
     from aotpack.flex.understand import Understanding
 
 __all__ = ["flex"]
@@ -132,7 +132,7 @@ def show(
 ) -> None:
     """Draw the mask of each FlexAttention node, with the share of blocks that are skipped."""
     from aotpack.builder.models.model import read_graph
-    from aotpack.documents import FlexDocument, FlexNodeDocument
+    from aotpack.documents.verbs import FlexDocument, FlexNodeDocument
     from aotpack.flex import read, to_png, to_text, understand
 
     graph = read_graph(model)
@@ -170,7 +170,7 @@ def show(
 def _in_another_order(known: Understanding) -> tuple[Order | None, BlockMask | None]:
     """Another order in which a lowering may take the positions, and the mask in it, if that skips more."""
     from aotpack.flex.mask import block_mask
-    from aotpack.flex.order import best_orders, is_scattered, reordered
+    from aotpack.flex.reordering import best_orders, is_scattered, reordered
 
     if known.mask is None or known.score_mod is None or not is_scattered(known.mask):
         return None, None

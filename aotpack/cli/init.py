@@ -13,10 +13,10 @@ from typing import Annotated
 
 import typer
 
-from aotpack._size import parse_size
 from aotpack.cli import output
 from aotpack.cli.options import CustomOps
-from aotpack.scratch import scratch_folder
+from aotpack.common.sizes import parse_size
+from aotpack.files.scratch import scratch_folder
 
 __all__ = ["init"]
 
@@ -44,11 +44,11 @@ def init(
     from aotpack.builder.jobs.libraries import check_loadable
     from aotpack.builder.jobs.supervise import Workers
     from aotpack.builder.spec import Limits
-    from aotpack.custom_ops import checked_libraries
     from aotpack.errors import OutputError
-    from aotpack.probing import probe
-    from aotpack.target import catalogue
-    from aotpack.toolchain import toolchains
+    from aotpack.runtime.probing import probe
+    from aotpack.selection.custom_ops import checked_libraries
+    from aotpack.targets.catalogue import catalogue
+    from aotpack.toolchains import toolchains
 
     refuse_input(out, [model])
     libraries = checked_libraries(custom_ops or (), where="--custom-ops")

@@ -16,15 +16,15 @@ import typer
 
 from aotpack.cli import output
 from aotpack.cli.options import AsJson, PackagePath
-from aotpack.shapes import shape_text
-from aotpack.target import PORTABLE
+from aotpack.selection.shapes import shape_text
+from aotpack.targets.catalogue import PORTABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aotpack.manifest import Component, Numerics, Variant
-    from aotpack.package import Package
-    from aotpack.refusals import RefusedVariant
+    from aotpack.manifest.values import Component, Numerics, Variant
+    from aotpack.runtime.package import Package
+    from aotpack.runtime.refusals import RefusedVariant
 
 __all__ = ["inspect"]
 
@@ -38,8 +38,8 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what is in a package; only its manifest is read."""
-    from aotpack.package import open_package
-    from aotpack.refusals import refused
+    from aotpack.runtime.package import open_package
+    from aotpack.runtime.refusals import refused
 
     with open_package(package) as opened:
         manifest = opened.manifest
@@ -52,7 +52,7 @@ def inspect(
         if not as_json:
             _show(opened, {(each.component, each.variant): each for each in found})
         elif found:
-            from aotpack.documents import InspectDocument
+            from aotpack.documents.verbs import InspectDocument
 
             output.print_json(InspectDocument.of(manifest, found))
         else:

@@ -30,9 +30,9 @@ def machine(
     as_json: Annotated[bool, typer.Option("--json", help="The list too; a profile always is.")] = False,
 ) -> None:
     """Print the profile of this computer, or of a machine by name."""
-    from aotpack.documents import MachinesDocument
-    from aotpack.machine import find_machine, known
-    from aotpack.probing import probe
+    from aotpack.documents.verbs import MachinesDocument
+    from aotpack.machine.profile import find_machine, known
+    from aotpack.runtime.probing import probe
 
     if names and name is not None:
         raise UsageError("--list takes no name", where="aotpack machine", found=name)

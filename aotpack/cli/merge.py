@@ -39,8 +39,8 @@ def merge(
     from contextlib import ExitStack
 
     from aotpack.container.reader import PackageReader
-    from aotpack.edit import merge as merge_packages
-    from aotpack.records import other_variants, read_records
+    from aotpack.manifest.records import other_variants, read_records
+    from aotpack.runtime.edit import merge as merge_packages
 
     found = [read_records(path) for path in records or []]
     with ExitStack() as stack:

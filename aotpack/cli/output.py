@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from aotpack._values import Value
+    from aotpack.common.values import Value
 
 __all__ = [
     "component",
@@ -82,7 +82,7 @@ def print_text(text: str) -> None:
 
 def print_written(package: Path, as_json: bool) -> None:
     """Say what was written: the package's manifest as JSON, or a line."""
-    from aotpack.package import open_package
+    from aotpack.runtime.package import open_package
 
     with open_package(package) as opened:
         if as_json:

@@ -39,8 +39,8 @@ def prune(
 ) -> None:
     """Write a package with those variants of another that you need."""
     from aotpack.container.reader import PackageReader
-    from aotpack.edit import prune as prune_package
-    from aotpack.machine import find_machine
+    from aotpack.machine.profile import find_machine
+    from aotpack.runtime.edit import prune as prune_package
 
     if not (keep or drop or machine):
         raise UsageError(

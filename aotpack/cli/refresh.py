@@ -32,7 +32,7 @@ def refresh(
     """Compile the stale variants of a package anew (`aotpack doctor`)."""
     from aotpack.builder.refresh import refresh as refresh_package
     from aotpack.builder.spec import parse_tolerances
-    from aotpack.custom_ops import checked_libraries
+    from aotpack.selection.custom_ops import checked_libraries
 
     overall, of_outputs = parse_tolerances(tolerance or [])
     with ExitStack() as stack:

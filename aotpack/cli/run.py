@@ -25,20 +25,20 @@ import typer
 from aotpack.cli import output
 from aotpack.cli.choice import Shapes, shapes_of, takes_policy
 from aotpack.cli.options import AsJson, CustomOps, OneComponent, PackagePath
+from aotpack.common.vendor_text import brief
 from aotpack.errors import UnknownName, UsageError
-from aotpack.vendor_text import brief
 
 if TYPE_CHECKING:
     import onnxruntime
 
-    from aotpack.documents import ComponentRunDocument
-    from aotpack.load_options import LoadOptions, OnMiss
-    from aotpack.loading import Loaded
-    from aotpack.manifest import Component, TensorInfo
-    from aotpack.package import Package
-    from aotpack.policy import Policy
-    from aotpack.selection import Selection
-    from aotpack.shapes import Sizes
+    from aotpack.documents.verbs import ComponentRunDocument
+    from aotpack.manifest.values import Component, TensorInfo
+    from aotpack.runtime.load_options import LoadOptions, OnMiss
+    from aotpack.runtime.loading import Loaded
+    from aotpack.runtime.package import Package
+    from aotpack.selection.policy import Policy
+    from aotpack.selection.select import Selection
+    from aotpack.selection.shapes import Sizes
 
 __all__ = ["run"]
 
@@ -94,10 +94,10 @@ def run(
     Inputs that are not given are made up.
     """
     from aotpack.builder.numerics.samples import as_input
-    from aotpack.custom_ops import checked_libraries
-    from aotpack.documents import RunDocument
-    from aotpack.load_options import LoadOptions
-    from aotpack.package import open_package
+    from aotpack.documents.verbs import RunDocument
+    from aotpack.runtime.load_options import LoadOptions
+    from aotpack.runtime.package import open_package
+    from aotpack.selection.custom_ops import checked_libraries
 
     options = LoadOptions(
         policy=policy,
@@ -166,7 +166,7 @@ class _Load:
 
 
 def _load(package: Package, selection: Selection, options: LoadOptions, selecting: float) -> _Load:
-    from aotpack.shapes import bind
+    from aotpack.selection.shapes import bind
 
     started = time.perf_counter()
     loaded = package.load_with(options, selection)
@@ -176,7 +176,7 @@ def _load(package: Package, selection: Selection, options: LoadOptions, selectin
 
 
 def _run(load: _Load, arrays: dict[str, Any], runs: int) -> ComponentRunDocument:
-    from aotpack.documents import ComponentRunDocument, RefusalDocument
+    from aotpack.documents.verbs import ComponentRunDocument, RefusalDocument
 
     loaded = load.loaded
     session, variant = loaded.session, loaded.candidate.variant
@@ -297,7 +297,7 @@ def _read_file(path: Path, inputs: Sequence[TensorInfo]) -> dict[str, Any]:
 def _infos(values: Mapping[str, Any]) -> tuple[TensorInfo, ...]:
     """Of each tensor, and of the tensors of each sequence or map."""
     from aotpack.builder.numerics.values import is_text, leaves
-    from aotpack.manifest import TensorInfo
+    from aotpack.manifest.values import TensorInfo
 
     return tuple(
         TensorInfo(

@@ -19,8 +19,8 @@ from aotpack.cli.choice import MachineName, Shapes, machine_of, shapes_of, takes
 from aotpack.cli.options import AsJson, CustomOps, OneComponent, PackagePath
 
 if TYPE_CHECKING:
-    from aotpack.policy import Policy
-    from aotpack.selection import Selection
+    from aotpack.selection.policy import Policy
+    from aotpack.selection.select import Selection
 
 __all__ = ["select"]
 
@@ -50,10 +50,10 @@ def select(
     Exit status: 0 if each component has a variant that is known to fit, 3 if one has none; with
     --require-compiled, 3 also if one has no other than the portable variant.
     """
-    from aotpack.custom_ops import checked_libraries
-    from aotpack.documents import SelectionDocument
-    from aotpack.load_options import SelectOptions
-    from aotpack.package import open_package
+    from aotpack.documents.verbs import SelectionDocument
+    from aotpack.runtime.load_options import SelectOptions
+    from aotpack.runtime.package import open_package
+    from aotpack.selection.custom_ops import checked_libraries
 
     with open_package(package) as opened:
         options = SelectOptions(
@@ -82,7 +82,7 @@ def _is_enough(selection: Selection, require_compiled: bool) -> bool:
 
 
 def _show(selection: Selection, compared: bool) -> None:
-    from aotpack.explain import remarks, rows, side_by_side
+    from aotpack.selection.explain import remarks, rows, side_by_side
 
     output.entries(
         [

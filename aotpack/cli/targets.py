@@ -19,10 +19,10 @@ _NAMED = 4
 
 def targets(as_json: AsJson = False) -> None:
     """List the targets, and which can be compiled and run here."""
-    from aotpack.documents import TargetDocument, TargetsDocument
-    from aotpack.probing import probe
-    from aotpack.target import catalogue
-    from aotpack.toolchain import toolchains
+    from aotpack.documents.verbs import TargetDocument, TargetsDocument
+    from aotpack.runtime.probing import probe
+    from aotpack.targets.catalogue import catalogue
+    from aotpack.toolchains import toolchains
 
     machine, known = probe(), toolchains()
     documents = []

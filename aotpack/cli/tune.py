@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aotpack._size import parse_size
 from aotpack.cli import output
 from aotpack.cli.choice import takes_policy
 from aotpack.cli.options import AsJson, ComponentName, CustomOps, PackagePath
+from aotpack.common.sizes import parse_size
 
 if TYPE_CHECKING:
-    from aotpack.policy import Policy
-    from aotpack.tuning import Measurement
+    from aotpack.runtime.tuning import Measurement
+    from aotpack.selection.policy import Policy
 
 __all__ = ["tune"]
 
@@ -44,8 +44,8 @@ def tune(
     """Measure every variant that fits here, for `select --measured`."""
     from aotpack.builder.spec import Limits
     from aotpack.builder.tune import tune as tune_package
-    from aotpack.custom_ops import checked_libraries
-    from aotpack.package import open_package
+    from aotpack.runtime.package import open_package
+    from aotpack.selection.custom_ops import checked_libraries
 
     memory = None if memory_limit is None else parse_size(memory_limit, "--memory-limit")
     with open_package(package) as opened:

@@ -15,8 +15,8 @@ __all__ = ["verify"]
 
 def verify(package: PackagePath, as_json: AsJson = False) -> None:
     """Check every byte of a package against its digest."""
-    from aotpack.documents import VerifyDocument
-    from aotpack.package import open_package
+    from aotpack.documents.verbs import VerifyDocument
+    from aotpack.runtime.package import open_package
 
     with open_package(package) as opened:
         with output.progress("verifying") as progress:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import zstandard
 
 from aotpack.container.shuffling import WIDTHS, planes
-from aotpack.manifest import Width
+from aotpack.manifest.values import Width
 
 __all__ = ["Frame", "compress", "compressed"]
 

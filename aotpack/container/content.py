@@ -11,8 +11,8 @@ from typing import Protocol
 from aotpack.container.reader import PackageReader
 from aotpack.container.unpacked import Unpacked
 from aotpack.errors import OutputError
-from aotpack.manifest import File, Segment
-from aotpack.source import positional
+from aotpack.files import positional
+from aotpack.manifest.values import File, Segment
 
 __all__ = ["Content", "DiskExtent", "Extent", "StoredExtent", "StoredFile", "extents"]
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from aotpack.errors import OutputError
-from aotpack.manifest import ALIGNED_FROM, PAGE_SIZE, File, Segment
-from aotpack.source.positional import read_at, write_at
+from aotpack.files.positional import read_at, write_at
+from aotpack.manifest.values import ALIGNED_FROM, PAGE_SIZE, File, Segment
 
 if TYPE_CHECKING:
     from aotpack.container.reader import PackageReader
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 if sys.platform == "linux":
     import fcntl
 
-__all__ = ["Lender", "copy_file"]
+__all__ = ["StoredRange", "copy_file"]
 
 #: Bytes that are read, hashed and written at a time: they fit the cache that each core has to itself.
 _BLOCK = 512 * 1024
@@ -52,7 +52,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Lender:
+class StoredRange:
     """A place on this disk where, in all likelihood, a segment's bytes lie. They are checked all the same."""
 
     path: Path
@@ -64,7 +64,7 @@ class Lender:
 
 
 def copy_file(
-    reader: PackageReader, file: File, dest: Path, lenders: Mapping[int, Lender] | None = None
+    reader: PackageReader, file: File, dest: Path, reusable: Mapping[int, StoredRange] | None = None
 ) -> None:
     """Write a file of a variant to the new file `dest`, several segments at a time.
 
@@ -72,7 +72,7 @@ def copy_file(
         reader: the package.
         file: one of its files.
         dest: what to write; its folder is there.
-        lenders: segment to where else it is found. One that has other bytes, or is gone, is passed over.
+        reusable: segment to where else it is found. One that has other bytes, or is gone, is passed over.
 
     Raises:
         OutputError: `dest` exists or cannot be written.
@@ -86,7 +86,7 @@ def copy_file(
         raise OutputError(f"cannot be written: {error.strerror}", where=dest) from None
     try:
         with contextlib.ExitStack() as stack:
-            _Copy(reader, file, dest, fd, stack, lenders or {}).run()
+            _Copy(reader, file, dest, fd, stack, reusable or {}).run()
         done = True
     except OSError as error:
         # Errors of the tree that inherit OSError say more than we could.
@@ -110,7 +110,7 @@ class _Copy:
         dest: Path,
         fd: int,
         stack: contextlib.ExitStack,
-        lenders: Mapping[int, Lender],
+        reusable: Mapping[int, StoredRange],
     ) -> None:
         self._reader = reader
         self._dest = dest
@@ -122,12 +122,12 @@ class _Copy:
         for index in file.segments:
             self._places.setdefault(index, []).append(offset)
             offset += self._segment(index).size
-        fds = {lender.path: _opened(lender.path, stack) for lender in lenders.values()}
+        fds = {stored.path: _opened(stored.path, stack) for stored in reusable.values()}
         #: (open file, offset in it) for segments that are lent, and for those that are raw in the package.
         self._lent = {
-            index: (source, lender.offset)
-            for index, lender in lenders.items()
-            if index in self._places and (source := fds[lender.path]) is not None
+            index: (source, stored.offset)
+            for index, stored in reusable.items()
+            if index in self._places and (source := fds[stored.path]) is not None
         }
         # Another file may have taken the package's name. Then what is cloned fails, and the package is read.
         package = None if reader.path is None else _opened(reader.path, stack)

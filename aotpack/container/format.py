@@ -10,7 +10,7 @@ from typing import Literal
 import zstandard
 
 from aotpack.errors import FormatError, LimitExceeded, NewerFormat
-from aotpack.manifest import FORMAT_VERSION, MAX_SEGMENT_SIZE
+from aotpack.manifest.values import FORMAT_VERSION, MAX_SEGMENT_SIZE
 
 __all__ = [
     "FIRST_READ",

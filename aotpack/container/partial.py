@@ -23,7 +23,7 @@ from pathlib import Path
 
 from aotpack.container.format import MAGIC
 from aotpack.errors import OutputError
-from aotpack.source.durable import sync_descriptor, sync_folder, sync_tree
+from aotpack.files.durable import sync_descriptor, sync_folder, sync_tree
 
 if sys.platform != "win32":
     import fcntl

@@ -14,14 +14,14 @@ from typing import Self
 
 import xxhash
 
-from aotpack.container.copying import Lender, copy_file
+from aotpack.container.copying import StoredRange, copy_file
 from aotpack.container.format import FIRST_READ, PREAMBLE_SIZE, Preamble, decompress
 from aotpack.container.shuffling import unshuffled
 from aotpack.errors import DigestMismatch, FormatError, LimitExceeded, PackageError
-from aotpack.manifest import File, Manifest, Segment
-from aotpack.parsing import parse
-from aotpack.source.base import ByteSource
-from aotpack.source.file import FileSource
+from aotpack.manifest.parsing import parse
+from aotpack.manifest.values import File, Manifest, Segment
+from aotpack.sources.base import ByteSource
+from aotpack.sources.file import FileSource
 
 __all__ = ["MAX_EXPANSION", "MIN_EXPANDED_BYTES", "PackageReader"]
 
@@ -166,9 +166,9 @@ class PackageReader:
         """A whole file of a variant, checked. For files that fit the memory."""
         return b"".join(map(self.read_segment, file.segments))
 
-    def copy_file(self, file: File, dest: Path, lenders: Mapping[int, Lender] | None = None) -> None:
+    def copy_file(self, file: File, dest: Path, reusable: Mapping[int, StoredRange] | None = None) -> None:
         """Write a file of a variant to the new file `dest`; see `aotpack.container.copying.copy_file`."""
-        copy_file(self, file, dest, lenders)
+        copy_file(self, file, dest, reusable)
 
     def damaged(self, index: int) -> DigestMismatch:
         """The error that says that a segment has other bytes than it should."""
@@ -255,7 +255,7 @@ _DAMAGED = "the package is damaged or was changed; fetch or build it again"
 
 
 def _check_extent(manifest: Manifest, start: int, size: int, name: str) -> None:
-    """Hold the segments to the file they lie in; that they do not overlap, `aotpack.parsing` has seen to."""
+    """Hold the segments to the file they lie in; `aotpack.manifest.parsing` sees that they do not overlap."""
 
     def outside(segment: Segment) -> bool:
         return segment.offset < start or segment.offset + segment.stored > size

@@ -24,7 +24,7 @@ from aotpack.container import chunking
 from aotpack.container.chunking import Chunk
 from aotpack.container.content import Content, Extent, StoredExtent, StoredFile, extents
 from aotpack.container.unpacked import Unpacked
-from aotpack.manifest import PAGE_SIZE
+from aotpack.manifest.values import PAGE_SIZE
 
 __all__ = ["LONGEST", "Piece", "Plan", "plan"]
 

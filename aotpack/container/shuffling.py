@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from aotpack.manifest import Width
+from aotpack.manifest.values import Width
 
 __all__ = ["WIDTHS", "planes", "unshuffled"]
 

@@ -17,7 +17,7 @@ from typing import IO, Self
 
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
-from aotpack.source import positional
+from aotpack.files import positional
 
 __all__ = ["Unpacked"]
 

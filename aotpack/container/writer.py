@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import xxhash
 
+from aotpack.common.paths import path_issue
 from aotpack.container.compressing import compress, compressed
 from aotpack.container.content import Content, StoredFile
 from aotpack.container.format import PREAMBLE_SIZE, Preamble
@@ -27,9 +28,8 @@ from aotpack.container.reader import PackageReader
 from aotpack.container.sharing import LONGEST, Piece, Plan, plan
 from aotpack.container.unpacked import Unpacked
 from aotpack.errors import UsageError
-from aotpack.manifest import ALIGNED_FROM, PAGE_SIZE, File, Manifest, Segment
-from aotpack.paths import path_issue
-from aotpack.source.positional import write_at
+from aotpack.files.positional import write_at
+from aotpack.manifest.values import ALIGNED_FROM, PAGE_SIZE, File, Manifest, Segment
 
 __all__ = ["Content", "StoredFile", "write"]
 

@@ -18,8 +18,8 @@ from aotpack.flex.function import keep, why_not_kept
 from aotpack.flex.fused import fits, meaning_of, write_fused
 from aotpack.flex.mask import Block, Ranges, block_mask
 from aotpack.flex.node import FlexNode
-from aotpack.flex.order import best_orders, is_scattered, reordered
 from aotpack.flex.program import Program
+from aotpack.flex.reordering import best_orders, is_scattered, reordered
 from aotpack.flex.sparse import Tiling, write_block_sparse
 from aotpack.flex.tiles import PASS, strip_cost
 from aotpack.flex.understand import Understanding, understand

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aotpack.flex.capabilities import Capabilities, Options
 from aotpack.flex.emit import Emitter
+from aotpack.flex.matmuls import blind_queries, operands_of, scores_of, values_of
 from aotpack.flex.node import FlexNode
-from aotpack.flex.products import blind_queries, operands_of, scores_of, values_of
 
 __all__ = ["write_dense"]
 

@@ -15,7 +15,7 @@ from aotpack.flex.function import attach_functions
 from aotpack.flex.node import FlexNode, Place, graphs_of, has_flex, is_flex, places, read_node, skeleton
 from aotpack.flex.program import OutsideTable
 from aotpack.flex.schema import DOMAIN
-from aotpack.manifest import FlexLowering
+from aotpack.manifest.values import FlexLowering
 
 __all__ = ["lower", "read"]
 

@@ -16,10 +16,10 @@ import onnx
 from aotpack.flex.capabilities import Capabilities, Options
 from aotpack.flex.emit import Array, Dim, Emitter, numpy_type
 from aotpack.flex.mask import Block, BlockMask, Ranges, Region
+from aotpack.flex.matmuls import Operands, blind_queries, cast, operands_of, scores_of, values_of
 from aotpack.flex.node import FlexNode
-from aotpack.flex.order import Order
-from aotpack.flex.products import Operands, blind_queries, cast, operands_of, scores_of, values_of
 from aotpack.flex.program import Program
+from aotpack.flex.reordering import Order
 from aotpack.flex.tiles import Bank, write_tile
 
 __all__ = ["Tiling", "write_block_sparse"]

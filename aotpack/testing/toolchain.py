@@ -14,15 +14,15 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from aotpack.machine import Devices, Ep, Gpu, Machine, Npu, find_machine, known
-from aotpack.manifest import Compatibility, Requirements, Variant
-from aotpack.settings import settings_issue
-from aotpack.system import System
-from aotpack.target import PORTABLE, Target, catalogue
+from aotpack.machine.profile import Devices, Ep, Gpu, Machine, Npu, find_machine, known
+from aotpack.machine.system import System
+from aotpack.manifest.values import Compatibility, Requirements, Variant
+from aotpack.selection.settings import settings_issue
+from aotpack.targets.catalogue import PORTABLE, Target, catalogue
 from aotpack.testing._reading import what_is_read
-from aotpack.toolchain import contract, toolchains
-from aotpack.toolchain.base import RunsHere, Toolchain
-from aotpack.toolchain.guarded import unguarded
+from aotpack.toolchains import contract, toolchains
+from aotpack.toolchains.base import RunsHere, Toolchain
+from aotpack.toolchains.guarded import unguarded
 
 __all__ = ["ToolchainTests"]
 
@@ -67,8 +67,8 @@ _HEAVY = ("onnxruntime", "onnx", "onnx_ir", "torch", "typer", "rich", "aotpack.b
 
 _LOOK = """
 import importlib, json, sys
-from aotpack.machine import Devices, Machine
-from aotpack.system import System
+from aotpack.machine.profile import Devices, Machine
+from aotpack.machine.system import System
 module, name, heavy = json.loads(sys.argv[1])
 toolchain = getattr(importlib.import_module(module), name)()
 toolchain.name, toolchain.ep, toolchain.environment
@@ -83,7 +83,7 @@ print(json.dumps([each for each in heavy if each in sys.modules]))
 class ToolchainTests:
     """Tests of a toolchain. Name the subclass ``Test…`` so that pytest finds it, and define `make`.
 
-    They hold the toolchain to `aotpack.toolchain.base.Toolchain`: what it says of itself is well-formed,
+    They hold the toolchain to `aotpack.toolchains.base.Toolchain`: what it says of itself is well-formed,
     choosing a variant reads nothing but what it is given and never raises, a package can set nothing that
     names a file, and a small model is built, loaded and run where this machine can.
     """

@@ -7,7 +7,7 @@ import struct
 import zstandard
 
 from aotpack import errors
-from aotpack.manifest import MAX_SEGMENT_SIZE
+from aotpack.manifest.values import MAX_SEGMENT_SIZE
 from tests.attacks.forge import NOISE, TEXT, Forgery, sha256, zstd
 from tests.attacks.lie import refused
 

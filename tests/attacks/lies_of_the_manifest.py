@@ -6,7 +6,7 @@ import json
 
 from aotpack import errors
 from aotpack.container.format import MAX_MANIFEST_BYTES
-from aotpack.manifest import MAX_FILES, MAX_SEGMENTS, MAX_VARIANTS
+from aotpack.manifest.values import MAX_FILES, MAX_SEGMENTS, MAX_VARIANTS
 from tests.attacks.forge import Forgery
 from tests.attacks.lie import refused
 

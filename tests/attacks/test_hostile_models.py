@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from aotpack.errors import NotAllowed
-from aotpack.model_check import ANY_DOMAIN, NOTHING_MORE, Allowance, check_model
-from aotpack.protobuf import MAX_DEPTH
+from aotpack.manifest.model_check import ANY_DOMAIN, NOTHING_MORE, Allowance, check_model
+from aotpack.manifest.protobuf import MAX_DEPTH
 
 #: Files of the variant, with their sizes in bytes.
 FILES = {"model.onnx": 1000, "w.data": 4096, "sub/w.data": 16, "blob.bin": 64, "m.stripped.engine": 8}
@@ -445,8 +445,8 @@ def test_what_is_let_through_names_no_other_file_by_protobufs_own_reader() -> No
 
 
 def test_a_variant_that_is_refused_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    from aotpack.cache.variants import Cache
     from aotpack.container.reader import PackageReader
-    from aotpack.source.cache import Cache
     from tests.attacks.forge import honest, sha256, xxh3
 
     forged = honest()

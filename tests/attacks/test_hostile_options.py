@@ -12,15 +12,15 @@ from onnx import TensorProto, helper
 
 import aotpack
 from aotpack import errors
+from aotpack.cache.variants import Cache
 from aotpack.container.reader import PackageReader
-from aotpack.edit import merge, prune
-from aotpack.machine import Machine
-from aotpack.manifest import SessionSettings, Variant
-from aotpack.settings import Integer, Integers, JsonSections, OneOf, Setting, settings_issue
-from aotpack.source.cache import Cache
-from aotpack.toolchain import toolchains
-from aotpack.toolchain.openvino_options import PROPERTIES
-from aotpack.verdict import Code, Grade, judge
+from aotpack.machine.profile import Machine
+from aotpack.manifest.values import SessionSettings, Variant
+from aotpack.runtime.edit import merge, prune
+from aotpack.selection.settings import Integer, Integers, JsonSections, OneOf, Setting, settings_issue
+from aotpack.selection.verdict import Code, Grade, judge
+from aotpack.toolchains import toolchains
+from aotpack.toolchains.openvino.options import PROPERTIES
 from tests.attacks.forge import honest as forged_package
 from tests.attacks.forge import sha256, xxh3
 from tests.attacks.hostile_options import CONFIG, EP_NAMES, OPTIONS
@@ -97,7 +97,7 @@ def test_the_lists_have_a_reason_each_and_no_free_text() -> None:
 
 
 def test_what_toolchains_write_is_in_their_lists() -> None:
-    from aotpack.target import catalogue
+    from aotpack.targets.catalogue import catalogue
 
     for target in catalogue().values():
         toolchain = toolchains()[target.toolchain]

@@ -12,7 +12,7 @@ from aotpack.builder import tune as tuning
 from aotpack.builder.check import check
 from aotpack.builder.jobs.supervise import Workers, run_worker
 from aotpack.builder.tune import tune
-from aotpack.source.cache import Cache
+from aotpack.cache.variants import Cache
 from tests.command_line import aotpack
 
 

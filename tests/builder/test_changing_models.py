@@ -14,7 +14,7 @@ import aotpack
 from aotpack.builder.models.model import read_model
 from aotpack.builder.report import BuildReport
 from aotpack.errors import ModelError
-from aotpack.events import Event, EventCode
+from aotpack.runtime.events import Event, EventCode
 from samples.made_models import cnn
 
 Change = Callable[[Path], None]

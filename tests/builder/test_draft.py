@@ -18,7 +18,7 @@ from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.spec import BuildSpec
 from aotpack.builder.spec_file import read_build_file
 from aotpack.errors import ModelError, UsageError
-from aotpack.target import find
+from aotpack.targets.catalogue import find
 from samples.made_models import cnn
 
 #: What protobuf takes as text.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from aotpack.builder.footprint import with_footprints
 from aotpack.builder.report import Row
-from aotpack.manifest import File, Manifest, Segment
+from aotpack.manifest.values import File, Manifest, Segment
 from tests.container.packages import manifest_of
 
 DIGEST = "0" * 64

@@ -19,9 +19,9 @@ from aotpack.builder.numerics.samples import as_input, read_array
 from aotpack.builder.report import Row
 from aotpack.builder.spec import TargetSpec
 from aotpack.builder.spec_file import read_build_file
+from aotpack.cache.variants import Cache
 from aotpack.errors import AotpackError, UsageError
-from aotpack.manifest import TensorInfo, Variant
-from aotpack.source.cache import Cache
+from aotpack.manifest.values import TensorInfo, Variant
 from tests.builder.numerics.models import info, model
 from tests.command_line import aotpack
 from tests.repack import repack

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aotpack._values import check_title
 from aotpack.builder.build import package_name
+from aotpack.common.values import check_title
 
 
 @pytest.mark.parametrize(

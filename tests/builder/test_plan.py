@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from aotpack.builder.plan import Plan, plan
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import ShapeError, UnknownName, UsageError
-from aotpack.shapes import parse_shape
-from aotpack.toolchain import toolchains
+from aotpack.selection.shapes import parse_shape
+from aotpack.toolchains import toolchains
 
 
 def planned(model: Path, *targets: str, portable: bool = True, **shapes: tuple[int, ...]) -> Plan:

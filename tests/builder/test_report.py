@@ -6,7 +6,7 @@ import pytest
 from msgspec import ValidationError
 
 from aotpack.builder.report import BuildReport, Row
-from aotpack.manifest import Coverage, Numerics
+from aotpack.manifest.values import Coverage, Numerics
 
 BUILT = Row(
     target="qnn-htp-v73",

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from aotpack.builder.jobs.job import Done, PartDone
 from aotpack.builder.results import Results
+from aotpack.cache.variants import Cache
 from aotpack.errors import OutputError, UsageError
-from aotpack.manifest import Coverage
-from aotpack.source.cache import Cache
+from aotpack.manifest.values import Coverage
 
 DIGEST = "d" * 64
 

@@ -24,9 +24,9 @@ from aotpack.builder.schedule import do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Limits, TargetSpec
 from aotpack.errors import FarmError
-from aotpack.events import Event, EventCode
-from aotpack.probing import probe
-from aotpack.toolchain import toolchains
+from aotpack.runtime.events import Event, EventCode
+from aotpack.runtime.probing import probe
+from aotpack.toolchains import toolchains
 
 _T = TypeVar("_T")
 

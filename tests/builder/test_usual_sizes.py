@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aotpack.builder.usual_sizes import usual_sizes
-from aotpack.manifest import TensorInfo
+from aotpack.manifest.values import TensorInfo
 
 Shape = tuple[int | str | None, ...]
 

@@ -21,11 +21,11 @@ import onnx
 import psutil
 from onnx import helper
 
-from aotpack.machine import Machine
-from aotpack.manifest import Variant
-from aotpack.target import Target
-from aotpack.toolchain.base import Compiled, RunsHere
-from aotpack.toolchain.ort import OrtToolchain
+from aotpack.machine.profile import Machine
+from aotpack.manifest.values import Variant
+from aotpack.targets.catalogue import Target
+from aotpack.toolchains.base import Compiled, RunsHere
+from aotpack.toolchains.ort.toolchain import OrtToolchain
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -15,7 +15,7 @@ from aotpack.container import format as layout
 from aotpack.container.compressing import compress
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
-from aotpack.package import open_package
+from aotpack.runtime.package import open_package
 from tests.command_line import Done, aotpack
 from tests.conftest import BuiltPackage
 

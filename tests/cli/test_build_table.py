@@ -9,7 +9,7 @@ import pytest
 from aotpack.builder.report import BuildReport, Row
 from aotpack.cli import output
 from aotpack.cli.build import show_report
-from aotpack.manifest import Coverage, Numerics
+from aotpack.manifest.values import Coverage, Numerics
 
 STRING = "v2:6:2.51.0:5.51.0:73,75,79,81:60,57,69,88:8,8,8,8:0:" + "x" * 80
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from aotpack.cache.variants import DEFAULT_LIMIT, Cache
 from aotpack.errors import UsageError
-from aotpack.source.cache import DEFAULT_LIMIT, Cache
 from tests.command_line import aotpack
 
 

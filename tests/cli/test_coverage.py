@@ -7,10 +7,10 @@ import io
 import pytest
 
 from aotpack.cli import coverage, output
-from aotpack.fleet import Coverage, cover, machines_of
-from aotpack.machine import Machine
-from aotpack.target import PORTABLE, catalogue
-from aotpack.toolchain.qnn_string import string_for
+from aotpack.machine.profile import Machine
+from aotpack.runtime.fleet import Coverage, cover, machines_of
+from aotpack.targets.catalogue import PORTABLE, catalogue
+from aotpack.toolchains.qnn.string import string_for
 from tests.made_packages import component, portable, variant
 
 V73 = variant("qnn-htp-v73", string_for(73, 60, 8, "5.51.0"))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from aotpack import edit
 from aotpack.builder.build import build
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
-from aotpack.package import Package
+from aotpack.runtime import edit
+from aotpack.runtime.package import Package
 from tests.command_line import ROOT, aotpack, environment
 from tests.container.packages import package as made_package
 
@@ -77,7 +77,7 @@ _EXTRACT = """
 import sys, time
 from pathlib import Path
 from aotpack.container.reader import PackageReader
-from aotpack.package import Package
+from aotpack.runtime.package import Package
 
 copy = PackageReader.copy_file
 def slow(*arguments):

@@ -9,7 +9,7 @@ from typing import Any
 
 from aotpack.container import writer
 from aotpack.container.format import MAGIC
-from aotpack.manifest import Compatibility, Component, Manifest, Requirements, Source, Variant
+from aotpack.manifest.values import Compatibility, Component, Manifest, Requirements, Source, Variant
 
 #: What has the name of a package and its first bytes: it may be replaced.
 OLD_PACKAGE = MAGIC + b" the old one"
@@ -19,7 +19,7 @@ Files = Mapping[str, Mapping[str, Mapping[str, bytes]]]
 
 
 def variants_that_share(weights: bytes) -> Files:
-    """The second is linked to the first's weights; the third has them at another place, and lends them."""
+    """The second is linked to the first's weights; the third has them at another place, for reuse."""
     return {
         "main": {
             "a": {"m.onnx": b"a", "m.bin": weights},

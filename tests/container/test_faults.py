@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from aotpack import edit
+from aotpack.cache.variants import Cache
 from aotpack.container.partial import SUFFIX, replacing
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
-from aotpack.package import Package
-from aotpack.source.cache import Cache
+from aotpack.runtime import edit
+from aotpack.runtime.package import Package
 from tests.container.packages import Files, package
 from tests.disks import mounted
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from aotpack import manifest, paths
-from aotpack._values import MAX_KEYS
+from aotpack.common import paths
+from aotpack.common.values import MAX_KEYS
 from aotpack.container import format as layout
 from aotpack.container import reader
 from aotpack.container.compressing import compress
 from aotpack.container.format import Preamble
 from aotpack.errors import FormatError
+from aotpack.manifest import values as manifest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from aotpack import edit
 from aotpack.container import writer
 from aotpack.container.reader import PackageReader
-from aotpack.source.cache import Cache
+from aotpack.cache.variants import Cache
 from tests.container.packages import manifest_of
 
 folder, size = Path(sys.argv[1]), int(sys.argv[2])

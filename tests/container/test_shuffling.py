@@ -15,7 +15,7 @@ from aotpack.container.compressing import Frame, compressed
 from aotpack.container.format import decompress
 from aotpack.container.reader import PackageReader
 from aotpack.container.shuffling import WIDTHS, planes, unshuffled
-from aotpack.manifest import Width
+from aotpack.manifest.values import Width
 from tests.attacks.forge import shuffled
 from tests.container.packages import contents_of, package
 

@@ -14,9 +14,9 @@ from aotpack.container.format import decompress
 from aotpack.container.reader import PackageReader
 from aotpack.container.unpacked import Unpacked
 from aotpack.container.writer import write
-from aotpack.edit import adopt, merge
 from aotpack.errors import DigestMismatch, FormatError
-from aotpack.manifest import Component, Manifest, Source, Variant
+from aotpack.manifest.values import Component, Manifest, Source, Variant
+from aotpack.runtime.edit import adopt, merge
 
 #: Bytes of the weights of each package.
 SIZE = 12_000_000

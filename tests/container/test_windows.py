@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from aotpack import edit
+from aotpack.cache.variants import Cache
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError
-from aotpack.source.cache import Cache
+from aotpack.runtime import edit
 from tests.container.packages import Files, contents_of, package
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aotpack.container import writer
 from aotpack.container.reader import PackageReader
 from aotpack.errors import OutputError, UsageError
-from aotpack.manifest import ALIGNED_FROM, PAGE_SIZE
+from aotpack.manifest.values import ALIGNED_FROM, PAGE_SIZE
 from tests.container.packages import contents_of, manifest_of, package
 
 

@@ -10,11 +10,11 @@ import pytest
 
 import aotpack as api
 from aotpack.errors import NothingToLoad
-from aotpack.events import Event, EventCode
-from aotpack.machine import find_machine, known
-from aotpack.manifest import Variant
-from aotpack.target import find
-from aotpack.toolchain import toolchains
+from aotpack.machine.profile import find_machine, known
+from aotpack.manifest.values import Variant
+from aotpack.runtime.events import Event, EventCode
+from aotpack.targets.catalogue import find
+from aotpack.toolchains import toolchains
 from tests.command_line import aotpack
 from tests.conftest import BuiltPackage
 from tests.repack import repack, with_string
@@ -218,7 +218,7 @@ def test_the_doctor_finds_what_newer_runtimes_refuse_and_refresh_mends_it(
     if toolchains()["openvino"].why_not_compile(target, machine):
         pytest.skip("no CPU to compile for AVX2 on")
 
-    def aged(variant: api.manifest.Variant) -> api.manifest.Variant:
+    def aged(variant: Variant) -> Variant:
         text = variant.compatibility.ep_string or ""
         if variant.target != target.name:
             return variant

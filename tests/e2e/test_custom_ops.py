@@ -20,10 +20,10 @@ from aotpack.builder.models.custom_domains import custom_domains
 from aotpack.builder.spec_file import read_build_file
 from aotpack.builder.tune import tune
 from aotpack.errors import BuildFailed, ModelError, NothingToLoad, UsageError
-from aotpack.events import Event, EventCode
-from aotpack.manifest import Variant
-from aotpack.policy import Policy
-from aotpack.verdict import Code
+from aotpack.manifest.values import Variant
+from aotpack.runtime.events import Event, EventCode
+from aotpack.selection.policy import Policy
+from aotpack.selection.verdict import Code
 from tests.command_line import aotpack
 from tests.custom_op_library import DOMAIN, library, model
 from tests.hardware import compilable

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from aotpack.schema import schemas
+from aotpack.documents.schema import schemas
 from tests.command_line import aotpack
 from tests.conftest import BuiltPackage
 

@@ -16,9 +16,9 @@ from aotpack.builder.models.model import read_graph
 from aotpack.builder.models.shapes import tensor_infos
 from aotpack.builder.numerics.inputs import made_inputs
 from aotpack.builder.numerics.judge import TOLERANCES, tolerance_key
-from aotpack.probing import probe
-from aotpack.target import find
-from aotpack.toolchain import toolchains
+from aotpack.runtime.probing import probe
+from aotpack.targets.catalogue import find
+from aotpack.toolchains import toolchains
 from samples.made_models import of_element_type, quantised
 from tests.command_line import Done, aotpack
 from tests.hardware import software_gpu

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import aotpack
 from aotpack import flex
-from aotpack.manifest import TensorInfo
+from aotpack.manifest.values import TensorInfo
 from tests.command_line import aotpack as command
 from tests.hardware import compilable, needs
 

@@ -17,7 +17,7 @@ import aotpack as api
 from aotpack.extras import EXTRAS
 from tests.command_line import ROOT, aotpack
 from tests.conftest import BuiltPackage
-from tests.toolchain.venvs import load_only_python, project
+from tests.toolchains.venvs import load_only_python, project
 
 MISSING = (
     "building, checking or changing a package needs Python packages that are not installed; "

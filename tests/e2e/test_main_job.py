@@ -11,15 +11,15 @@ import numpy as np
 import onnx
 import pytest
 
-from aotpack import verdict
 from aotpack.builder.models.model import read_model
 from aotpack.builder.numerics.inputs import Way, made_inputs
 from aotpack.builder.numerics.judge import TOLERANCES
-from aotpack.manifest import Manifest
-from aotpack.parsing import parse
-from aotpack.probing import probe
-from aotpack.target import catalogue, find
-from aotpack.toolchain import toolchains
+from aotpack.manifest.parsing import parse
+from aotpack.manifest.values import Manifest
+from aotpack.runtime.probing import probe
+from aotpack.selection import verdict
+from aotpack.targets.catalogue import catalogue, find
+from aotpack.toolchains import toolchains
 from tests.command_line import aotpack, environment
 from tests.conftest import BuiltPackage
 from tests.outputs import errors

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aotpack.container.reader import PackageReader
-from aotpack.manifest import Variant
+from aotpack.manifest.values import Variant
 from tests.command_line import aotpack, environment
 from tests.conftest import BuiltPackage
 from tests.hardware import why_not

@@ -10,8 +10,8 @@ import pytest
 
 import aotpack
 from aotpack.errors import NothingToLoad, UnknownName, UsageError
-from aotpack.manifest import Variant
-from aotpack.policy import Policy
+from aotpack.manifest.values import Variant
+from aotpack.selection.policy import Policy
 from tests.command_line import aotpack as command
 from tests.repack import repack
 

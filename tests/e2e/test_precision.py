@@ -12,9 +12,9 @@ import pytest
 from aotpack.builder.plan import plan
 from aotpack.builder.spec import BuildSpec, ComponentSpec, TargetSpec
 from aotpack.errors import UsageError
-from aotpack.probing import probe
-from aotpack.target import Target, find
-from aotpack.toolchain import toolchains
+from aotpack.runtime.probing import probe
+from aotpack.targets.catalogue import Target, find
+from aotpack.toolchains import toolchains
 from samples.made_models import transformer
 from tests.command_line import aotpack
 

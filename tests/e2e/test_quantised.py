@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from aotpack.machine import find_machine
+from aotpack.machine.profile import find_machine
 from samples.made_models import cnn
 from samples.quantised import quantise
 from tests.command_line import aotpack

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aotpack.target import catalogue
+from aotpack.targets.catalogue import catalogue
 from samples import software_gpu
 from samples.real_builds import TARGETS, build_real, known, surprise
 from samples.real_inputs import MAKERS

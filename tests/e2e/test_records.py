@@ -13,7 +13,7 @@ from onnx import parser
 import aotpack as api
 from aotpack.builder.check import check
 from aotpack.errors import UsageError
-from aotpack.records import read_records
+from aotpack.manifest.records import read_records
 from tests.command_line import aotpack
 
 MODEL = """<ir_version: 9, opset_import: ["": 18]>

@@ -18,8 +18,8 @@ import aotpack
 from aotpack.builder.build import build_spec
 from aotpack.builder.report import Row
 from aotpack.builder.spec_file import read_build_file
-from aotpack.policy import Policy
-from aotpack.source.cache import Cache
+from aotpack.cache.variants import Cache
+from aotpack.selection.policy import Policy
 from tests.builder.numerics.models import info, model, weights
 from tests.command_line import aotpack as command
 

@@ -14,10 +14,10 @@ import aotpack
 from aotpack import Policy
 from aotpack.builder.spec import TargetSpec
 from aotpack.errors import ShapeError, UnknownName
-from aotpack.probing import probe
-from aotpack.selection import select
-from aotpack.toolchain import toolchains
-from aotpack.verdict import Code, Grade
+from aotpack.runtime.probing import probe
+from aotpack.selection.select import select
+from aotpack.selection.verdict import Code, Grade
+from aotpack.toolchains import toolchains
 from tests import command_line
 
 

@@ -13,14 +13,14 @@ import pytest
 
 import aotpack as api
 from aotpack.builder.tune import tune
-from aotpack.events import Event, EventCode
-from aotpack.manifest import Variant
-from aotpack.tuning import Measurement
+from aotpack.manifest.values import Variant
+from aotpack.runtime.events import Event, EventCode
+from aotpack.runtime.tuning import Measurement
 from samples.made_models import cnn
 from tests.command_line import aotpack, environment
 from tests.hardware import compilable, needs
 from tests.repack import repack, with_string
-from tests.toolchain.venvs import python_with
+from tests.toolchains.venvs import python_with
 
 #: Another release than the one that is required, and one that ONNX Runtime 1.32 loads.
 OTHER_EP = "onnxruntime-qnn==2.6.0"
@@ -58,9 +58,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 MEASURED = """
 import sys
 from pathlib import Path
-from aotpack.probing import probe
-from aotpack.package import open_package
-from aotpack.tuning import TuningStore
+from aotpack.runtime.probing import probe
+from aotpack.runtime.package import open_package
+from aotpack.runtime.tuning import TuningStore
 with open_package(sys.argv[1]) as package:
     found = TuningStore(package.cache.root).read(package.digest, "main", probe())
 print(*found)
@@ -268,8 +268,8 @@ def test_refreshing_says_that_components_share_no_weights_any_more(other: Path, 
 SHARED = """
 import os, sys
 from pathlib import Path
-from aotpack.target import find
-from aotpack.toolchain import toolchains
+from aotpack.targets.catalogue import find
+from aotpack.toolchains import toolchains
 models = [Path(each) for each in sys.argv[1:]]
 folders = [each.with_suffix("") for each in models]
 for each in folders:

@@ -8,8 +8,8 @@ from onnx import helper
 
 from aotpack import flex
 from aotpack.flex.emit import numpy_type
-from aotpack.target import find
-from aotpack.toolchain import toolchains
+from aotpack.targets.catalogue import find
+from aotpack.toolchains import toolchains
 
 CPU = toolchains()["ort"].flex_capabilities(find("ort-cpu"))
 

@@ -11,8 +11,8 @@ import pytest
 
 from aotpack import flex
 from aotpack.flex.capabilities import Lowering
-from aotpack.toolchain import toolchains
-from aotpack.toolchain.plugin import PluginToolchain
+from aotpack.toolchains import toolchains
+from aotpack.toolchains.plugin import PluginToolchain
 from tests.flex.running import CPU, session
 from tests.hardware import EMULATOR
 

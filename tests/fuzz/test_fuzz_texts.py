@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aotpack.builder.spec_file import read_build_file
 from aotpack.builder.toml_places import parse_toml
 from aotpack.errors import ProfileError, UsageError
-from aotpack.machine import find_machine, parse_profile
+from aotpack.machine.profile import find_machine, parse_profile
 
 #: What TOML is made of, and things that are nearly so.
 _PARTS = st.sampled_from(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from aotpack.builder.plan import plan
 from aotpack.builder.spec_file import read_build_file
-from aotpack.target import catalogue
-from aotpack.toolchain import toolchains
+from aotpack.targets.catalogue import catalogue
+from aotpack.toolchains import toolchains
 from samples.every_target import BUILD_FILE
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from msgspec import ValidationError
 
-from aotpack._field_errors import explain
 from aotpack._text import shortened
 from aotpack.builder.jobs.job import NOT_ASKED, Checked, Done, PartDone, References, Task, TaskPart
 from aotpack.builder.jobs.manifest_rules import check_variant, seen_by_loaders
@@ -23,11 +22,12 @@ from aotpack.builder.jobs.redaction import Redaction
 from aotpack.builder.jobs.supervise import Outcome, Workers
 from aotpack.builder.jobs.untrusted_files import ResultFolder
 from aotpack.builder.jobs.worker import CompareRequest, CompiledPart, CompileRequest, InspectRequest, Part
+from aotpack.common.field_errors import explain
 from aotpack.errors import AotpackError, CompileError
-from aotpack.machine import Machine
-from aotpack.manifest import Compatibility, Requirements, Variant
-from aotpack.toolchain import toolchains
-from aotpack.toolchain.base import RunsHere, Toolchain
+from aotpack.machine.profile import Machine
+from aotpack.manifest.values import Compatibility, Requirements, Variant
+from aotpack.toolchains import toolchains
+from aotpack.toolchains.base import RunsHere, Toolchain
 
 __all__ = ["carry_out", "measure_here", "recheck"]
 

@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, wait
 from typing import Any, cast
 
-from aotpack.builder.jobs.elsewhere import Elsewhere
-from aotpack.builder.jobs.errand import Errand, describe, run_errand
+from aotpack.builder.jobs.executor_pool import ExecutorPool
+from aotpack.builder.jobs.remote_task import RemoteTask, describe, run_remote_task
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.errors import FarmError, UsageError
 from aotpack.extras import require
-from aotpack.machine import Machine
+from aotpack.machine.profile import Machine
 from aotpack.version import VERSION
 
 __all__ = ["DaskFarm", "connect", "resource"]
@@ -113,12 +113,12 @@ def _within(work: Callable[[], Any], seconds: float) -> None:
         _log.debug("of Dask: %s", error)
 
 
-def _run_packed(errand: bytes, sent: Mapping[str, bytes]) -> object:
+def _run_packed(remote_task: bytes, sent: Mapping[str, bytes]) -> object:
     # Dask looks into the values that it sends, and takes some of ours for parts of its graph.
-    return run_errand(pickle.loads(errand), dict(sent))  # noqa: S301 - from our own client
+    return run_remote_task(pickle.loads(remote_task), dict(sent))  # noqa: S301 - from our own client
 
 
-class DaskFarm(Elsewhere):
+class DaskFarm(ExecutorPool):
     """A cluster.
 
     Args:
@@ -171,8 +171,8 @@ class DaskFarm(Elsewhere):
     def _describe(self, address: str) -> object:
         return self._client.run(describe, workers=[address], on_error="return")[address]
 
-    def _start(self, errand: Errand, sent: Mapping[str, bytes]) -> Future[Any]:
-        toolchain = errand.task.toolchain
+    def _start(self, remote_task: RemoteTask, sent: Mapping[str, bytes]) -> Future[Any]:
+        toolchain = remote_task.task.toolchain
         import dask.config
 
         versions = self.offered().get(toolchain)
@@ -190,7 +190,7 @@ class DaskFarm(Elsewhere):
         executor = self._client.get_executor(retries=_RETRIES, resources={needed: 1}, pure=False)
         # Dask warns of a model in the arguments. It goes once; scattered, it would be lost with its worker.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
-            future: Future[Any] = executor.submit(_run_packed, pickle.dumps(errand), dict(sent))
+            future: Future[Any] = executor.submit(_run_packed, pickle.dumps(remote_task), dict(sent))
         return future
 
     def _result(self, inner: Future[Any]) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aotpack.builder.jobs.dask_farm import resource
-from aotpack.builder.jobs.errand import Offer, describe
+from aotpack.builder.jobs.remote_task import Offer, describe
 
 __all__ = ["dask_setup"]
 

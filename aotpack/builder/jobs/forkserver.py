@@ -29,8 +29,8 @@ from pathlib import Path
 
 import psutil
 
-from aotpack._child_process import python_command, python_environment
 from aotpack.builder.jobs.descendants import MARK, adopt_orphans, children_of, end_all, marked
+from aotpack.common.child_process import python_command, python_environment
 
 __all__ = ["Ended", "ForkServer", "serve"]
 
@@ -195,7 +195,7 @@ def serve() -> None:
         # Not where packages are only loaded and measured.
         import onnx  # noqa: F401
 
-    from aotpack.toolchain import toolchains
+    from aotpack.toolchains import toolchains
 
     toolchains()
     adopt_orphans()

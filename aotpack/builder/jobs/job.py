@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from aotpack._values import Count, Value
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import ReferenceRequest, Seconds
 from aotpack.builder.numerics.compare import Compared
 from aotpack.builder.spec import Limits
-from aotpack.manifest import Coverage, FlexLowering, Requirements, SessionSettings, TensorInfo
-from aotpack.target import Target
+from aotpack.common.values import Count, Value
+from aotpack.manifest.values import Coverage, FlexLowering, Requirements, SessionSettings, TensorInfo
+from aotpack.targets.catalogue import Target
 
 __all__ = [
     "NOT_ASKED",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from aotpack.builder.jobs.allowed import default_limits
+from aotpack.builder.jobs.resources import default_limits
 from aotpack.builder.jobs.supervise import Workers
 from aotpack.builder.jobs.worker import RegisterRequest
 from aotpack.builder.spec import Limits
 from aotpack.errors import UsageError
-from aotpack.scratch import scratch_folder
+from aotpack.files.scratch import scratch_folder
 
 __all__ = ["check_loadable"]
 

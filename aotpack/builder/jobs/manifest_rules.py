@@ -8,13 +8,22 @@ from typing import NamedTuple
 
 import msgspec
 
-from aotpack._field_errors import explain
+from aotpack.common.field_errors import explain
+from aotpack.container.model_files import check_model_file
 from aotpack.errors import CompileError, FormatError, NotAllowed
-from aotpack.manifest import PAGE_SIZE, Component, File, Manifest, Segment, SessionSettings, Source, Variant
-from aotpack.model_check import ANY_DOMAIN, Allowance
-from aotpack.model_files import check_model_file
-from aotpack.parsing import parse
-from aotpack.settings import settings_issue
+from aotpack.manifest.model_check import ANY_DOMAIN, Allowance
+from aotpack.manifest.parsing import parse
+from aotpack.manifest.values import (
+    PAGE_SIZE,
+    Component,
+    File,
+    Manifest,
+    Segment,
+    SessionSettings,
+    Source,
+    Variant,
+)
+from aotpack.selection.settings import settings_issue
 
 __all__ = ["SeenByLoaders", "check_variant", "seen_by_loaders"]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from aotpack.builder.numerics.inputs import find_inputs
-from aotpack.manifest import TensorInfo, Variant
-from aotpack.session import create
-from aotpack.toolchain import toolchains
-from aotpack.tuning import Measurement
+from aotpack.manifest.values import TensorInfo, Variant
+from aotpack.runtime.session import create
+from aotpack.runtime.tuning import Measurement
+from aotpack.toolchains import toolchains
 
 if TYPE_CHECKING:
     import onnxruntime

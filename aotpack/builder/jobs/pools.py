@@ -7,12 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from aotpack.builder.jobs.allowed import cores, memory_left
 from aotpack.builder.jobs.carry_out import carry_out
 from aotpack.builder.jobs.job import Done, References, Task
 from aotpack.builder.jobs.model_copies import ModelCopies
+from aotpack.builder.jobs.resources import cores, memory_left
 from aotpack.builder.jobs.supervise import Workers
-from aotpack.machine import Machine
+from aotpack.machine.profile import Machine
 
 __all__ = ["Here", "Place", "jobs_at_once"]
 

@@ -8,9 +8,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from aotpack.source.cache import Cache
-from aotpack.source.layout import SENT, claim, ours
-from aotpack.source.regular import make_folder, open_regular
+from aotpack.cache.layout import SENT, claim, ours
+from aotpack.cache.variants import Cache
+from aotpack.files.regular import make_folder, open_regular
 
 __all__ = ["Store"]
 

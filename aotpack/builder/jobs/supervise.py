@@ -16,12 +16,12 @@ from typing import Protocol
 import psutil
 from msgspec import DecodeError
 
-from aotpack._child_process import python_command, python_environment
 from aotpack.builder.jobs.descendants import children_of, end_all, resident
 from aotpack.builder.jobs.forkserver import Ended, ForkServer
 from aotpack.builder.jobs.untrusted_files import ResultFolder, written_bytes
 from aotpack.builder.jobs.worker import AnyRequest, Result
 from aotpack.builder.spec import Limits
+from aotpack.common.child_process import python_command, python_environment
 from aotpack.errors import BuildStopped, CompileError
 
 __all__ = ["Outcome", "Workers", "run_worker"]

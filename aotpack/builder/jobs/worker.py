@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
-from aotpack._field_errors import explain
-from aotpack._values import Value
 from aotpack.builder.numerics.compare import Compared
+from aotpack.common.field_errors import explain
+from aotpack.common.paths import path_issue
+from aotpack.common.values import Value
 from aotpack.errors import AotpackError, CompileError
-from aotpack.manifest import Coverage, TensorInfo, Variant
-from aotpack.paths import path_issue
-from aotpack.target import Target
-from aotpack.tuning import Measurement
+from aotpack.manifest.values import Coverage, TensorInfo, Variant
+from aotpack.runtime.tuning import Measurement
+from aotpack.targets.catalogue import Target
 
 if TYPE_CHECKING:
-    from aotpack.toolchain.base import Compiled
+    from aotpack.toolchains.base import Compiled
 
 __all__ = [
     "AnyRequest",
@@ -216,7 +216,7 @@ def _die_with_the_parent() -> None:
 
 def _compile(asked: CompileRequest) -> Result:
     from aotpack.builder.models.metadata import copy_metadata
-    from aotpack.toolchain import toolchains
+    from aotpack.toolchains import toolchains
 
     toolchain = toolchains()[asked.toolchain]
     started = time.perf_counter()
@@ -256,7 +256,7 @@ def _part(part: Part, compiled: Compiled) -> CompiledPart:
 
 
 def _inspect(asked: InspectRequest) -> Result:
-    from aotpack.toolchain import toolchains
+    from aotpack.toolchains import toolchains
 
     toolchain = toolchains()[asked.toolchain]
     parts = []
@@ -300,7 +300,7 @@ def _partitions(model: Path) -> tuple[int, dict[str, tuple[str, ...]]]:
 
 
 def _register(asked: RegisterRequest) -> Result:
-    from aotpack.session_options import try_libraries
+    from aotpack.runtime.session_options import try_libraries
 
     try_libraries(tuple(map(Path, asked.custom_ops)))
     return Result()
@@ -323,8 +323,8 @@ def _reference(asked: ReferenceRequest) -> Result:
 
 def _compare(asked: CompareRequest) -> Result:
     from aotpack.builder.numerics.compare import compare_with
-    from aotpack.session import create
-    from aotpack.toolchain import toolchains
+    from aotpack.runtime.session import create
+    from aotpack.toolchains import toolchains
 
     toolchain = toolchains()[asked.variant.toolchain]
     started = time.perf_counter()

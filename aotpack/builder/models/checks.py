@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aotpack._text import shortened
-from aotpack._values import MAX_KEYS
 from aotpack.builder.models.external_data import is_external, tensor_size
 from aotpack.builder.models.traversal import all_graphs, all_nodes, all_tensors, nested_graphs, node_lists
+from aotpack.common.values import MAX_KEYS
 from aotpack.errors import ModelError
 
 if TYPE_CHECKING:

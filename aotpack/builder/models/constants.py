@@ -22,7 +22,7 @@ from aotpack.builder.models.names import Inliner
 from aotpack.builder.models.shapes import tensor_info
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant
 from aotpack.errors import ShapeError, UnknownName, UsageError
-from aotpack.manifest import TensorInfo
+from aotpack.manifest.values import TensorInfo
 
 if TYPE_CHECKING:
     import onnx

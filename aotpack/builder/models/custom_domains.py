@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aotpack.builder.models.traversal import all_nodes
-from aotpack.model_check import DOMAINS
+from aotpack.manifest.model_check import DOMAINS
 
 if TYPE_CHECKING:
     import onnx
@@ -16,7 +16,7 @@ __all__ = ["custom_domains"]
 def custom_domains(model: onnx.ModelProto) -> tuple[str, ...]:
     """The domains, in order, of operators that neither ONNX Runtime nor a function of the model has.
 
-    As `aotpack.model_check.check_model` finds them in a variant.
+    As `aotpack.manifest.model_check.check_model` finds them in a variant.
     """
     functions = {(each.domain, each.name, each.overload) for each in model.functions}
     return tuple(

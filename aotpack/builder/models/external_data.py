@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from aotpack._text import shortened
+from aotpack.common.paths import MAX_PATH
 from aotpack.errors import ModelError
-from aotpack.paths import MAX_PATH
 
 if TYPE_CHECKING:
     import onnx
@@ -182,7 +182,7 @@ class ModelFolder:
         parts = [part for part in plain.split("/") if part != "."]
         if not isinstance(location, str) or not plain or len(plain) > MAX_PATH or "\0" in plain:
             raise self._issue(tensor, f"has {shortened(str(location))} as its location")
-        # Elsewhere than on Windows "w:0" is a file like others.
+        # ExecutorPool than on Windows "w:0" is a file like others.
         drive = "[A-Za-z]:" if os.name == "nt" else "[A-Za-z]:/"
         if ".." in parts or "" in parts or re.match(drive, plain):
             raise self._issue(tensor, f"{shortened(location)} leaves the model's folder")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from aotpack.builder.flex_settings import NOTHING_SAID, FlexSettings
 from aotpack.builder.models.model import ModelFiles, load_graph, write_beside
 from aotpack.errors import FlexError
-from aotpack.manifest import FlexLowering
-from aotpack.target import PORTABLE, Target
-from aotpack.toolchain.base import Toolchain
+from aotpack.manifest.values import FlexLowering
+from aotpack.targets.catalogue import PORTABLE, Target
+from aotpack.toolchains.base import Toolchain
 
 if TYPE_CHECKING:
     import onnx

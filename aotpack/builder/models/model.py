@@ -26,7 +26,7 @@ from aotpack.builder.models.shapes import fed_inputs, fix_shapes, open_dimension
 from aotpack.builder.models.traversal import all_nodes, all_tensors
 from aotpack.builder.models.weights import EXTERNAL_FROM, DataFile
 from aotpack.errors import ModelError
-from aotpack.manifest import Source, TensorInfo
+from aotpack.manifest.values import Source, TensorInfo
 
 if TYPE_CHECKING:
     import onnx

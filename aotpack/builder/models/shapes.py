@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from aotpack.dimensions import is_anonymous
 from aotpack.errors import ShapeError
-from aotpack.manifest import TensorInfo
-from aotpack.shapes import bind
+from aotpack.manifest.values import TensorInfo
+from aotpack.selection.dimensions import is_anonymous
+from aotpack.selection.shapes import bind
 
 if TYPE_CHECKING:
     import onnx

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Protocol
 
 from msgspec import Meta
 
-from aotpack._values import Count, Value
 from aotpack.builder.numerics.measure import INFINITE, Comparison, Measured, Worst
 from aotpack.builder.numerics.reference import ReferenceMeta, noise_of
 from aotpack.builder.numerics.values import ArrayFile, compare_all, feeds_of, leaves
-from aotpack.manifest import MAX_NODES
+from aotpack.common.values import Count, Value
+from aotpack.manifest.values import MAX_NODES
 
 __all__ = ["Compared", "compare_with"]
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from aotpack.builder.numerics.values import Array, leaves
+from aotpack.common.vendor_text import brief
 from aotpack.errors import ModelError
-from aotpack.manifest import TensorInfo
-from aotpack.vendor_text import brief
+from aotpack.manifest.values import TensorInfo
 
 __all__ = [
     "WAYS",

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from aotpack.builder.numerics.compare import Compared
 from aotpack.builder.numerics.measure import INFINITE, Measured
-from aotpack.manifest import Numerics, OutputNumerics
+from aotpack.manifest.values import Numerics, OutputNumerics
 
 __all__ = ["OVERALL", "TOLERANCES", "UNEQUAL", "Tolerances", "judge", "tolerance_key"]
 

@@ -23,10 +23,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from msgspec import Meta
 
-from aotpack._values import Count, Text, Value
 from aotpack.builder.numerics.alignment import aligned
 from aotpack.builder.numerics.values import Array, is_text
-from aotpack.manifest import MAX_RANK
+from aotpack.common.values import Count, Text, Value
+from aotpack.manifest.values import MAX_RANK
 
 __all__ = ["INFINITE", "NOISE_MULTIPLE", "Comparison", "Measured", "Noise", "Worst"]
 

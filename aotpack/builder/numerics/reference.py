@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aotpack._values import Value
 from aotpack.builder.numerics.hints import hints_of, probabilities_of
 from aotpack.builder.numerics.inputs import Hints, find_inputs, made_inputs, session_inputs
 from aotpack.builder.numerics.measure import Comparison, Noise
@@ -34,14 +33,15 @@ from aotpack.builder.numerics.values import (
     is_text,
     leaves,
 )
-from aotpack.custom_ops import register
+from aotpack.common.values import Value
 from aotpack.errors import CompileError, ModelError
+from aotpack.selection.custom_ops import register
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-    from aotpack.manifest import TensorInfo
+    from aotpack.manifest.values import TensorInfo
 
 __all__ = ["MOVES", "NoiseShares", "ReferenceMeta", "make_reference", "noise_of"]
 

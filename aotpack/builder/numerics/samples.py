@@ -11,7 +11,7 @@ from aotpack.errors import UsageError
 
 if TYPE_CHECKING:
     from aotpack.builder.numerics.values import Array
-    from aotpack.manifest import TensorInfo
+    from aotpack.manifest.values import TensorInfo
 
 __all__ = [
     "OtherSizes",

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aotpack.errors import CompileError
-from aotpack.machine import Machine
-from aotpack.manifest import Variant
-from aotpack.ort_release import ort_version
-from aotpack.target import Target
-from aotpack.toolchain.base import Compiled, RunsHere, Toolchain
-from aotpack.verdict import Code, Comparison, Grade, Verdict
+from aotpack.machine.ort_release import ort_version
+from aotpack.machine.profile import Machine
+from aotpack.manifest.values import Variant
+from aotpack.selection.verdict import Code, Comparison, Grade, Verdict
+from aotpack.targets.catalogue import Target
+from aotpack.toolchains.base import Compiled, RunsHere, Toolchain
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aotpack_acme import AcmeToolchain
 
 from aotpack.testing import ToolchainTests
-from aotpack.toolchain.base import Toolchain
+from aotpack.toolchains.base import Toolchain
 
 
 class TestAcme(ToolchainTests):

@@ -19,13 +19,13 @@ from packaging.requirements import Requirement
 
 import aotpack as front_door
 from aotpack.errors import UsageError
-from aotpack.probing import probe
-from aotpack.target import find
-from aotpack.toolchain import toolchains
-from aotpack.toolchain.plugin import PluginToolchain
+from aotpack.runtime.probing import probe
+from aotpack.targets.catalogue import find
+from aotpack.toolchains import toolchains
+from aotpack.toolchains.plugin import PluginToolchain
 from aotpack.version import VERSION
 from tests.command_line import ROOT, Done, aotpack, environment, finish, start
-from tests.toolchain.venvs import project, python_with
+from tests.toolchains.venvs import project, python_with
 
 pytest.importorskip("distributed", reason="the extra `farm` is not installed")
 from tests.builder.jobs.cluster import Cluster, cluster, free_port

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aotpack._child_process import python_path
 from aotpack.builder.jobs.forkserver import Ended, ForkServer
 from aotpack.builder.jobs.worker import CompileRequest, Part
+from aotpack.common.child_process import python_path
 from tests.builder.troublesome import Troublesome
 from tests.command_line import ROOT, environment
 

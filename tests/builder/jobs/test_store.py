@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aotpack.builder.jobs.store import Store
-from aotpack.source.cache import Cache
+from aotpack.cache.variants import Cache
 
 
 def sha256(data: bytes) -> str:

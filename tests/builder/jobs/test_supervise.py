@@ -16,7 +16,7 @@ from aotpack.builder.jobs.forkserver import ForkServer
 from aotpack.builder.jobs.supervise import Outcome, Workers
 from aotpack.builder.jobs.worker import CompileRequest, Part
 from aotpack.builder.spec import Limits
-from aotpack.target import Target
+from aotpack.targets.catalogue import Target
 from tests.builder.troublesome import Troublesome
 from tests.command_line import environment
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from aotpack.builder.numerics.hints import hints_of
 from aotpack.builder.numerics.inputs import WAYS, Hint, Way, dtype_of_ort, find_inputs, made_inputs
 from aotpack.errors import ModelError
-from aotpack.manifest import TensorInfo
+from aotpack.manifest.values import TensorInfo
 from tests.builder.numerics.models import info, model, weights
 
 DTYPES = st.sampled_from(["float16", "float32", "float64", "int64", "uint8", "bool"])

@@ -14,7 +14,7 @@ from aotpack.builder.numerics.reference import make_reference, noise_of
 from aotpack.builder.numerics.samples import as_input, check_samples, read_sample, write_samples
 from aotpack.builder.numerics.values import ArrayFile, ArrayWriter, feeds_of, leaves
 from aotpack.errors import CompileError, UsageError
-from aotpack.manifest import TensorInfo
+from aotpack.manifest.values import TensorInfo
 from tests.builder.numerics.models import compared, info, model, save, weights
 
 

@@ -1,0 +1,1 @@
+"""Files of a computer: regular ones alone are read, and what is written is whole and durable."""

@@ -1,0 +1,1 @@
+"""An opened package: choose, load, fall back, tune, edit, compare."""

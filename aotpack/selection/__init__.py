@@ -1,0 +1,1 @@
+"""Which variant fits which machine, and why: functions on values."""

@@ -1,0 +1,1 @@
+"""EPs inside builds of ONNX Runtime: known, and not compiled for."""

@@ -1,0 +1,1 @@
+"""OpenVINO's EP: Intel's CPUs, GPUs and NPUs."""

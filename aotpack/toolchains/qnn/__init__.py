@@ -1,0 +1,1 @@
+"""QNN's EP: Qualcomm's Hexagon NPUs."""

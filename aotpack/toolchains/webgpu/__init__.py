@@ -1,0 +1,1 @@
+"""WebGPU's EP: GPUs of any vendor."""

@@ -1,0 +1,1 @@
+"""Tests of aotpack.machine.profile."""
