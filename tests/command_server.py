@@ -42,7 +42,7 @@ _READ_EARLY = (
     "_AOTPACK",
 )
 
-#: What commands import when they are called.
+#: What commands import when they are called, beside all of aotpack.
 _IMPORTED = (
     "numpy",
     "onnx",
@@ -52,23 +52,6 @@ _IMPORTED = (
     "rich.console",
     "rich.progress",
     "rich.table",
-    "aotpack.builder.add",
-    "aotpack.builder.build",
-    "aotpack.builder.check",
-    "aotpack.builder.page",
-    "aotpack.builder.refresh",
-    "aotpack.builder.spec_file",
-    "aotpack.builder.tune",
-    "aotpack.documents",
-    "aotpack.edit",
-    "aotpack.fleet",
-    "aotpack.package",
-    "aotpack.toolchain.in_tree",
-    "aotpack.toolchain.openvino",
-    "aotpack.toolchain.ort",
-    "aotpack.toolchain.qnn",
-    "aotpack.toolchain.tensorrt_rtx",
-    "aotpack.toolchain.webgpu",
 )
 
 #: What is sent at once, and the two descriptors beside it.
