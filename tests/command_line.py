@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import subprocess
@@ -13,8 +15,16 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from tests.command_server import CommandServer, forks_alike
+
 ROOT = Path(__file__).parents[1]
 SCHEMAS = ROOT / "schemas"
+
+#: Seconds that a command may take.
+_TIMEOUT = 300.0
+
+#: Coverage counts in processes that it has started itself.
+_may_fork = sys.platform == "linux" and not any(name.startswith("COVERAGE") for name in os.environ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 300) -> Done:
+def finish(process: subprocess.Popen[str], timeout: float = _TIMEOUT) -> Done:
     """Wait for its end."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -84,4 +94,23 @@ def aotpack(
     cwd: Path | None = None,
 ) -> Done:
     """Run ``aotpack *arguments`` to its end."""
+    whole = environment(env or {}, path)
+    if _may_fork and str(python) == sys.executable and not path:
+        server = _server()
+        if forks_alike(whole, server.environment):
+            status, out, err = server.run([*map(str, arguments)], whole, cwd, _TIMEOUT)
+            return Done(status, _text(out), _text(err))
     return finish(start(*arguments, env=env, python=python, path=path, cwd=cwd))
+
+
+@functools.cache
+def _server() -> CommandServer:
+    """Of this process, until it ends."""
+    server = CommandServer(environment({}), ROOT)
+    atexit.register(server.close)
+    return server
+
+
+def _text(output: bytes) -> str:
+    # As subprocess does it with text=True.
+    return output.decode().replace("\r\n", "\n").replace("\r", "\n")

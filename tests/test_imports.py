@@ -18,10 +18,15 @@ from tests.conftest import BuiltPackage
 SLOW = {"onnx", "onnxruntime", "onnx_ir", "numpy", "aotpack.builder.build"}
 
 
+def without_coverage() -> dict[str, str]:
+    """This process's environment, without what starts coverage in others: it imports much itself."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+
 def loaded(*arguments: str, env: dict[str, str] | None = None) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}),
+        env=without_coverage() | {"PYTHONPATH": str(ROOT)} | (env or {}),
         capture_output=True,
         text=True,
         check=True,

@@ -24,6 +24,10 @@ from pathlib import Path
 from typing import Annotated, Any
 from unicodedata import category
 
+from aotpack.extras import require
+
+require("build")
+
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 

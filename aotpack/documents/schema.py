@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from aotpack.extras import require
+
+require("build")
+
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
