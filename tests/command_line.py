@@ -95,12 +95,17 @@ def aotpack(
 ) -> Done:
     """Run ``aotpack *arguments`` to its end."""
     whole = environment(env or {}, path)
-    if _may_fork and str(python) == sys.executable and not path:
+    if _may_fork and str(python) == sys.executable and not _shadows(path):
         server = _server()
         if forks_alike(whole, server.environment):
-            status, out, err = server.run([*map(str, arguments)], whole, cwd, _TIMEOUT)
+            status, out, err = server.run([*map(str, arguments)], whole, cwd, _TIMEOUT, path)
             return Done(status, _text(out), _text(err))
     return finish(start(*arguments, env=env, python=python, path=path, cwd=cwd))
+
+
+def _shadows(path: tuple[Path, ...]) -> bool:
+    """Whether a folder of `path` has a module of the name of one that may be imported before the fork."""
+    return any(entry.stem in sys.modules for folder in path for entry in folder.iterdir())
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import os
+import pkgutil
 import select
 import selectors
 import signal
@@ -22,7 +23,8 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,11 +62,11 @@ _LENGTH = struct.Struct("<i")
 
 
 def forks_alike(environment: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether a process with one environment starts as one with the other does."""
+    """Whether a process with one environment starts as one with the other does, folders of modules aside."""
     return all(
         environment.get(name) == other.get(name)
         for name in {*environment, *other}
-        if name.startswith(_READ_EARLY)
+        if name.startswith(_READ_EARLY) and name != "PYTHONPATH"
     )
 
 
@@ -97,14 +99,27 @@ class CommandServer:
         self._folder.cleanup()
 
     def run(
-        self, arguments: list[str], environment: Mapping[str, str], cwd: Path | None, timeout: float
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        cwd: Path | None,
+        timeout: float,
+        path: Sequence[Path] = (),
     ) -> tuple[int, bytes, bytes]:
         """Run ``aotpack *arguments``: exit status, standard output, standard error.
+
+        Args:
+            arguments: of the command.
+            environment: all of it.
+            cwd: the folder to run it in; None: this process's.
+            timeout: in seconds.
+            path: folders to import from before all others.
 
         Raises:
             subprocess.TimeoutExpired: it took longer than `timeout` seconds, and was killed.
         """
-        request = json.dumps([arguments, dict(environment), str(cwd or Path.cwd())]).encode()
+        added = [str(each) for each in path]
+        request = json.dumps([arguments, dict(environment), str(cwd or Path.cwd()), added]).encode()
         pipes = [os.pipe(), os.pipe()]
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(self._address)
@@ -156,16 +171,17 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 
 def _serve(address: str) -> None:
     """Fork a process for each connection, until the standard input ends."""
-    import numpy  # noqa: F401
-    import onnx  # noqa: F401
-    import onnxruntime  # noqa: F401
+    import aotpack
 
-    from aotpack.cli import _VERBS, _command
-
-    for verb in _VERBS:
-        _command(verb)
+    ours = [each.name for each in pkgutil.walk_packages(aotpack.__path__, "aotpack.")]
+    for module in (*_IMPORTED, *ours):
+        # Some are for an extra that need not be there.
+        with contextlib.suppress(ImportError):
+            import_module(module)
     # As `python -m aotpack` has it.
     del sys.path[0]
+    # Those of third parties are found in the folders of a command.
+    assert not sys.modules["aotpack.toolchains"]._made
     assert threading.active_count() == 1
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -191,10 +207,11 @@ def _watch(connection: socket.socket) -> NoReturn:
     (size,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
     assert size <= _MAX_REQUEST
     _, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
-    arguments, environment, folder = json.loads(_exactly(connection, size))
+    arguments, environment, folder, path = json.loads(_exactly(connection, size))
     pid = os.fork()
     if pid == 0:
         connection.close()
+        sys.path[:0] = path
         _be_the_command(arguments, environment, folder, descriptors)
     for each in descriptors:
         os.close(each)
