@@ -10,7 +10,7 @@ from aotpack.manifest.values import Coverage, Numerics, Record
 __all__ = ["BuildReport", "Row"]
 
 
-class Row(Value):
+class Row(Value, kw_only=True):
     """One component compiled for one target, or not."""
 
     target: str
@@ -64,7 +64,7 @@ class Row(Value):
         return "+".join(f"{each:.1f}" if each < 9.95 else f"{each:.0f}" for each in steps)
 
 
-class BuildReport(Value):
+class BuildReport(Value, kw_only=True):
     """A whole build."""
 
     #: Path of the package; None if nothing could be put into one.

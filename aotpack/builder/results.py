@@ -44,13 +44,13 @@ _MAX_HISTORY = 4096
 _STALE = 3600
 
 
-class _Entry(Value):
+class _Entry(Value, kw_only=True):
     done: Done
     #: One for each file of each part, in order.
     xxh3: tuple[str, ...]
 
 
-class _History(Value):
+class _History(Value, kw_only=True):
     digest: str
     failed: bool
     ingredients: dict[str, Any] = {}

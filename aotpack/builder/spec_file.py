@@ -343,11 +343,8 @@ def _told(error: ValidationError, tables: object, places: TomlPlaces) -> UsageEr
         loc = issue["loc"] if issue["type"] == "missing" else _within(tables, issue["loc"])
         issues.setdefault(loc, []).append(issue)
     # A list is too short, too, for pydantic where none of its items is right.
-    issues = {
-        loc: each
-        for loc, each in issues.items()
-        if not any(len(inner) > len(loc) and inner[: len(loc)] == loc for inner in issues)
-    }
+    around = {loc[:length] for loc in issues for length in range(len(loc))}
+    issues = {loc: each for loc, each in issues.items() if loc not in around}
     # A misspelt key is unknown and leaves another one missing: the first of the two is what to mend.
     loc, (first, *others) = min(issues.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden")
     place = places.of(loc)

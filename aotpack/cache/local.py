@@ -32,7 +32,7 @@ from aotpack.selection.policy import Policy
 __all__ = ["LocalVariants"]
 
 
-class _Note(Value):
+class _Note(Value, kw_only=True):
     #: Of the variant in the cache.
     key: Sha256
     variant: Variant

@@ -32,7 +32,7 @@ __all__ = ["FileStamp", "Stamp", "is_right", "is_whole", "segments_of", "stamp_f
 _SegmentSize = Annotated[int, Meta(ge=1, le=MAX_SEGMENT_SIZE)]
 
 
-class FileStamp(Value):
+class FileStamp(Value, kw_only=True):
     """One file as it was when it was checked."""
 
     path: str
@@ -72,7 +72,7 @@ class FileStamp(Value):
         return self.replace(inode=status.st_ino, **times)
 
 
-class Stamp(Value):
+class Stamp(Value, kw_only=True):
     """A variant as it was put into the cache."""
 
     package: str

@@ -38,16 +38,9 @@ __all__ = [
 ]
 
 
-class _ValueMeta(msgspec.StructMeta):
-    """Makes every subclass of `Value` keyword-only, which msgspec does not inherit."""
-
-    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> Any:
-        return super().__new__(cls, name, bases, namespace, **{"kw_only": True, **config})
-
-
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
-class Value(msgspec.Struct, metaclass=_ValueMeta, frozen=True, forbid_unknown_fields=True):
-    """A frozen value; equal content is equal.
+class Value(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A frozen value; equal content is equal. msgspec does not inherit ``kw_only``: each class says it.
 
     The constructor trusts its arguments; `from_json` and `from_builtins` check every field, and refuse
     unknown ones and loose types.

@@ -10,7 +10,7 @@ from aotpack.toolchains.guarded import GuardedToolchain
 __all__ = ["DoctorDocument", "FailedToolchainDocument", "FindingDocument"]
 
 
-class FindingDocument(Value):
+class FindingDocument(Value, kw_only=True):
     """What `aotpack doctor` says of one variant."""
 
     package: str
@@ -41,7 +41,7 @@ class FindingDocument(Value):
         )
 
 
-class FailedToolchainDocument(Value):
+class FailedToolchainDocument(Value, kw_only=True):
     """A third party's toolchain that failed, so that nobody can say what its variants are worth."""
 
     name: str
@@ -59,7 +59,7 @@ class FailedToolchainDocument(Value):
         )
 
 
-class DoctorDocument(Value):
+class DoctorDocument(Value, kw_only=True):
     """``aotpack doctor --json``."""
 
     findings: tuple[FindingDocument, ...]

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-class ComparisonDocument(Value):
+class ComparisonDocument(Value, kw_only=True):
     """One thing that was compared."""
 
     what: str
@@ -64,7 +64,7 @@ class ComparisonDocument(Value):
         )
 
 
-class CandidateDocument(Value):
+class CandidateDocument(Value, kw_only=True):
     """A variant with its verdict."""
 
     id: str
@@ -97,7 +97,7 @@ class CandidateDocument(Value):
         )
 
 
-class RefusedVariantDocument(Value):
+class RefusedVariantDocument(Value, kw_only=True):
     """A variant that no machine may load, since it asks for what no package may."""
 
     component: str
@@ -106,7 +106,7 @@ class RefusedVariantDocument(Value):
     reason: str
 
 
-class InspectDocument(Manifest):
+class InspectDocument(Manifest, kw_only=True):
     """``aotpack inspect --json`` of a package with such variants; of any other it is the manifest itself."""
 
     refused: tuple[RefusedVariantDocument, ...] = ()
@@ -125,7 +125,7 @@ class InspectDocument(Manifest):
         )
 
 
-class ComponentSelectionDocument(Value):
+class ComponentSelectionDocument(Value, kw_only=True):
     """The variants of a component: accepted candidates first, in order."""
 
     component: str
@@ -138,7 +138,7 @@ class ComponentSelectionDocument(Value):
     candidates: tuple[CandidateDocument, ...]
 
 
-class SelectionDocument(ComponentSelectionDocument):
+class SelectionDocument(ComponentSelectionDocument, kw_only=True):
     """``aotpack select --json``: the first component, or the one that was asked for, and the others."""
 
     package: str
@@ -165,7 +165,7 @@ def _selected(selection: Selection) -> dict[str, Any]:
     }
 
 
-class TargetDocument(Value):
+class TargetDocument(Value, kw_only=True):
     """A target, and what can be done with it here."""
 
     name: str
@@ -182,19 +182,19 @@ class TargetDocument(Value):
     why: str | None
 
 
-class TargetsDocument(Value):
+class TargetsDocument(Value, kw_only=True):
     """``aotpack targets --json``."""
 
     targets: tuple[TargetDocument, ...]
 
 
-class MachinesDocument(Value):
+class MachinesDocument(Value, kw_only=True):
     """``aotpack machine --list --json``: names of the machines whose profiles come with aotpack."""
 
     machines: tuple[str, ...]
 
 
-class FlexNodeDocument(Value):
+class FlexNodeDocument(Value, kw_only=True):
     """A FlexAttention node and what is known of its mask."""
 
     node: str
@@ -210,14 +210,14 @@ class FlexNodeDocument(Value):
     picture: str | None
 
 
-class FlexDocument(Value):
+class FlexDocument(Value, kw_only=True):
     """``aotpack flex show --json``."""
 
     model: str
     nodes: tuple[FlexNodeDocument, ...]
 
 
-class RefusalDocument(Value):
+class RefusalDocument(Value, kw_only=True):
     """A variant that was tried and gave no session."""
 
     variant: str
@@ -233,7 +233,7 @@ class RefusalDocument(Value):
         return cls(variant=refusal.variant, code=refusal.code.value, reason=refusal.reason, details=details)
 
 
-class ComponentRunDocument(Value):
+class ComponentRunDocument(Value, kw_only=True):
     """A component that was loaded and run."""
 
     component: str
@@ -255,7 +255,7 @@ class ComponentRunDocument(Value):
     refused: tuple[RefusalDocument, ...]
 
 
-class RunDocument(ComponentRunDocument):
+class RunDocument(ComponentRunDocument, kw_only=True):
     """``aotpack run --json``: the first component, or the one that was asked for, and the others."""
 
     package: str
@@ -263,7 +263,7 @@ class RunDocument(ComponentRunDocument):
     others: tuple[ComponentRunDocument, ...] = ()
 
 
-class VerifyDocument(Value):
+class VerifyDocument(Value, kw_only=True):
     """``aotpack verify --json``."""
 
     package: str
@@ -273,7 +273,7 @@ class VerifyDocument(Value):
     size: int
 
 
-class CacheEntryDocument(Value):
+class CacheEntryDocument(Value, kw_only=True):
     """A variant in the local cache."""
 
     package: str
@@ -300,7 +300,7 @@ class CacheEntryDocument(Value):
         )
 
 
-class CacheDocument(Value):
+class CacheDocument(Value, kw_only=True):
     """``aotpack cache list|prune|verify --json``: what is there, or what was removed."""
 
     root: str
@@ -310,7 +310,7 @@ class CacheDocument(Value):
     entries: tuple[CacheEntryDocument, ...]
 
 
-class ExtractDocument(Value):
+class ExtractDocument(Value, kw_only=True):
     """``aotpack extract --json``."""
 
     package: str
@@ -320,7 +320,7 @@ class ExtractDocument(Value):
     files: tuple[str, ...]
 
 
-class FleetCellDocument(Value):
+class FleetCellDocument(Value, kw_only=True):
     """One variant on one machine."""
 
     variant: str
@@ -330,7 +330,7 @@ class FleetCellDocument(Value):
     reason: str
 
 
-class FleetRowDocument(Value):
+class FleetRowDocument(Value, kw_only=True):
     """One machine."""
 
     machine: str
@@ -342,7 +342,7 @@ class FleetRowDocument(Value):
     cells: tuple[FleetCellDocument, ...]
 
 
-class FleetHelpDocument(Value):
+class FleetHelpDocument(Value, kw_only=True):
     """A target that is not in the package, and the machines that would get it if it were added."""
 
     target: str
@@ -350,7 +350,7 @@ class FleetHelpDocument(Value):
     machines: tuple[str, ...]
 
 
-class CheckedOnDocument(Value):
+class CheckedOnDocument(Value, kw_only=True):
     """A machine on which a variant was checked (`aotpack merge --records`)."""
 
     variant: str
@@ -380,7 +380,7 @@ class CheckedOnDocument(Value):
         )
 
 
-class ComponentCoverageDocument(Value):
+class ComponentCoverageDocument(Value, kw_only=True):
     """A component on the machines of a fleet."""
 
     component: str
@@ -402,7 +402,7 @@ class ComponentCoverageDocument(Value):
     checked: tuple[CheckedOnDocument, ...] = ()
 
 
-class CoverageDocument(ComponentCoverageDocument):
+class CoverageDocument(ComponentCoverageDocument, kw_only=True):
     """``aotpack coverage --json``: the first component, or the one that was asked for, and the others."""
 
     package: str

@@ -54,7 +54,7 @@ MAX_ENTRIES = 256
 _Text = Annotated[str, Meta(max_length=MAX_PROFILE_TEXT)]
 
 
-class Cpu(Value):
+class Cpu(Value, kw_only=True):
     """A machine's processor."""
 
     vendor: _Text | None = None
@@ -66,7 +66,7 @@ class Cpu(Value):
     features: Annotated[tuple[_Text, ...], Meta(max_length=MAX_FEATURES)] | None = None
 
 
-class Gpu(Value):
+class Gpu(Value, kw_only=True):
     """A graphics processor."""
 
     vendor: _Text
@@ -76,7 +76,7 @@ class Gpu(Value):
     driver: _Text | None = None
 
 
-class Npu(Value):
+class Npu(Value, kw_only=True):
     """A neural processor."""
 
     vendor: _Text
@@ -94,7 +94,7 @@ class Devices(NamedTuple):
     npus: tuple[Npu, ...]
 
 
-class Ep(Value):
+class Ep(Value, kw_only=True):
     """An execution provider that is installed."""
 
     version: _Text
@@ -102,7 +102,7 @@ class Ep(Value):
     details: Annotated[dict[_Text, _Text], Meta(max_length=MAX_ENTRIES)] = {}
 
 
-class Machine(Value):
+class Machine(Value, kw_only=True):
     """What a computer has, as far as it decides which variant fits."""
 
     profile: Literal["1"] = "1"

@@ -54,12 +54,9 @@ def parse(text: bytes) -> Manifest:
         try:
             manifest = Manifest.from_json(text)
             # msgspec overlooks keys that stand twice or are unknown. Bytes that it writes back as they were
-            # have neither. All others are read once more without types, and where these differ too, by a
-            # parser that looks for keys that stand twice.
+            # have neither. All others are read once more without types.
             if msgspec.json.encode(manifest) != text:
-                raw = msgspec.json.decode(text)
-                if msgspec.json.encode(raw) != text:
-                    raw = read_unambiguous_json(text)
+                raw = _untyped(text)
                 # A newer minor version may add keys; nothing else may.
                 if not newer_minor and (unknown := next(unknown_keys(manifest, raw), None)) is not None:
                     raise ManifestError("unknown key", where=clipped(unknown, 200))
@@ -77,6 +74,15 @@ def parse(text: bytes) -> Manifest:
         more = f" (and {len(issues) - 1} more{at_least})" if len(issues) > 1 else ""
         raise ManifestError(what + more, where=where)
     return manifest
+
+
+def _untyped(text: bytes) -> object:
+    """What a JSON parser makes of `text`, which has no key twice in an object."""
+    with contextlib.suppress(msgspec.DecodeError):  # of integers that no field of ours can hold
+        raw = msgspec.json.decode(text)
+        if msgspec.json.encode(raw) == text:
+            return raw
+    return read_unambiguous_json(text)
 
 
 @contextlib.contextmanager

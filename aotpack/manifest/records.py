@@ -38,7 +38,7 @@ MAX_RECORDS_SIZE = 16 * 1024 * 1024
 _RAN_ON = ("host", "emulator")
 
 
-class RecordEntry(Value):
+class RecordEntry(Value, kw_only=True):
     """What was found of one variant."""
 
     component: Text
@@ -49,7 +49,7 @@ class RecordEntry(Value):
     record: Record
 
 
-class RecordFile(Value):
+class RecordFile(Value, kw_only=True):
     """All that one `aotpack check` found."""
 
     records: Literal["1"] = "1"

@@ -92,7 +92,7 @@ _Texts = Annotated[tuple[Text, ...], Meta(max_length=MAX_KEYS)]
 _Shape = Annotated[tuple[Integer | Text | None, ...], Meta(max_length=MAX_RANK)]
 
 
-class _Part(Value, forbid_unknown_fields=False, omit_defaults=True):
+class _Part(Value, forbid_unknown_fields=False, omit_defaults=True, kw_only=True):
     """A value of the manifest: a key with its default is left out, except for those that are `_written`.
 
     `aotpack.manifest.parsing` refuses unknown keys, unless the manifest is of a newer minor version.
@@ -109,7 +109,7 @@ def _written(default: _T) -> _T:
     return made
 
 
-class TensorInfo(_Part):
+class TensorInfo(_Part, kw_only=True):
     """An input or output of a component."""
 
     name: Text
@@ -120,7 +120,7 @@ class TensorInfo(_Part):
     shape: _Shape | None = None
 
 
-class Source(_Part):
+class Source(_Part, kw_only=True):
     """The ONNX model that a component was compiled from."""
 
     #: Over the model file, and then over each external data file in the order of their paths.
@@ -129,7 +129,7 @@ class Source(_Part):
     opsets: _Counts
 
 
-class Requirements(_Part):
+class Requirements(_Part, kw_only=True):
     """What a machine must have, in our words: for EPs that write no string, and beside the others' string.
 
     None means that nothing is required.
@@ -146,7 +146,7 @@ class Requirements(_Part):
     custom_ops: _Texts | None = None
 
 
-class Compatibility(_Part):
+class Compatibility(_Part, kw_only=True):
     """What decides whether a variant fits a machine."""
 
     #: What the EP wrote under ``ep_compatibility_info.<EP>``, byte for byte; None if it writes none.
@@ -154,7 +154,7 @@ class Compatibility(_Part):
     requires: Requirements = _written(Requirements())
 
 
-class SessionSettings(_Part):
+class SessionSettings(_Part, kw_only=True):
     """What a session must be created with."""
 
     provider_options: _Options = _written({})
@@ -163,7 +163,7 @@ class SessionSettings(_Part):
     graph_optimization: Literal["default", "disabled"] = _written("default")
 
 
-class Coverage(_Part):
+class Coverage(_Part, kw_only=True):
     """How much of the model the EP took."""
 
     #: Nodes of the prepared graph, before compiling.
@@ -179,7 +179,7 @@ class Coverage(_Part):
 _Magnitude = Annotated[float, Meta(ge=0)]
 
 
-class OutputNumerics(_Part):
+class OutputNumerics(_Part, kw_only=True):
     """One output of a variant beside the same output of the portable model."""
 
     #: The output's name; ``name[0]``, ``name{keys}`` and ``name{values}`` are parts of a sequence or map.
@@ -202,7 +202,7 @@ class OutputNumerics(_Part):
     not_compared: Text | None = None
 
 
-class Numerics(_Part):
+class Numerics(_Part, kw_only=True):
     """A variant's outputs beside the portable model's on the same inputs. Every number was measured.
 
     `max_abs`, `error` and `tolerance` are those of the output that is nearest to its tolerance; None if no
@@ -228,7 +228,7 @@ class Numerics(_Part):
         return "" if self.error is None else f"{self.error:.1e}"
 
 
-class Record(_Part):
+class Record(_Part, kw_only=True):
     """What `aotpack check` found of a variant on one machine, which need not be the one that built it."""
 
     #: What its owner calls it.
@@ -254,7 +254,7 @@ class Record(_Part):
     failure: Text | None = None
 
 
-class FlexLowering(_Part):
+class FlexLowering(_Part, kw_only=True):
     """How one FlexAttention node was lowered."""
 
     node: Text
@@ -264,7 +264,7 @@ class FlexLowering(_Part):
     why: Text
 
 
-class Segment(_Part):
+class Segment(_Part, kw_only=True):
     """The unit in which a container stores, checks and shares bytes."""
 
     #: From the start of the package file, in bytes.
@@ -281,7 +281,7 @@ class Segment(_Part):
     xxh3: Xxh3
 
 
-class File(_Part):
+class File(_Part, kw_only=True):
     """A file of a variant: the segments whose contents, one after the other, are its bytes."""
 
     path: Text
@@ -290,7 +290,7 @@ class File(_Part):
     segments: Annotated[tuple[Count, ...], Meta(max_length=MAX_SEGMENTS)]
 
 
-class Variant(_Part):
+class Variant(_Part, kw_only=True):
     """One component compiled for one target. The first of its files is the ONNX model to load."""
 
     id: Name
@@ -325,7 +325,7 @@ class Variant(_Part):
         return sum(file.size for file in self.files)
 
 
-class Component(_Part):
+class Component(_Part, kw_only=True):
     """A whole model, or one FlexAttention subgraph."""
 
     name: Name
@@ -336,7 +336,7 @@ class Component(_Part):
     variants: Annotated[tuple[Variant, ...], Meta(max_length=MAX_VARIANTS)]
 
 
-class Manifest(_Part):
+class Manifest(_Part, kw_only=True):
     """The whole of what a package says of itself."""
 
     aotpack: Annotated[str, Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$(?!\n)")] = _written(FORMAT_VERSION)

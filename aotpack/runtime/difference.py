@@ -17,7 +17,7 @@ from aotpack.manifest.values import Component, File, Variant
 __all__ = ["Change", "Difference", "VariantDifference", "diff"]
 
 
-class Change(Value):
+class Change(Value, kw_only=True):
     """One field, in both packages; None where a package does not have it."""
 
     #: Such as ``compatibility.ep_string`` or ``files.model.bin.sha256``.
@@ -26,7 +26,7 @@ class Change(Value):
     after: str | None
 
 
-class VariantDifference(Value):
+class VariantDifference(Value, kw_only=True):
     """A variant that is in one package only, or differs."""
 
     component: str
@@ -39,7 +39,7 @@ class VariantDifference(Value):
     changes: tuple[Change, ...] = ()
 
 
-class Difference(Value):
+class Difference(Value, kw_only=True):
     """From one package to another."""
 
     #: Of the packages and their components.

@@ -32,7 +32,7 @@ __all__ = ["Measurement", "Tuning", "TuningStore"]
 MAX_TUNING_SIZE = 16 * 1024 * 1024
 
 
-class Measurement(Value):
+class Measurement(Value, kw_only=True):
     """One variant, run in a process of its own."""
 
     variant: Text
@@ -49,7 +49,7 @@ class Measurement(Value):
     peak_memory: Count | None = None
 
 
-class Tuning(Value):
+class Tuning(Value, kw_only=True):
     """All measurements of one component on one machine."""
 
     package: Text

@@ -32,7 +32,7 @@ PORTABLE = "portable"
 Precision = Literal["f32", "bf16", "f16"]
 
 
-class Target(Value):
+class Target(Value, kw_only=True):
     """One thing to compile for."""
 
     name: Name

@@ -33,7 +33,7 @@ MAX_ANSWERS = 10_000
 _MAX_SIZE = 100 * MAX_ANSWERS
 
 
-class _Answers(Value):
+class _Answers(Value, kw_only=True):
     answers: dict[str, Grade | None]
 
 

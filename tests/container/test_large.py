@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import random, sys
 from pathlib import Path
-from aotpack import edit
+from aotpack.runtime import edit
 from aotpack.container import writer
 from aotpack.container.reader import PackageReader
 from aotpack.cache.variants import Cache

@@ -81,14 +81,14 @@ class Task:
     custom_ops: tuple[Path, ...] = ()
 
 
-class Checked(Value):
+class Checked(Value, kw_only=True):
     """A variant's outputs beside the portable model's."""
 
     compared: Compared
     ran_on: Literal["host", "isa-emulation", "emulator"]
 
 
-class PartDone(Value):
+class PartDone(Value, kw_only=True):
     """What became of a `TaskPart`."""
 
     component: str
@@ -105,7 +105,7 @@ class PartDone(Value):
     note: str | None = None
 
 
-class Done(Value):
+class Done(Value, kw_only=True):
     """What became of a task: a part for each of its, or a failure."""
 
     failure: str | None = None

@@ -50,7 +50,7 @@ _MAX_REMARKS = 5
 Answer = tuple[str, Mapping[str, bytes], tuple[str, ...]]
 
 
-class Offer(Value):
+class Offer(Value, kw_only=True):
     """What a process that does tasks has."""
 
     #: Its version of aotpack.

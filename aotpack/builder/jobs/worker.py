@@ -52,7 +52,7 @@ _LONGEST_ERROR = 10_000
 Seconds = Annotated[float, Meta(ge=0)]
 
 
-class Part(Value):
+class Part(Value, kw_only=True):
     """A component to compile."""
 
     component: str
@@ -61,7 +61,7 @@ class Part(Value):
     nodes: int
 
 
-class CompileRequest(Value, tag_field="step", tag="compile"):
+class CompileRequest(Value, tag_field="step", tag="compile", kw_only=True):
     """Compile a model for a target, or several that share their weights, each into an empty folder."""
 
     toolchain: str
@@ -72,13 +72,13 @@ class CompileRequest(Value, tag_field="step", tag="compile"):
     custom_ops: tuple[str, ...] = ()
 
 
-class RegisterRequest(Value, tag_field="step", tag="register"):
+class RegisterRequest(Value, tag_field="step", tag="register", kw_only=True):
     """Find out whether libraries of custom operators can be loaded."""
 
     custom_ops: tuple[str, ...]
 
 
-class ReferenceRequest(Value, tag_field="step", tag="reference"):
+class ReferenceRequest(Value, tag_field="step", tag="reference", kw_only=True):
     """Run the portable model on inputs and keep both (`aotpack.builder.numerics.reference`)."""
 
     model: str
@@ -94,7 +94,7 @@ class ReferenceRequest(Value, tag_field="step", tag="reference"):
     custom_ops: tuple[str, ...] = ()
 
 
-class CompareRequest(Value, tag_field="step", tag="compare"):
+class CompareRequest(Value, tag_field="step", tag="compare", kw_only=True):
     """Run a variant on the inputs of a reference and compare (`aotpack.builder.numerics.compare`)."""
 
     variant: Variant
@@ -107,7 +107,7 @@ class CompareRequest(Value, tag_field="step", tag="compare"):
     custom_ops: tuple[str, ...] = ()
 
 
-class InspectRequest(Value, tag_field="step", tag="inspect"):
+class InspectRequest(Value, tag_field="step", tag="inspect", kw_only=True):
     """Count what is in a variant that another machine compiled, and read its compatibility string."""
 
     toolchain: str
@@ -115,7 +115,7 @@ class InspectRequest(Value, tag_field="step", tag="inspect"):
     parts: tuple[Part, ...]
 
 
-class MeasureRequest(Value, tag_field="step", tag="measure"):
+class MeasureRequest(Value, tag_field="step", tag="measure", kw_only=True):
     """Time a variant (`aotpack.builder.jobs.measure`)."""
 
     variant: Variant
@@ -133,7 +133,7 @@ AnyRequest = (
 )
 
 
-class CompiledPart(Value):
+class CompiledPart(Value, kw_only=True):
     """What became of a `Part`."""
 
     #: (path inside the variant, path on disk).
@@ -144,7 +144,7 @@ class CompiledPart(Value):
     left: dict[str, tuple[str, ...]] = {}
 
 
-class Result(Value):
+class Result(Value, kw_only=True):
     """What a worker has to say, unless it died first."""
 
     #: None if it succeeded.

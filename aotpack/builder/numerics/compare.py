@@ -21,7 +21,7 @@ __all__ = ["Compared", "compare_with"]
 _SECONDS = 5.0
 
 
-class Compared(Value):
+class Compared(Value, kw_only=True):
     """A variant's outputs beside the reference's. What they are held to is decided later (`judge`)."""
 
     samples: Count

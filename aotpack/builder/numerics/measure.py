@@ -65,7 +65,7 @@ _MOST_PEAKS = 1024
 _Error = Annotated[float, Meta(ge=0)]
 
 
-class Worst(Value):
+class Worst(Value, kw_only=True):
     """The element that is furthest off in the worst slice."""
 
     sample: Count
@@ -76,7 +76,7 @@ class Worst(Value):
     slice: Text | None = None
 
 
-class Measured(Value):
+class Measured(Value, kw_only=True):
     """One output against the reference's. What tolerance it is held to is not decided here."""
 
     #: The output's name, and the path in it (`aotpack.builder.numerics.values`).

@@ -62,14 +62,14 @@ _LEAST_WEIGHTS = 16
 _RANDOM = 1e-3
 
 
-class NoiseShares(Value):
+class NoiseShares(Value, kw_only=True):
     """The parts of a `Noise` that are one number."""
 
     unequal: float
     rows: float
 
 
-class ReferenceMeta(Value):
+class ReferenceMeta(Value, kw_only=True):
     """What a reference says of itself."""
 
     input_names: tuple[str, ...]
