@@ -67,9 +67,9 @@ def test_records_of_other_files_are_left_out_and_said(folder: Path) -> None:
     ("where", "value", "says"),
     [
         (("ran_on",), "mars", "ran_on: host or emulator is expected"),
-        (("error",), -1.0, "numerics.error: Input should be greater than or equal to 0"),
-        (("outputs", 0, "cosine"), 1.5, "cosine: Input should be less than or equal to 1"),
-        (("samples",), -1, "samples: Input should be greater than or equal to 0"),
+        (("error",), -1.0, "numerics.error: Expected `float` >= 0.0"),
+        (("outputs", 0, "cosine"), 1.5, "cosine: Expected `float` <= 1.0"),
+        (("samples",), -1, "samples: Expected `int` >= 0"),
     ],
 )
 def test_records_that_nobody_measured_are_refused(
