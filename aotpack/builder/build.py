@@ -31,7 +31,7 @@ from aotpack.builder.results import Results
 from aotpack.builder.schedule import Finished, do_all
 from aotpack.builder.sources import Sources
 from aotpack.builder.spec import BuildSpec, ComponentSpec, Constant, Limits, TargetSpec
-from aotpack.cache.layout import BUILDS, claim
+from aotpack.cache.layout import BUILDS, claim, not_written
 from aotpack.cache.retention import sweep_builds
 from aotpack.cache.variants import Cache
 from aotpack.common.paths import name_issue
@@ -334,7 +334,7 @@ def _claimed(output: Path, root: Path) -> Iterator[Path]:
             "another build is writing it", where=output, hint="wait for it, or write elsewhere"
         ) from None
     except OSError as error:
-        raise OutputError(error.strerror or str(error), where=builds, hint="set AOTPACK_CACHE") from None
+        raise not_written(error, root) from None
     scratch = builds / name
     try:
         discard(scratch)

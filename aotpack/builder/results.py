@@ -28,11 +28,10 @@ import xxhash
 from msgspec import DecodeError
 
 from aotpack.builder.jobs.job import Done
-from aotpack.cache.layout import RESULTS, claim, ours
+from aotpack.cache.layout import RESULTS, claim, not_written, ours
 from aotpack.cache.notes import read_note
 from aotpack.cache.variants import Cache
 from aotpack.common.values import Value
-from aotpack.errors import OutputError
 from aotpack.files.regular import discard, make_folder, open_regular
 
 __all__ = ["Results"]
@@ -123,9 +122,7 @@ class Results:
                 (entry / "done.json").write_text(stored.to_json(), encoding="utf-8")
                 self._replace(entry, self._root / digest, Path(scratch) / "before")
         except OSError as error:
-            raise OutputError(
-                f"cannot be written: {error.strerror}", where=self._root, hint="set AOTPACK_CACHE"
-            ) from error
+            raise not_written(error, self._cache_root) from error
 
     def remember(self, key: str, digest: str, ingredients: Mapping[str, Any], *, failed: bool) -> None:
         """Note what went into `key`, for the next `why_not`."""

@@ -19,12 +19,13 @@ neither empty nor marked, and nothing is ever removed whose name is not of one o
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from aotpack.errors import UsageError
+from aotpack.errors import OutputError, UsageError
 from aotpack.files.regular import discard_if_not_regular, is_folder, read_regular
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "COMPILED",
     "FILES",
     "LOCKS",
+    "NO_HOME",
     "RESULTS",
     "SENT",
     "TAG",
@@ -42,10 +44,13 @@ __all__ = [
     "check_is_cache",
     "claim",
     "is_marked",
+    "not_written",
     "ours",
     "partial_name",
 ]
 
+#: The cache of a user without a home folder: no system makes a folder in a device.
+NO_HOME = Path(os.devnull, "aotpack").absolute()
 #: The folder of variants, one folder for each.
 VARIANTS = "variants"
 #: The folder of contents that variants share.
@@ -166,6 +171,15 @@ def check_is_cache(root: Path) -> bool:
             hint="set AOTPACK_CACHE to a new or an empty folder",
         )
     return True
+
+
+def not_written(error: OSError, root: Path, *, verb: str = "written") -> OutputError:
+    """What to raise where the system refuses to write to the cache at `root`."""
+    if root == NO_HOME:
+        hint = "set AOTPACK_CACHE to a folder that can be written, or set HOME"
+        return OutputError("the user has no home folder", where="the cache", hint=hint)
+    hint = "set AOTPACK_CACHE to another folder"
+    return OutputError(f"cannot be {verb}: {error.strerror or error}", where=root, hint=hint)
 
 
 def claim(root: Path) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 from aotpack.cache import notes, retention
 from aotpack.cache.assembly import check_variant_model, put_together, right_files
 from aotpack.cache.keys import variant_key
-from aotpack.cache.layout import VARIANTS, check_is_cache, claim
+from aotpack.cache.layout import NO_HOME, VARIANTS, check_is_cache, claim, not_written
 from aotpack.cache.notes import write_note
 from aotpack.cache.retention import CacheEntry
 from aotpack.cache.stamp import FileStamp, Stamp, is_whole
@@ -381,9 +381,7 @@ class Cache:
             # Errors of the tree that inherit OSError say more than we could.
             if error.errno is None:
                 raise
-            raise OutputError(
-                f"cannot be {verb}: {error.strerror}", where=self.root, hint=_ELSEWHERE
-            ) from error
+            raise not_written(error, self.root, verb=verb) from error
 
 
 def _folder_from_environment() -> Path:
@@ -395,11 +393,8 @@ def _folder_from_environment() -> Path:
             return platformdirs.user_cache_path("aotpack")
         except RuntimeError:
             # As in a container under a user without an entry in passwd, where HOME is not set either.
-            raise UsageError(
-                "the user has no home folder",
-                where="the cache",
-                hint="set AOTPACK_CACHE to a folder that can be written, or set HOME",
-            ) from None
+            # Packages are loaded from memory then, and what has to write says why it cannot.
+            return NO_HOME
     try:
         return Path(chosen).expanduser()
     except RuntimeError:

@@ -18,10 +18,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from aotpack.cache.layout import TUNING
+from aotpack.cache.layout import TUNING, not_written
 from aotpack.cache.notes import read_note, write_note
 from aotpack.common.values import Count, Sha256, Text, Value, parse_value
-from aotpack.errors import OutputError
 from aotpack.machine.profile import Machine
 from aotpack.manifest.values import MAX_VARIANTS
 
@@ -86,9 +85,7 @@ class TuningStore:
         try:
             write_note(self._root, path, tuning.to_json(indent=2) + "\n")
         except OSError as error:
-            raise OutputError(
-                f"cannot be written: {error.strerror}", where=path, hint="set AOTPACK_CACHE to another folder"
-            ) from None
+            raise not_written(error, self._root) from None
         return path
 
     def _path(self, digest: str, component: str, machine: str) -> Path:

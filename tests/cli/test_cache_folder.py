@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import aotpack as api
 from aotpack.cache.variants import DEFAULT_LIMIT, Cache
-from aotpack.errors import UsageError
+from aotpack.errors import OutputError, UsageError
 from tests.command_line import aotpack
+from tests.conftest import BuiltPackage
 
 
 def build(model: Path, env: Mapping[str, str]) -> None:
@@ -68,10 +70,7 @@ def test_a_variable_without_a_text_is_not_set(text: str, monkeypatch: pytest.Mon
     assert Cache().root == default
 
 
-@pytest.mark.parametrize("chosen", [None, "~/cache"])
-def test_a_user_without_a_home_is_told_what_to_set(
-    chosen: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that runs under some number: no HOME, and no entry in passwd."""
 
     def unknown(uid: int) -> pwd.struct_passwd:
@@ -80,12 +79,26 @@ def test_a_user_without_a_home_is_told_what_to_set(
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     for name in ("HOME", "XDG_CACHE_HOME", "AOTPACK_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    if chosen is not None:
-        monkeypatch.setenv("AOTPACK_CACHE", chosen)
-    with pytest.raises(UsageError, match="home folder"):
-        Cache()
+
+
+def test_a_user_without_a_home_loads_from_memory_and_is_told_what_to_set_for_more(
+    vad: BuiltPackage, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_a_home(monkeypatch)
+    session = api.load(vad.path, policy=api.Policy(variant="ort-cpu"))
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    with pytest.raises(OutputError, match=r"^the cache: the user has no home folder .*set AOTPACK_CACHE"):
+        api.build(model, targets=["ort-cpu"], output=model.with_name("m.aotpack"))
+    assert not model.with_name("m.aotpack").exists()
     monkeypatch.setenv("AOTPACK_CACHE", "/somewhere")
     assert Cache().root == Path("/somewhere")
+
+
+def test_a_home_that_is_named_and_not_known_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_a_home(monkeypatch)
+    monkeypatch.setenv("AOTPACK_CACHE", "~/cache")
+    with pytest.raises(UsageError, match="home folder"):
+        Cache()
 
 
 def test_a_build_writes_nothing_to_a_folder_that_is_something_else(model: Path, tmp_path: Path) -> None:
