@@ -265,6 +265,12 @@ def a_small_vocabulary(folder: Path) -> None:
     onnx.save(made, folder / "m.onnx")
 
 
+def constants_alone(folder: Path) -> None:
+    """ONNX Runtime folds all nodes; what is left is a graph without any."""
+    nodes = [helper.make_node("Add", ["c", "c"], ["y"])]
+    onnx.save(model(nodes, [], [info("y", [2, 2])], [weights("c", 2, 2)]), folder / "m.onnx")
+
+
 def a_newer_opset(folder: Path) -> None:
     made = model(
         [helper.make_node("Relu", ["x"], ["y"])], [info("x", [1, 8])], [info("y", [1, 8])], opsets=[("", 99)]
@@ -309,6 +315,7 @@ KINDS = (
     Kind(elements_of_a_sequence),
     Kind(a_map_of_words),
     Kind(a_small_vocabulary),
+    Kind(constants_alone),
     Kind(a_newer_opset, refused="ONNX Runtime only *guarantees* support for models stamped with"),
     Kind(a_type_that_no_cpu_computes, refused="Could not find an implementation for Cast"),
 )

@@ -199,8 +199,9 @@ def load_graph(path: Path) -> onnx.ModelProto:
         ) from None
     except OSError as error:
         raise ModelError(error.strerror or str(error), where=path, expected=expected) from None
-    # Random bytes can be a well-formed protobuf that says nothing.
-    if not model.ir_version or not model.graph.node or not model.graph.output:
+    # Random bytes can be a well-formed protobuf that says nothing. A compiler can fold all nodes to constants.
+    has_content = model.graph.node or model.graph.initializer
+    if not model.ir_version or not has_content or not model.graph.output:
         raise ModelError("is not an ONNX model", where=path, expected="an IR version, nodes and outputs")
     return model
 
