@@ -369,7 +369,7 @@ def refuse_input(output: Path, inputs: Iterable[Path]) -> None:
     for path in inputs:
         with contextlib.suppress(OSError):
             if output.samefile(path):
-                raise UsageError("is what would be read", where=output, hint="write to another file")
+                raise UsageError("is also an input", where=output, hint="write to another file")
 
 
 def package_name(model: Path) -> str:

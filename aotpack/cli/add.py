@@ -25,7 +25,10 @@ __all__ = ["add"]
 
 def add(
     package: PackagePath,
-    target: Annotated[list[str], typer.Option("--target", "-t", metavar="NAME", help="Again for each.")],
+    target: Annotated[
+        list[str],
+        typer.Option("--target", "-t", metavar="NAME", help="A target to compile for; can be repeated."),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -38,7 +41,7 @@ def add(
     ] = None,
     component: ComponentName = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
+        bool, typer.Option("--keep-going", "-k", help="Exit with 0 although targets failed.")
     ] = False,
     tolerance: Tolerance = None,
     inputs: Inputs = None,

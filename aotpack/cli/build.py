@@ -63,7 +63,12 @@ def build(
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", metavar="NAME", help="Again for each (`aotpack targets`)."),
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="NAME",
+            help="A target to compile for (`aotpack targets`); can be repeated.",
+        ),
     ] = None,
     shape: Annotated[
         list[str] | None,
@@ -76,15 +81,15 @@ def build(
     constant: Annotated[
         list[str] | None,
         typer.Option(
-            "--constant", metavar="NAME=VALUE", help="Fix the value of an input, which then is none."
+            "--constant", metavar="NAME=VALUE", help="Fix the value of an input, and remove the input."
         ),
     ] = None,
     precision: Annotated[
         list[str] | None,
         typer.Option(metavar="[TARGET=]TYPE", help="f32, bf16 or f16, where the EP lets one choose."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the package; by default the model's.")] = None,
-    version: Annotated[str | None, typer.Option(help="Of the package.", show_default="0")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the package; by default the model's.")] = None,
+    version: Annotated[str | None, typer.Option(help="Version of the package.", show_default="0")] = None,
     portable: Annotated[
         bool, typer.Option("--portable/--no-portable", help="Add the untouched ONNX.")
     ] = True,

@@ -45,7 +45,7 @@ def check(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of this machine, in the records.", show_default="its device's")
+        str | None, typer.Option(help="Name of this machine in the records.", show_default="its device's")
     ] = None,
     custom_ops: CustomOps = None,
     as_json: AsJson = False,

@@ -37,7 +37,7 @@ Shapes = Annotated[
     typer.Option(
         "--shape",
         metavar="NAME=SIZES",
-        help="Only variants that take this (input=1,576, batch=1); again for each.",
+        help="Only variants that take this (input=1,576, batch=1); can be repeated.",
         show_default=False,
     ),
 ]
@@ -74,7 +74,7 @@ def policy_of(
         str, typer.Option(metavar="WHAT", help="efficiency: npu, gpu, cpu; latency: gpu, npu, cpu.")
     ] = "efficiency",
     ep: Annotated[
-        list[str] | None, typer.Option("--ep", metavar="NAME", help="Only this EP; again for each.")
+        list[str] | None, typer.Option("--ep", metavar="NAME", help="Only this EP; can be repeated.")
     ] = None,
     memory_limit: Annotated[
         str | None,

@@ -39,24 +39,31 @@ flex = typer.Typer(
 @flex.command(short_help="Build a package of one attention out of its shape and mods.")
 def build(
     out: NewPackage,
-    shape: Annotated[str, typer.Option(metavar="B,H,L,E", help="Of the queries.", show_default=False)],
+    shape: Annotated[str, typer.Option(metavar="B,H,L,E", help="Shape of the queries.", show_default=False)],
     target: Annotated[
-        list[str], typer.Option("--target", "-t", metavar="NAME", help="Again for each.", show_default=False)
+        list[str],
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="NAME",
+            help="A target to compile for; can be repeated.",
+            show_default=False,
+        ),
     ],
     mod: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME[:VALUES]",
-            help="Such as causal, window:512 or softcap:30 (docs/flex.md has all); again for each.",
+            help="Such as causal, window:512 or softcap:30 (docs/flex.md has all); can be repeated.",
         ),
     ] = None,
     kv_shape: Annotated[
-        str | None, typer.Option(metavar="B,H,S,E", help="Of keys and values; by default the queries'.")
+        str | None, typer.Option(metavar="B,H,S,E", help="Shape of keys and values; by default the queries'.")
     ] = None,
     length: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=SIZE", help="A size of a symbolic dimension, a component each; again for each."
+            metavar="NAME=SIZE", help="A size of a symbolic dimension, a component each; can be repeated."
         ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16 or float64.")] = "float32",
@@ -65,7 +72,7 @@ def build(
     block: Block = None,
     kv_heads: KvHeads = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", "-k", help="Failed targets are no failure.")
+        bool, typer.Option("--keep-going", "-k", help="Exit with 0 although targets failed.")
     ] = False,
     force: Force = False,
     as_json: AsJson = False,

@@ -30,7 +30,9 @@ def merge(
     ] = None,
     records: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Of `aotpack check --record`; again for each.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="A file of `aotpack check --record`; can be repeated.", show_default=False
+        ),
     ] = None,
     force: Force = False,
     as_json: AsJson = False,

@@ -46,7 +46,7 @@ CustomOps = Annotated[
     typer.Option(
         "--custom-ops",
         metavar="LIBRARY",
-        help="Of custom operators of the model; again for each.",
+        help="A library of the model's custom operators; can be repeated.",
         show_default=False,
     ),
 ]

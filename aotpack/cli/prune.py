@@ -24,15 +24,15 @@ def prune(
     out: NewPackage,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="TARGET", help="Keep only this target or variant; again for each."),
+        typer.Option(metavar="TARGET", help="Keep only this target or variant; can be repeated."),
     ] = None,
     drop: Annotated[
         list[str] | None,
-        typer.Option(metavar="TARGET", help="Leave out this target or variant; again for each."),
+        typer.Option(metavar="TARGET", help="Leave out this target or variant; can be repeated."),
     ] = None,
     machine: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|FILE", help="Keep what this machine may use; again for each."),
+        typer.Option(metavar="NAME|FILE", help="Keep what this machine may use; can be repeated."),
     ] = None,
     force: Force = False,
     as_json: AsJson = False,

@@ -183,7 +183,7 @@ def check_title(*, name: str, version: str, license_: str | None = None) -> None
     """
     if not NAME.fullmatch(name):
         raise UsageError(
-            "is no name for a package",
+            "is not a valid package name",
             where=clipped(name, 80) or "''",
             expected=NAME_RULE,
         )

@@ -69,7 +69,7 @@ def test_what_is_no_model(package: Path, content: bytes | None, says: str) -> No
         (("-t", "ort-cpu", "--shape", "input=1,577"), "--shape input: sets a size of 576 to 577"),
         (("-t", "ort-cpu", "--shape", "input=1,"), "--shape input=1,: is not a shape; expected NAME=SIZE"),
         (("-t", "ort-cpu", "--memory-limit", "much"), "--memory-limit much: is not a size; expected such as"),
-        (("-t", "ort-cpu", "--name", "../up"), "../up: is no name for a package"),
+        (("-t", "ort-cpu", "--name", "../up"), "../up: is not a valid package name"),
         (("-t", "ort-cpu", "--time-limit", "-1"), "is no time limit; found -1"),
         (("-t", "ort-cpu", "--memory-limit", "0"), "is no memory limit; found 0"),
         (("-t", "ort-cpu", "--tolerance", "nan"), "is no tolerance; found nan"),

@@ -38,7 +38,7 @@ def test_a_build_does_not_write_over_its_model(model: Path, name: str) -> None:
     before = {path.name: path.read_bytes() for path in model.parent.iterdir()}
     done = aotpack("build", model, "-o", model.with_name(name), "-t", "ort-cpu")
     assert done.status == 2
-    assert done.error == f"{model.with_name(name)}: is what would be read (write to another file)"
+    assert done.error == f"{model.with_name(name)}: is also an input (write to another file)"
     assert {path.name: path.read_bytes() for path in model.parent.iterdir()} == before
     assert (model.parent / "link.onnx").is_symlink()
 
@@ -47,9 +47,9 @@ def test_nor_over_its_build_file_nor_does_init_over_the_model(model: Path) -> No
     file = model.with_name("aotpack.toml")
     assert aotpack("init", model, "-o", file).status == 0
     text = file.read_text()
-    assert "is what would be read" in aotpack("build", file, "-o", file).error
+    assert "is also an input" in aotpack("build", file, "-o", file).error
     assert file.read_text() == text
-    assert "is what would be read" in aotpack("init", model, "-o", model, "--force").error
+    assert "is also an input" in aotpack("init", model, "-o", model, "--force").error
     onnx.checker.check_model(str(model))
 
 

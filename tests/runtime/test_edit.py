@@ -86,8 +86,8 @@ def test_another_model_is_not_merged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("title", "expected"),
     [
-        ({"name": "two words"}, "two words: is no name for a package"),
-        ({"name": ""}, "'': is no name for a package"),
+        ({"name": "two words"}, "two words: is not a valid package name"),
+        ({"name": ""}, "'': is not a valid package name"),
         ({"version": "1\n"}, r"'1\\n': is no version of a package"),
         ({"version": "\udcff"}, r"'\\udcff': is no version of a package"),
         ({"version": "1" * 2000}, "at most 1024 printable characters"),
