@@ -199,7 +199,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
         ) from None
     except OSError as error:
         raise ModelError(error.strerror or str(error), where=path, expected=expected) from None
-    # Random bytes can be a well-formed protobuf that says nothing. Compilers fold nodes to constants, even all.
+    # Random bytes can be a well-formed protobuf that says nothing. A compiler may fold all nodes.
     has_content = model.graph.node or model.graph.initializer
     if not model.ir_version or not has_content or not model.graph.output:
         raise ModelError("is not an ONNX model", where=path, expected="an IR version, nodes and outputs")
