@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,6 +109,9 @@ def _schema(name: str, value: type[BaseModel | Value]) -> dict[str, Any]:
         for part in components.values():
             if "properties" in part:
                 part["additionalProperties"] = False
+            if "description" in part:
+                # Releases of msgspec before 0.23 keep the indentation of docstrings.
+                part["description"] = inspect.cleandoc(part["description"])
         # Defaults of tuples are tuples, which JSON has not.
         generated = json.loads(json.dumps(components.pop(value.__name__) | {"$defs": components}))
     # A URN, for the schemas are files of a release and not pages at an address.
