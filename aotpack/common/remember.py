@@ -64,7 +64,11 @@ def remember_short(make: Callable[_Arguments, _Made]) -> Remembered[_Arguments, 
     return Remembered(make)
 
 
-def _length(value: Hashable) -> int:
-    if isinstance(value, str):
-        return len(value)
-    return sum([1 + _length(item) for item in value]) if isinstance(value, tuple) else 0
+def _length(values: tuple[Hashable, ...]) -> int:
+    length = len(values)
+    for value in values:
+        if isinstance(value, str):
+            length += len(value)
+        elif isinstance(value, tuple):
+            length += _length(value)
+    return length

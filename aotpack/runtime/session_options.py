@@ -86,12 +86,12 @@ def options_for(
     import onnxruntime as ort
 
     if given is None:
-        options = _with_needs(ort.SessionOptions(), variant)
+        options = _with_needs(ort.SessionOptions(), variant, are_new=True)
     elif isinstance(given, ort.SessionOptions):
         _check(given, variant, changed=False)
         options = _with_needs(_copy(given), variant)
     elif callable(given) and not isinstance(given, type):
-        options = _with_needs(ort.SessionOptions(), variant)
+        options = _with_needs(ort.SessionOptions(), variant, are_new=True)
         _change(options, given)
         _check(options, variant, changed=True)
     else:
@@ -151,12 +151,14 @@ def try_libraries(libraries: Sequence[Path]) -> None:
         raise
 
 
-def _with_needs(options: onnxruntime.SessionOptions, variant: Variant) -> onnxruntime.SessionOptions:
+def _with_needs(
+    options: onnxruntime.SessionOptions, variant: Variant, *, are_new: bool = False
+) -> onnxruntime.SessionOptions:
     import onnxruntime as ort
 
     for key, value in {**variant.session.config, _FORMAT: "ONNX"}.items():
-        # ONNX Runtime warns of each entry that is set again.
-        if _entry(options, key) != value:
+        # ONNX Runtime warns of each entry that is set again, and takes long to say that there is none.
+        if are_new or _entry(options, key) != value:
             options.add_session_config_entry(key, value)
     if variant.session.graph_optimization == "disabled":
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
