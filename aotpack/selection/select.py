@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from aotpack.errors import ShapeError
 from aotpack.machine.profile import Machine
-from aotpack.manifest.values import Component, Variant
+from aotpack.manifest.values import Component, TensorInfo, Variant
 from aotpack.selection.policy import Measured, Policy
 from aotpack.selection.shapes import Bound, Wanted, bind, checked_shapes, fixed_axes, is_fixed, other_shapes
 from aotpack.selection.variant_names import find_variant
@@ -118,7 +118,7 @@ def select(
         UnknownName: the policy asks for a variant that the component does not have, or a shape names no
             input and no dimension of it.
         UsageError: the policy asks for a target that the component has several variants for.
-        ShapeError: a size is 0 or less.
+        ShapeError: a size is 0 or less, an input has another rank, or two sizes contradict each other.
     """
     checked = checked_shapes(shapes or {})
     wanted = _Wanted(component, checked)
@@ -214,6 +214,9 @@ class _Wanted:
         #: Why the model itself does not take them.
         self._never: str | None = None
         if shapes:
+            # Sizes that contradict each other are a mistake of the call. Others than the model's own may be
+            # those of another bucket.
+            bind(map(_with_open_sizes, component.inputs), shapes)
             try:
                 self._bound = bind(component.inputs, shapes)
             except ShapeError as error:
@@ -248,6 +251,12 @@ class _Wanted:
             reason = "It does not say for which shapes it was compiled."
             return verdict._replace(grade=Grade.UNKNOWN, code=Code.SHAPES_NOT_RECORDED, reason=reason)
         return verdict
+
+
+def _with_open_sizes(info: TensorInfo) -> TensorInfo:
+    if info.shape is None:
+        return info
+    return info.replace(shape=tuple(size if isinstance(size, str) else None for size in info.shape))
 
 
 def _asked_for(variant: Variant) -> tuple[object, ...]:

@@ -97,6 +97,10 @@ def test_shapes_that_the_model_never_takes(package: Path) -> None:
         aotpack.select(package, shapes={"sequence": 16})
     with pytest.raises(ShapeError):
         aotpack.select(package, shapes={"n": 0})
+    with pytest.raises(ShapeError, match="makes 'n' both 16 and 7"):
+        aotpack.load(package, shapes={"n": 16, "x": (1, 7, 8)})
+    with pytest.raises(ShapeError, match="the rank of the input"):
+        aotpack.load(package, shapes={"x": (1, 16)})
 
 
 def test_packages_of_earlier_releases_do_not_say_their_shapes(package: Path) -> None:
