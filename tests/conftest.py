@@ -1,4 +1,4 @@
-"""What tests of all rooms share: real models, and a cache that is not the user's."""
+"""What tests of all packages share: real models, and a cache that is not the user's."""
 
 from __future__ import annotations
 

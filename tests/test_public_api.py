@@ -61,8 +61,8 @@ def _name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _within(name: str, rooms: tuple[str, ...]) -> bool:
-    return any(name == room or name.startswith(room + ".") for room in rooms)
+def _within(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == each or name.startswith(each + ".") for each in packages)
 
 
 MODULES = {_name(file): file for file in FILES if file.name != "__main__.py"}
@@ -102,7 +102,7 @@ def test_a_public_module_says_what_is_public(name: str) -> None:
     module = import_module(name)
     assert module.__doc__
     statements = ast.parse(MODULES[name].read_text(encoding="utf-8")).body
-    if len(statements) == 1:  # the docstring of a room that gives out nothing itself
+    if len(statements) == 1:  # the docstring of a package that gives out nothing itself
         assert not hasattr(module, "__all__")
         return
     assert list(module.__all__) == sorted(set(module.__all__), key=_isort), "sort __all__ as ruff does"
@@ -138,7 +138,7 @@ def test_the_loading_path_imports_nothing_of_the_build(name: str) -> None:
 #: The values that say what to build.
 SPEC = ("aotpack.builder.flex_settings", "aotpack.builder.spec")
 
-#: What the rooms of the builder may import of it.
+#: What the packages of the builder may import of it.
 BEFORE = {
     "aotpack.builder.numerics": ("aotpack.builder.numerics",),
     "aotpack.builder.models": ("aotpack.builder.models", "aotpack.builder.numerics", *SPEC),
@@ -151,18 +151,18 @@ BEFORE = {
 }
 
 
-@pytest.mark.parametrize("room", BEFORE)
-def test_a_room_of_the_builder_knows_nothing_of_those_after_it(room: str) -> None:
+@pytest.mark.parametrize("package", BEFORE)
+def test_a_package_of_the_builder_knows_nothing_of_those_after_it(package: str) -> None:
     """Wherever in a module it is imported: a function's import is one as well."""
     imported = {
         node.module
         for name, file in MODULES.items()
-        if _within(name, (room,))
+        if _within(name, (package,))
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and node.module and _within(node.module, ("aotpack.builder",))
     }
     assert imported
-    assert not {module for module in imported if not _within(module, BEFORE[room])}
+    assert not {module for module in imported if not _within(module, BEFORE[package])}
 
 
 @pytest.mark.parametrize("name", [name for name in LOADING_PATH if not _within(name, MAY_IMPORT_ONNXRUNTIME)])
@@ -188,5 +188,5 @@ def test_vendors_are_named_by_their_toolchains_and_the_catalogue_alone() -> None
 
 
 @pytest.mark.parametrize("file", FILES, ids=_name)
-def test_a_module_holds_one_thought(file: Path) -> None:
+def test_a_module_has_one_subject(file: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= MAX_LINES

@@ -67,7 +67,7 @@ def check_variant(variant: Variant, paths: Sequence[str]) -> None:
         found = str(error).replace("components[0].variants[0].", "")
         raise CompileError("gave what no package may hold", where=variant.target, found=found) from None
     except (ValueError, TypeError) as error:
-        # An object of a third party's, or a lone surrogate, which is no text.
+        # An object of a third party's that is no value.
         raise CompileError("gave what no package may hold", where=variant.target, found=str(error)) from None
 
 
